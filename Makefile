@@ -1,0 +1,41 @@
+# make benchmark   the environment if needed, then the default benchmark end to end
+# make test        the environment if needed, then the tests
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+ACTIVATE := . $(VENV)/bin/activate
+
+.PHONY: env benchmark test lint lock clean
+
+env: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; choose one with: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --no-deps --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+benchmark: $(READY)
+	$(ACTIVATE) && snakemake --cores all
+
+test: $(READY)
+	$(ACTIVATE) && python -m pytest
+
+lint: $(READY)
+	$(ACTIVATE) && ruff check . && ruff format --check . && mypy
+
+# The newest versions that pyproject.toml allows, in a fresh environment, written down exactly.
+lock:
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[test,slurm]'
+	sed -n '/^#/p' requirements.lock > requirements.new
+	$(VENV)/bin/python -m pip freeze --exclude-editable | sed 's/^torch==.*/torch==2.13.0/' >> requirements.new
+	mv requirements.new requirements.lock
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) .snakemake
