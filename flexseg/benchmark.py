@@ -1,0 +1,365 @@
+"""A benchmark file: what is measured, read and checked before any work.
+
+``benchmarks/<name>.yaml`` names the data, the targets, the protocol, the trunk, the schedule, the seeds and the rows.
+Every wrong key or value is one :class:`~flexseg.errors.UserError` that names the file and the place in it. This module
+imports no torch: the workflow reads benchmarks too, and must answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from flexseg.errors import UserError
+from flexseg.files import digest, file_digest
+
+ROW_KEYS = ("method", "extends", "title", "generated", "tuned")
+"""Keys of a row that are the row's own; every other key is an option of its method."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class World(_Strict):
+    """The street world that renders the domains: its version and image size in pixels."""
+
+    version: PositiveInt
+    height: int = Field(ge=32)
+    width: int = Field(ge=32)
+
+
+class Domain(_Strict):
+    """One domain of the street world: which, how strongly misaligned, and how many images of each split."""
+
+    world: str
+    title: str = ""
+    analogue_of: str = ""
+    misalignment: float = Field(default=0.0, ge=0)
+    train: int = Field(default=0, ge=0)
+    val: int = Field(default=0, ge=0)
+    test: int = Field(default=0, ge=0)
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Number of images of each split that is not empty."""
+        counts = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: count for split, count in counts.items() if count}
+
+
+class Protocol(_Strict):
+    """How a model is evaluated. Its ``id`` stands in every record; records of different ids never meet in a table."""
+
+    id: str
+    label_map: Literal["cityscapes19"] = "cityscapes19"
+    inference: Literal["whole"] = "whole"
+    checkpoint: Literal["last"] = "last"
+    boundary_width: PositiveInt
+    calibration_bins: PositiveInt = 15
+
+
+class Training(_Strict):
+    """The schedule, equal for every row: iterations, images per step, crop (height, width), optimiser, averaging."""
+
+    iterations: PositiveInt
+    batch_size: PositiveInt
+    crop: tuple[PositiveInt, PositiveInt]
+    scale: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    flip: bool = True
+    learning_rate: PositiveFloat
+    head_learning_rate_factor: PositiveFloat = 1.0
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: int = Field(default=0, ge=0)
+    power: float = Field(default=1.0, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    log_every: PositiveInt = 20
+    checkpoint_every: PositiveInt = 250
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Training:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError("scale: the smallest factor comes first")
+        if self.warmup >= self.iterations:
+            raise ValueError(f"warmup ({self.warmup}) must be shorter than iterations ({self.iterations})")
+        return self
+
+
+class Row(BaseModel):
+    """A row of the tables: a method with options. Keys outside :data:`ROW_KEYS` are options of the method."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str = ""
+    extends: str = ""
+    title: str = ""
+    generated: str = ""
+    tuned: bool = False
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options as written, not yet checked by the method."""
+        return dict(self.model_extra or {})
+
+
+class Tuning(_Strict):
+    """A search on source validation: the row whose options vary, the grid, the seed (none of the benchmark's)."""
+
+    row: str
+    seeds: list[int] = Field(min_length=1)
+    grid: dict[str, list[Any]] = Field(min_length=1)
+
+
+class Ablation(_Strict):
+    """What the ablation report takes apart.
+
+    ``components`` names each component's switch among the options; ``full`` are the rows whose switches are taken one
+    at a time (and together: the factorial is found among the rows whose other options agree); ``none`` is the row
+    without any; ``aligned`` pairs a row with its twin on aligned generated data; ``panels`` are the two rows whose
+    predictions stand side by side.
+    """
+
+    components: dict[str, str]
+    full: list[str] = Field(min_length=1)
+    none: str
+    aligned: dict[str, str] = Field(default_factory=dict)
+    panels: tuple[str, str]
+
+    @property
+    def rows(self) -> list[str]:
+        """Every row that is named here."""
+        return [*self.full, self.none, *self.aligned, *self.aligned.values(), *self.panels]
+
+
+class Benchmark(_Strict):
+    """A checked benchmark file. ``name`` is the file's stem."""
+
+    name: str
+    title: str
+    description: str = ""
+    world: World
+    domains: dict[str, Domain]
+    source: str
+    generated: str
+    targets: list[str] = Field(min_length=1)
+    averages: dict[str, list[str]]
+    protocol: Protocol
+    model: dict[str, Any]
+    training: Training
+    seeds: list[int] = Field(min_length=1)
+    rows: dict[str, Row] = Field(min_length=1)
+    studies: dict[str, list[str]]
+    reference: str
+    ablation: Ablation
+    published: list[str] = Field(default_factory=list)
+    tuning: Tuning | None = None
+    predictions: int = Field(default=3, ge=0)
+
+    @model_validator(mode="after")
+    def _references(self) -> Benchmark:
+        for key in ("source", "generated"):
+            domain = self.domains.get(getattr(self, key))
+            if domain is None:
+                raise ValueError(
+                    f"{key}: no domain is named {getattr(self, key)!r}{_near(getattr(self, key), self.domains)}"
+                )
+            if not domain.train:
+                raise ValueError(f"domains.{getattr(self, key)}.train: the {key} domain needs training images")
+        for target in self.targets:
+            if target not in self.domains:
+                raise ValueError(f"targets: no domain is named {target!r}{_near(target, self.domains)}")
+            if not self.domains[target].test:
+                raise ValueError(f"domains.{target}.test: a target without images cannot be evaluated; set it above 0")
+        for average, members in self.averages.items():
+            for target in members:
+                if target not in self.targets:
+                    raise ValueError(f"averages.{average}: {target!r} is no target{_near(target, self.targets)}")
+        for name, row in self.rows.items():
+            if row.extends and row.extends not in self.rows:
+                raise ValueError(f"rows.{name}.extends: no row is named {row.extends!r}{_near(row.extends, self.rows)}")
+            if not row.extends and not row.method:
+                raise ValueError(f"rows.{name}: give a method, or the row that it extends")
+            if row.generated and row.generated not in self.domains:
+                raise ValueError(
+                    f"rows.{name}.generated: no domain is named {row.generated!r}{_near(row.generated, self.domains)}"
+                )
+        if "default" not in self.studies:
+            raise ValueError("studies: one study must be named 'default'")
+        for study, rows in self.studies.items():
+            for row_name in rows:
+                if row_name not in self.rows:
+                    raise ValueError(f"studies.{study}: no row is named {row_name!r}{_near(row_name, self.rows)}")
+        if self.reference not in self.rows:
+            raise ValueError(f"reference: no row is named {self.reference!r}{_near(self.reference, self.rows)}")
+        for name in self.ablation.rows:
+            if name not in self.rows:
+                raise ValueError(f"ablation: no row is named {name!r}{_near(name, self.rows)}")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: a seed is named twice")
+        if self.tuning is not None:
+            if self.tuning.row not in self.rows:
+                raise ValueError(f"tuning.row: no row is named {self.tuning.row!r}{_near(self.tuning.row, self.rows)}")
+            if set(self.tuning.seeds) & set(self.seeds):
+                raise ValueError("tuning.seeds: settings may not be chosen on a seed of the benchmark itself")
+        return self
+
+    def row(self, name: str) -> Row:
+        """The row ``name`` with everything that it inherits through ``extends`` filled in."""
+        return self._resolve(name, ())
+
+    def _resolve(self, name: str, seen: tuple[str, ...]) -> Row:
+        if name in seen:
+            raise UserError(f"benchmark {self.name}: rows extend each other in a circle: {' → '.join((*seen, name))}")
+        if name not in self.rows:
+            raise UserError(
+                f"benchmark {self.name}: no row is named {name!r}{_near(name, self.rows)}. Rows: {', '.join(self.rows)}"
+            )
+        row = self.rows[name]
+        if not row.extends:
+            return row if row.title else row.model_copy(update={"title": name})
+        base = self._resolve(row.extends, (*seen, name))
+        merged = base.model_dump() | row.model_dump(exclude_unset=True, exclude={"extends"}) | {"extends": ""}
+        merged["title"] = row.title or name
+        return Row(**merged)
+
+    def domain_definition(self, name: str) -> dict[str, Any]:
+        """All that decides the pixels of domain ``name``: what its data are keyed by."""
+        domain = self.domains[name]
+        return {
+            "world": self.world.model_dump(),
+            "domain": domain.world,
+            "misalignment": domain.misalignment,
+            "splits": domain.splits,
+        }
+
+    def run_definition(self, row_name: str, seed: int, method_file: Path) -> dict[str, Any]:
+        """All that decides the weights of a run, except the library's own code: what its fingerprint is made of."""
+        row = self.row(row_name)
+        return {
+            "benchmark": self.name,
+            "row": row_name,
+            "seed": seed,
+            "method": row.method,
+            "method_digest": file_digest(method_file) if method_file.is_file() else "missing",
+            "options": row.options,
+            "source": self.domain_definition(self.source),
+            "generated": self.domain_definition(row.generated or self.generated),
+            "label_map": self.protocol.label_map,
+            "model": self.model,
+            "training": self.training.model_dump(mode="json"),
+        }
+
+    def evaluation_definition(self) -> dict[str, Any]:
+        """All that decides the records of a trained run."""
+        return {
+            "protocol": self.protocol.model_dump(),
+            "targets": {target: self.domain_definition(target) for target in self.targets},
+            "predictions": self.predictions,
+        }
+
+
+def fingerprint(definition: dict[str, Any]) -> str:
+    """The short name of a definition: 16 hex digits that change when anything in it does."""
+    return digest(definition)[:16]
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def benchmark_names(folder: Path) -> list[str]:
+    """The benchmarks that ``folder`` holds."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
+    """Read and check ``benchmarks/<name>.yaml``.
+
+    Raises:
+        UserError: no such file, no YAML, or a wrong key or value; every mistake found is listed with its place.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = benchmark_names(folder)
+        raise UserError(
+            f"no benchmark is named {name!r}{_near(name, known)}: {path} does not exist. "
+            f"Benchmarks here: {', '.join(known) or 'none (is this the top folder of the repository?)'}"
+        )
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a benchmark is a mapping of keys, this is {type(content).__name__}")
+    try:
+        benchmark = Benchmark(name=name, **{key: value for key, value in content.items() if key != "name"})
+    except ValidationError as error:
+        raise UserError(f"{path} is not a valid benchmark:\n" + "\n".join(_problems(error))) from error
+    for row in benchmark.rows:
+        benchmark.row(row)
+    return benchmark
+
+
+def _problems(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"]) or "file"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            model: type[BaseModel] = Benchmark
+            for part in problem["loc"][:-1]:
+                field = model.model_fields.get(str(part))
+                annotation = getattr(field, "annotation", None)
+                if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                    model = annotation
+            message = f"unknown key{_near(str(problem['loc'][-1]), model.model_fields)}"
+        lines.append(f"  {place}: {message}")
+    return lines
+
+
+def select_rows(
+    benchmark: Benchmark, study: str = "default", rows: str = "", methods: Path = Path("methods"), seeds: str = ""
+) -> Benchmark:
+    """The benchmark with just the rows of ``study``, or those that ``rows`` names (``a,b,c``), and these ``seeds``.
+
+    A name in ``rows`` that is no row but a file in ``methods`` becomes a row of that method with its defaults, so that
+    a new method needs no edit to be tried. The reference row is kept only if it is among them, else the first one is.
+    """
+    if rows:
+        names = [name.strip() for name in rows.split(",") if name.strip()]
+    elif study in benchmark.studies:
+        names = benchmark.studies[study]
+    else:
+        raise UserError(
+            f"benchmark {benchmark.name}: no study is named {study!r}{_near(study, benchmark.studies)}. "
+            f"Studies: {', '.join(benchmark.studies)}"
+        )
+    selected: dict[str, Row] = {}
+    for name in names:
+        if name not in benchmark.rows and (methods / f"{name}.py").is_file():
+            selected[name] = Row(method=name, title=name)
+        else:
+            selected[name] = benchmark.row(name)
+    if not selected:
+        raise UserError("no rows are selected: name at least one")
+    update = {
+        "rows": selected,
+        "studies": {"default": list(selected)},
+        "reference": benchmark.reference if benchmark.reference in selected else next(iter(selected)),
+    }
+    return benchmark.model_copy(update=update | ({"seeds": _seeds(seeds)} if seeds else {}))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"seeds are whole numbers separated by commas, not {text!r}") from error
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds are different numbers from 0 on, not {text!r}")
+    return seeds

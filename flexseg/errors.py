@@ -1,0 +1,14 @@
+"""The errors that are a user's to mend: shown as one message without a traceback."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something that a user can mend. The message says what is wrong, where, and what to do."""
+
+
+class RunError(UserError):
+    """A run cannot go on because of what it computed or was given (a non-finite loss, a broken method).
+
+    The workflow records it as the reason in the row's cell; every other row goes on.
+    """
