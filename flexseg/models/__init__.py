@@ -1,0 +1,24 @@
+"""Trunks: what turns images into logits and features, built by mmseg from a benchmark file.
+
+Importing this package imports torch only. mmseg (seconds) comes with the first trunk that is built, or with
+``flexseg.models.DAFormerHead``; either registers our heads in mmseg's registry.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flexseg.models.segmentor import ModelError, Output, Segmentor, build_segmentor
+
+if TYPE_CHECKING:
+    from flexseg.models.daformer import DAFormerHead
+
+__all__ = ["DAFormerHead", "ModelError", "Output", "Segmentor", "build_segmentor"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "DAFormerHead":
+        from flexseg.models.daformer import DAFormerHead
+
+        return DAFormerHead
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

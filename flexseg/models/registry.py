@@ -1,0 +1,44 @@
+"""mmseg's model registry, imported and used without its noise.
+
+mmseg registers its classes by importing all of ``mmseg.models``: no part of it can be had alone, because each
+submodule first runs that package. So the few seconds are paid once, here, and only where a trunk is built.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+with warnings.catch_warnings():
+    # Said on every import where mmcv has no compiled operators; none of our trunks needs them.
+    warnings.filterwarnings("ignore", message=".*MultiScaleDeformableAttention")
+    import mmseg.models  # noqa: F401  (fills the registry)
+    from mmengine.logging import MMLogger
+    from mmengine.registry import DefaultScope
+    from mmseg.models.backbones import UNet
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+    from mmseg.models.decode_heads.sep_aspp_head import DepthwiseSeparableASPPModule
+    from mmseg.registry import MODELS
+
+__all__ = ["MODELS", "BaseDecodeHead", "DepthwiseSeparableASPPModule", "UNet", "building"]
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Surroundings in which mmseg's classes can be built quietly.
+
+    The scope lets mmcv find what only mmseg registers (UNet's ``InterpConv``). mmengine's logger and mmseg's warnings
+    are held back: ``init_weights`` otherwise prints a line for every parameter, each head a remark on a loss that we
+    do not use.
+    """
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with DefaultScope.overwrite_default_scope("mmseg"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*avg_non_ignore")
+            yield
+    finally:
+        logger.setLevel(level)
