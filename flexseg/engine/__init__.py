@@ -1,0 +1,1 @@
+"""Training, checkpoints, evaluation. The engine knows the method's contract and no method by name."""

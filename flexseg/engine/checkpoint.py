@@ -1,0 +1,127 @@
+"""Checkpoints and weights as safetensors: tensors and JSON only, nothing that unpickling could run."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from flexseg.errors import UserError
+from flexseg.files import replacing
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors whole.
+
+    Raises:
+        UserError: the disk is full; the previous version of the file is still there.
+    """
+    content = safetensors.torch.save(
+        {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}, dict(metadata)
+    )
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"no space left while writing {path} ({len(content) / 2**20:.1f} MiB). The previous checkpoint is "
+                "intact: free some space and start the same command again, it goes on from there"
+            ) from error
+        raise
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete its run's directory and train again") from error
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load final weights into ``model``.
+
+    Raises:
+        UserError: the file is damaged, or its names or shapes are another model's (the first ones are listed).
+    """
+    tensors, _ = load_tensors(path)
+    expected = model.state_dict()
+    wrong = sorted(expected.keys() ^ tensors.keys())
+    wrong += [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
+    if wrong:
+        raise UserError(f"{path} holds the weights of another model; first differences: {', '.join(wrong[:5])}")
+    model.load_state_dict(tensors)
+
+
+@dataclass
+class Progress:
+    """How far a run has come: iterations done, seconds spent training, and bytes of its log."""
+
+    iteration: int = 0
+    seconds: float = 0.0
+    log_bytes: int = 0
+
+
+def save_checkpoint(
+    path: Path,
+    name: str,
+    progress: Progress,
+    learner: nn.Module,
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    method_state: Mapping[str, np.ndarray],
+) -> None:
+    """Write everything that the next iteration depends on; ``name`` is the run's fingerprint."""
+    tensors = {f"learner/{key}": value for key, value in learner.state_dict().items()}
+    tensors |= {f"average/{key}": value for key, value in average.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
+    tensors |= {f"method/{key}": torch.from_numpy(np.ascontiguousarray(value)) for key, value in method_state.items()}
+    save_tensors(path, tensors, {"fingerprint": name, "progress": json.dumps(vars(progress))})
+
+
+def load_checkpoint(
+    path: Path,
+    name: str,
+    learner: nn.Module,
+    average: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> tuple[Progress, dict[str, np.ndarray]]:
+    """Put back what :func:`save_checkpoint` wrote; return the progress and the method's own state.
+
+    Raises:
+        UserError: the file is damaged or belongs to another run.
+    """
+    tensors, metadata = load_tensors(path)
+    if metadata.get("fingerprint") != name:
+        raise UserError(
+            f"{path} is the checkpoint of another run ({metadata.get('fingerprint')}): delete it to start over"
+        )
+    rooms: dict[str, dict[str, Tensor]] = {"learner": {}, "average": {}, "optimizer": {}, "method": {}}
+    for key, value in tensors.items():
+        room, _, rest = key.partition("/")
+        rooms[room][rest] = value
+    learner.load_state_dict(rooms["learner"])
+    for key, value in average.items():
+        value.copy_(rooms["average"][key])
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in rooms["optimizer"].items():
+        index, _, quantity = key.partition("/")
+        state.setdefault(int(index), {})[quantity] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return Progress(**json.loads(metadata["progress"])), {key: value.numpy() for key, value in rooms["method"].items()}

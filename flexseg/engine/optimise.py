@@ -1,0 +1,72 @@
+"""Optimiser, learning-rate schedule and weight averaging: equal for every row of a benchmark."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from flexseg.benchmark import Training
+
+
+def learning_rate_factor(iteration: int, training: Training) -> float:
+    """Linear warm-up, then polynomial decay: the factor on the base learning rate at 0-based ``iteration``.
+
+    Warm-up rises as (i + 1)/w for i < w; after it (1 − i/T)^p over the whole length T, as in mmseg's ``PolyLR``.
+    """
+    decay = (1 - iteration / training.iterations) ** training.power
+    if iteration < training.warmup:
+        return decay * (iteration + 1) / training.warmup
+    return decay
+
+
+def build_optimizer(learner: nn.Module, training: Training) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter, ICLR 2019), without weight decay on biases and normalisation.
+
+    Everything outside the backbone learns at ``head_learning_rate_factor`` times the base rate.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in learner.named_parameters():
+        factor = 1.0 if ".backbone." in f".{name}" else training.head_learning_rate_factor
+        decay = training.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((factor, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "weight_decay": decay, "base_lr": training.learning_rate * factor}
+            for (factor, decay), parameters in groups.items()
+        ],
+        lr=training.learning_rate,
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, iteration: int, training: Training) -> float:
+    """Set every group's rate for ``iteration`` and return the backbone's."""
+    factor = learning_rate_factor(iteration, training)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return training.learning_rate * factor
+
+
+class WeightAverage:
+    """Exponential moving average of a model's parameters and buffers: θ̄ ← d·θ̄ + (1 − d)·θ after every step.
+
+    Early on, d is min(decay, (1 + n)/(10 + n)) after n steps, so that the random start is forgotten. Counters
+    (integer buffers) are copied. With decay 0 the average is the model itself.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.tensors: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, steps: int) -> None:
+        """Average in the weights after ``steps`` (0-based) finished steps."""
+        decay = min(self.decay, (1 + steps) / (10 + steps))
+        ours, theirs = [], []
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                ours.append(self.tensors[name])
+                theirs.append(value)
+            else:
+                self.tensors[name].copy_(value)
+        torch._foreach_lerp_(ours, theirs, 1 - decay)

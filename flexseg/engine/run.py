@@ -1,0 +1,114 @@
+"""A run's directory: what defines the run, what it left behind, and whether it may be continued or replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flexseg.benchmark import fingerprint
+from flexseg.errors import UserError
+from flexseg.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """``results/<benchmark>/<row>/seed-<n>/`` and the files in it."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """What defines the run; written first, never changed."""
+        return self.root / "config.json"
+
+    @property
+    def record(self) -> Path:
+        """``run.json``: provenance, cost and resolved options of a finished run; written last."""
+        return self.root / "run.json"
+
+    @property
+    def failure(self) -> Path:
+        """``failure.json``: why the run cannot be finished."""
+        return self.root / "failure.json"
+
+    @property
+    def log(self) -> Path:
+        """``train.jsonl``: one line of JSON a logging step."""
+        return self.root / "train.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """The final (averaged) weights."""
+        return self.root / "model.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state that an interrupted run continues from; removed when the run has finished."""
+        return self.root / "checkpoint.safetensors"
+
+    @property
+    def evaluation(self) -> Path:
+        """One parquet of per-image records a target."""
+        return self.root / "evaluation"
+
+    @property
+    def predictions(self) -> Path:
+        """A few predicted label maps a target."""
+        return self.root / "predictions"
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end."""
+        return self.record.is_file() and self.weights.is_file()
+
+    def open(self, definition: Mapping[str, Any], *, supersede: bool = False) -> None:
+        """Make this the directory of the run that ``definition`` defines.
+
+        A directory of another definition is never overwritten: it is an error, or, with ``supersede``, is moved aside
+        to ``superseded/`` beside it. A recorded failure of the same run is cleared, so that it is tried again.
+
+        Raises:
+            UserError: the directory belongs to another definition and ``supersede`` is false.
+        """
+        name = fingerprint(dict(definition))
+        if self.config.is_file():
+            found = read_json(self.config)
+            if found["fingerprint"] != name:
+                if not supersede:
+                    raise UserError(
+                        f"{self.root} holds a run of another configuration: {_difference(found['definition'], definition)}."
+                        " Nothing was changed. Give --supersede to move it aside, or name another row"
+                    )
+                self._move_aside(found["fingerprint"])
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.failure.unlink(missing_ok=True)
+        write_json(self.config, {"fingerprint": name, "definition": dict(definition)})
+
+    def _move_aside(self, name: str) -> None:
+        shelf = self.root.parent / "superseded"
+        shelf.mkdir(exist_ok=True)
+        place, number = shelf / f"{self.root.name}-{name}", 1
+        while place.exists():
+            number += 1
+            place = shelf / f"{self.root.name}-{name}-{number}"
+        self.root.rename(place)
+
+
+def _difference(old: Any, new: Any, path: str = "") -> str:
+    """The first few places where two definitions differ, in words."""
+    found = list(_differences(old, new, path))
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return "; ".join(found[:3]) + more
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        found = []
+        for key in sorted(old.keys() | new.keys()):
+            found += _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        return found
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple) and list(old) == list(new):
+        return []
+    return [] if old == new else [f"{path} was {old!r}, now {new!r}"]

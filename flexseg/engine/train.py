@@ -1,0 +1,286 @@
+"""Training one run: the same loop for every method, restartable at any moment, exact to the bit on a CPU."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from flexseg.benchmark import Training, fingerprint
+from flexseg.data.draws import Purpose, generator, step_seed
+from flexseg.data.index import Index
+from flexseg.data.pool import Pool
+from flexseg.data.transforms import normalise, random_crop
+from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
+from flexseg.engine.optimise import WeightAverage, build_optimizer, set_learning_rate
+from flexseg.engine.run import RunDirectory
+from flexseg.errors import RunError
+from flexseg.files import write_json
+from flexseg.method import Batch, Method, Setup, check_needs, cross_entropy, describe_options
+from flexseg.models import Segmentor
+from flexseg.provenance import git_state, library_digest, machine, package_versions
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, ready to train: where it lives, what defines it, its method and its data."""
+
+    directory: RunDirectory
+    definition: dict[str, Any]
+    method: type[Method]
+    options: Any
+    training: Training
+    model: Mapping[str, Any]
+    seed: int
+    pool: Pool
+    indices: Mapping[str, Index]
+
+
+class Learner(nn.Module):
+    """The model, the method's training modules and its losses as one module, so that data parallelism wraps all."""
+
+    def __init__(self, model: Segmentor, modules: nn.Module | None, method: Method) -> None:
+        super().__init__()
+        self.model = model
+        self.training_modules = modules
+        self._method = method
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The named loss terms of a batch; auxiliary heads add their plain cross entropy."""
+        output = self.model(batch.images)
+        terms = self._method.losses(batch, output)
+        for number, (weight, logits) in enumerate(output.auxiliary):
+            terms[f"auxiliary{number or ''}"] = weight * cross_entropy(logits, batch.labels)
+        return terms
+
+
+def build_learner(job: Job) -> tuple[Learner, Method]:
+    """Build model, method and training modules. Equal seeds start every method from the same weights.
+
+    Raises:
+        UserError: the method refuses the trunk.
+    """
+    method = job.method(job.options, Setup(job.seed, job.training.iterations, job.pool.origins))
+    torch.manual_seed(job.seed)
+    model = method.build_model(job.model)
+    check_needs(method, model)
+    return Learner(model, method.build_training_modules(model), method), method
+
+
+def assemble(job: Job, method: Method, iteration: int, slots: range, device: torch.device) -> Batch:
+    """The part of the batch of ``iteration`` that fills ``slots``."""
+    indices = method.choose(iteration, slots)
+    images, labels = [], []
+    for slot, index in zip(slots, indices, strict=True):
+        image, label = random_crop(
+            job.pool.images[index],
+            job.pool.labels[index],
+            job.training.crop,
+            job.training.scale,
+            job.training.flip,
+            generator(job.seed, Purpose.CROP, iteration, slot),
+        )
+        image, label = method.transform(image, label, generator(job.seed, Purpose.TRANSFORM, iteration, slot))
+        images.append(image)
+        labels.append(label)
+    return Batch(
+        iteration,
+        np.array(slots),
+        indices,
+        torch.from_numpy(normalise(np.stack(images))).to(device, non_blocking=True),
+        torch.from_numpy(np.stack(labels).astype(np.int64)).to(device, non_blocking=True),
+    )
+
+
+def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
+    """Devices and precision: all CUDA devices in bf16 mixed precision where there are any, else one CPU process in fp32."""
+    cuda = torch.cuda.is_available()
+    count: int | str = ("auto" if cuda else 1) if devices == "auto" else int(devices)
+    fabric = Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        devices=count,
+        strategy="ddp" if count not in (1, "auto") else "auto",
+        precision=("bf16-mixed" if cuda else "32-true") if precision == "auto" else precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+class Trainer:
+    """A run in memory: learner, optimiser and average, and the one step that all rows take.
+
+    Raises:
+        RunError: the method refuses the trunk, or the batch cannot be shared by the devices.
+    """
+
+    def __init__(self, job: Job, fabric: Fabric) -> None:
+        torch.use_deterministic_algorithms(True, warn_only=fabric.device.type == "cuda")
+        size = job.training.batch_size
+        if size % fabric.world_size:
+            raise RunError(f"batch_size {size} cannot be shared evenly by {fabric.world_size} devices")
+        self.job, self.fabric = job, fabric
+        self.learner, self.method = build_learner(job)
+        self.learner.to(memory_format=torch.channels_last)
+        optimizer: torch.optim.Optimizer = build_optimizer(self.learner, job.training)
+        self.wrapped, self.optimizer = fabric.setup(self.learner, optimizer)
+        self.wrapped.train()
+        self.average = WeightAverage(self.learner.model, job.training.ema)
+        share = size // fabric.world_size
+        self.slots = range(fabric.global_rank * share, (fabric.global_rank + 1) * share)
+
+    def step(self, iteration: int) -> tuple[float, dict[str, Tensor], Tensor]:
+        """Take the step of ``iteration``: the learning rate, the loss terms and their sum.
+
+        Raises:
+            RunError: the loss is not finite; names iteration, terms and images. The weights are those before the step.
+        """
+        rate = set_learning_rate(self.optimizer, iteration, self.job.training)
+        torch.manual_seed(step_seed(self.job.seed, iteration, self.fabric.global_rank))
+        batch = assemble(self.job, self.method, iteration, self.slots, self.fabric.device)
+        terms = self.wrapped(batch)
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise RunError(_not_finite(terms, batch, self.job.pool))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.average.update(self.learner.model, iteration)
+        self.method.after_step(batch)
+        return rate, terms, loss
+
+
+def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | None = None) -> None:
+    """Train the run to its end, from its checkpoint if it has one, and write weights and ``run.json``.
+
+    ``progress`` is called with the iterations done and the last loss.
+
+    Raises:
+        RunError: a loss is not finite (names iteration, terms and images), or the method refuses the trunk.
+        UserError: the disk is full; the checkpoint is another run's.
+    """
+    started = datetime.now(UTC)
+    training, directory = job.training, job.directory
+    name = fingerprint(job.definition)
+    trainer = Trainer(job, fabric)
+    done = Progress()
+    if directory.checkpoint.is_file():
+        done, state = load_checkpoint(
+            directory.checkpoint, name, trainer.learner, trainer.average.tensors, trainer.optimizer
+        )
+        trainer.method.load_state(state)
+    log = _Log(directory.log, done.log_bytes) if fabric.is_global_zero else None
+    clock = time.perf_counter()
+    for iteration in range(done.iteration, training.iterations):
+        rate, terms, total = trainer.step(iteration)
+        loss = float(total.detach())
+        done.iteration = iteration + 1
+        last = done.iteration == training.iterations
+        if progress is not None:
+            progress(done.iteration, loss)
+        if log is None:
+            continue
+        if done.iteration % training.log_every == 0 or last:
+            now = time.perf_counter()
+            done.seconds, clock = done.seconds + now - clock, now
+            values = {f"loss/{key}": float(value.detach()) for key, value in terms.items()}
+            speed = done.iteration * training.batch_size / done.seconds
+            log.write(
+                {"iteration": done.iteration, "learning_rate": rate, "loss": loss}
+                | values
+                | {"images_per_second": speed}
+                | trainer.method.log()
+            )
+        if done.iteration % training.checkpoint_every == 0 and not last:
+            now = time.perf_counter()
+            done.seconds, clock = done.seconds + now - clock, now
+            done.log_bytes = log.length
+            save_checkpoint(
+                directory.checkpoint,
+                name,
+                done,
+                trainer.learner,
+                trainer.average.tensors,
+                trainer.optimizer,
+                trainer.method.state(),
+            )
+    if log is None:
+        return
+    trainer.learner.model.load_state_dict(trainer.average.tensors)
+    model = trainer.method.finish(trainer.learner.model)
+    save_tensors(directory.weights, model.state_dict(), {"fingerprint": name})
+    write_json(directory.record, _record(job, name, fabric, model, started, done))
+    directory.checkpoint.unlink(missing_ok=True)
+
+
+class _Log:
+    """``train.jsonl``, cut back to what the checkpoint knew, so that no iteration stands in it twice."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self._file = path.open("r+b" if length and path.is_file() else "wb")
+        self._file.truncate(length if length else 0)
+        self._file.seek(0, 2)
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """Append one line."""
+        self._file.write(json.dumps(values).encode() + b"\n")
+        self._file.flush()
+
+    @property
+    def length(self) -> int:
+        """The file's length in bytes."""
+        return self._file.tell()
+
+
+def _not_finite(terms: Mapping[str, Tensor], batch: Batch, pool: Pool) -> str:
+    values = ", ".join(f"{key} = {float(value):.4g}" for key, value in terms.items())
+    images = ", ".join(pool.ids[index] for index in batch.indices)
+    return (
+        f"the loss is not finite at iteration {batch.iteration} ({values}); images: {images}. "
+        "Try a lower learning rate or a longer warm-up"
+    )
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _record(job: Job, name: str, fabric: Fabric, model: nn.Module, started: datetime, done: Progress) -> dict[str, Any]:
+    device = fabric.device
+    with contextlib.suppress(RuntimeError):
+        device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {
+        "status": "finished",
+        "fingerprint": name,
+        "definition": job.definition,
+        "options": describe_options(job.options),
+        "library": library_digest(),
+        "git": git_state(),
+        "versions": package_versions(),
+        "machine": machine(),
+        "device": device_name,
+        "devices": fabric.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": str(fabric._precision.precision),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "train_seconds": round(done.seconds, 3),
+        "images_per_second": round(job.training.iterations * job.training.batch_size / done.seconds, 3),
+        "peak_memory_bytes": _peak_memory(device),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "data": {domain: index.digest for domain, index in job.indices.items()},
+    }

@@ -1,0 +1,262 @@
+"""The contract between a method and the engine.
+
+A method is a class in ``methods/<name>.py``. It says who it is, which options it has, and overrides the hooks where it
+differs from plain training; every hook defaults to the plain baseline. A hook gets what it needs as arguments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flexseg.components.ube import mean_over_valid, pixel_cross_entropy
+from flexseg.data.draws import Purpose, generator
+from flexseg.errors import RunError, UserError
+from flexseg.models import Output, Segmentor, build_segmentor
+
+
+class Batch(NamedTuple):
+    """What one step trains on, on this device.
+
+    ``indices`` (B,) are the images' places in the training pool, ``slots`` (B,) their places in the whole batch over
+    all devices; ``images`` (B, 3, H, W) normalised float, ``labels`` (B, H, W) int64 trainIds with 255 void.
+    """
+
+    iteration: int
+    slots: np.ndarray
+    indices: np.ndarray
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a method may know of the run: its seed and length, and for each training image 0 (source) or 1 (generated)."""
+
+    seed: int
+    iterations: int
+    origins: np.ndarray
+
+
+def option(default: Any, help: str, *, assumed: bool = False) -> Any:
+    """A knob of a method's ``Options``: its default, what it does, and whether its value is assumed, not published."""
+    return dataclasses.field(default=default, metadata={"help": help, "assumed": assumed})
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a method that has none."""
+
+
+class Method:
+    """Plain training on source and generated images; the base of every method.
+
+    Class attributes: ``name`` (the file's stem), ``title``, ``paper`` (authors, title, venue), ``data`` (which domains
+    it trains on, of ``"source"`` and ``"generated"``), ``needs`` (of :data:`NEEDS`, e.g. ``"batch_norm"``), ``Options``.
+    """
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    data: ClassVar[tuple[str, ...]] = ("source", "generated")
+    needs: ClassVar[tuple[str, ...]] = ()
+    Options: ClassVar[type] = NoOptions
+
+    def __init__(self, options: Any, setup: Setup) -> None:
+        self.options = options
+        self.setup = setup
+
+    def build_model(self, config: Mapping[str, Any]) -> Segmentor:
+        """Build the model from the benchmark's trunk configuration (mmseg's vocabulary)."""
+        return build_segmentor(config)
+
+    def build_training_modules(self, model: Segmentor) -> nn.Module | None:
+        """Modules that are trained and saved with the model but not needed afterwards (a projection head)."""
+        return None
+
+    def transform(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Change one cropped sample: (H, W, 3) uint8 and (H, W) uint8, with a generator of its own."""
+        return image, label
+
+    def choose(self, iteration: int, slots: Sequence[int]) -> np.ndarray:
+        """The training images (len(slots),) int64 that fill these slots: uniform, a function of (seed, iteration, slot)."""
+        count = len(self.setup.origins)
+        draws = [generator(self.setup.seed, Purpose.CHOOSE, iteration, slot).integers(count) for slot in slots]
+        return np.array(draws, dtype=np.int64)
+
+    def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        """The named terms whose sum is minimised: by default the pixel-wise cross entropy."""
+        return {"ce": cross_entropy(output.logits, batch.labels)}
+
+    def after_step(self, batch: Batch) -> None:
+        """Act after the optimiser's step."""
+
+    def log(self) -> dict[str, float]:
+        """Values to log beside the losses, named ``part/quantity``."""
+        return {}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What must survive an interruption, beside modules and optimiser."""
+        return {}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take back what :meth:`state` gave."""
+
+    def finish(self, model: Segmentor) -> Segmentor:
+        """The model that is evaluated, from the one that was trained (and averaged)."""
+        return model
+
+
+HOOKS = tuple(name for name, value in vars(Method).items() if callable(value) and not name.startswith("_"))
+
+
+def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize logits (B, C, h, w) to ``size`` by bilinear interpolation, as mmseg does before its losses."""
+    if tuple(logits.shape[-2:]) == tuple(size):
+        return logits
+    return functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy over valid pixels at label resolution; zero, with a gradient, where all is void.
+
+    Args:
+        logits: (B, C, h, w). labels: (B, H, W) int64.
+    """
+    return mean_over_valid(pixel_cross_entropy(upsample(logits, tuple(labels.shape[-2:])), labels), labels)
+
+
+def _has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+NEEDS: dict[str, tuple[Callable[[nn.Module], bool], str]] = {
+    "batch_norm": (_has_batch_norm, "needs a trunk with BatchNorm, which this benchmark's trunk has not"),
+}
+"""What a method may ask of the trunk: a test, and the sentence that refuses."""
+
+
+def check_needs(method: Method, model: nn.Module) -> None:
+    """Refuse a trunk that the method cannot work on.
+
+    Raises:
+        RunError: with the reason, which reaches the tables.
+    """
+    for need in method.needs:
+        satisfied, refusal = NEEDS[need]
+        if not satisfied(model):
+            raise RunError(f"{method.name} {refusal}")
+
+
+def parse_options(method: type[Method], values: Mapping[str, Any]) -> Any:
+    """Check the options of a row against the method's ``Options`` and fill in the defaults.
+
+    Raises:
+        UserError: an unknown option (with the nearest one) or a value of a wrong type.
+    """
+    known = {field.name for field in dataclasses.fields(method.Options)}
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(
+                f"methods/{method.name}.py has no option {key!r}{hint} Its options: {', '.join(sorted(known)) or 'none'}"
+            )
+    try:
+        return TypeAdapter(method.Options).validate_python(dict(values))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        raise UserError(f"methods/{method.name}.py: {problems}") from error
+
+
+def describe_options(options: Any) -> dict[str, dict[str, Any]]:
+    """Every option with its value, default, whether its default is assumed, and what it does."""
+    return {
+        field.name: {
+            "value": getattr(options, field.name),
+            "default": field.default,
+            "assumed": bool(field.metadata.get("assumed")),
+            "help": field.metadata.get("help", ""),
+        }
+        for field in dataclasses.fields(options)
+    }
+
+
+def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
+    """Import ``methods/<name>.py`` and return its method class.
+
+    Raises:
+        UserError: no such file, an error while importing it (with the line), or a class that breaks the contract.
+    """
+    path = folder / f"{name}.py"
+    if not path.is_file():
+        known = method_names(folder)
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UserError(f"no method is named {name!r}{hint}: {path} does not exist. Methods: {', '.join(known)}")
+    spec = importlib.util.spec_from_file_location(f"flexseg_methods.{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        line = _line_in(path, error)
+        raise UserError(f"{path}{line} cannot be imported: {type(error).__name__}: {error}") from error
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == spec.name
+    ]
+    if len(classes) != 1:
+        raise UserError(f"{path} must define one subclass of flexseg.method.Method, it defines {len(classes)}")
+    _check_contract(classes[0], name, path)
+    return classes[0]
+
+
+def _line_in(path: Path, error: Exception) -> str:
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _check_contract(method: type[Method], name: str, path: Path) -> None:
+    if method.name != name:
+        raise UserError(f"{path}: the method's name is {method.name!r}, it must be the file's: name = {name!r}")
+    if not method.title:
+        raise UserError(f"{path}: give the method a title")
+    if not dataclasses.is_dataclass(method.Options):
+        raise UserError(f"{path}: Options must be a dataclass")
+    unknown = [need for need in method.needs if need not in NEEDS]
+    if unknown:
+        raise UserError(f"{path}: needs {unknown[0]!r} is unknown; known: {', '.join(NEEDS)}")
+    if not set(method.data) <= {"source", "generated"} or not method.data:
+        raise UserError(f"{path}: data must name 'source', 'generated' or both, not {method.data!r}")
+    for attribute, value in vars(method).items():
+        if callable(value) and not attribute.startswith("_") and attribute not in (*HOOKS, "Options"):
+            near = difflib.get_close_matches(attribute, HOOKS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"hooks: {', '.join(HOOKS)}"
+            raise UserError(
+                f"{path}: {attribute!r} is no hook; {hint} (a helper of the method's own begins with an underscore)"
+            )
+
+
+def method_names(folder: Path = Path("methods")) -> list[str]:
+    """The methods that ``folder`` holds, one a file; files that begin with an underscore are helpers."""
+    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))

@@ -1,0 +1,140 @@
+"""FLEX-Seg: granular adaptive prototypes, uncertainty boundary emphasis and hardness-aware sampling, each switchable.
+
+Kim, Lee, Kim, Cho, *Do We Need Perfect Data? Leveraging Noise for Domain Generalized Segmentation*, AAAI 2026
+(arXiv 2511.22948). Total loss: L = L_UBE + λ_gap · L_GAP. With all three switched off it is plain training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from flexseg.components.boundary import label_boundary
+from flexseg.components.gap import GranularPrototypes
+from flexseg.components.has import HardnessSampler
+from flexseg.components.ranks import gather_over_ranks
+from flexseg.components.ube import (
+    mean_over_images,
+    mean_over_valid,
+    pixel_cross_entropy,
+    uncertainty_boundary_losses,
+)
+from flexseg.method import Batch, Method, Setup, option, upsample
+from flexseg.models import Output, Segmentor
+
+
+class FlexSeg(Method):
+    name = "flexseg"
+    title = "FLEX-Seg"
+    paper = "Kim, Lee, Kim, Cho, Do We Need Perfect Data?, AAAI 2026, arXiv 2511.22948"
+
+    @dataclass(frozen=True)
+    class Options:
+        gap: bool = option(True, "granular adaptive prototypes")
+        ube: bool = option(True, "uncertainty boundary emphasis")
+        has: bool = option(True, "hardness-aware sampling")
+        lambda_gap: float = option(0.5, "λ_gap, the weight of L_GAP")
+        temperature: float = option(0.07, "τ of L_GAP")
+        dim: int = option(256, "length of features and prototypes in L_GAP")
+        kernels: tuple[int, ...] = option((3, 5, 7), "k_g of the thin, medium and thick ring", assumed=True)
+        rings: Literal["feature", "label"] = option(
+            "feature", "the resolution at which the rings are drawn", assumed=True
+        )
+        max_pixels: int = option(0, "boundary pixels a batch that enter L_GAP, evenly thinned; 0 = all", assumed=True)
+        momentum: float = option(0.99, "m of the prototypes", assumed=True)
+        alpha: float = option(3.0, "α of the boundary weight")
+        boundary_kernel: int = option(7, "k of the boundary that is emphasised, in label pixels", assumed=True)
+        has_temperature: float = option(1.0, "τ_HAS")
+        has_decay: float = option(0.9, "decay of the hardness' moving average", assumed=True)
+        has_k: float = option(0.05, "k of the threshold")
+        has_midpoint: float = option(50.0, "m of the threshold", assumed=True)
+        has_unit: Literal["percent", "iteration"] = option(
+            "percent", "the unit of t and m in the threshold", assumed=True
+        )
+        has_schedule: Literal["sigmoid", "linear", "none"] = option(
+            "sigmoid", "how uniform draws give way to hard ones"
+        )
+
+    def __init__(self, options: Any, setup: Setup) -> None:
+        super().__init__(options, setup)
+        self._prototypes: GranularPrototypes | None = None
+        self._sampler: HardnessSampler | None = None
+        self._image_losses: Tensor | None = None
+        self._iteration = 0
+
+    def build_training_modules(self, model: Segmentor) -> nn.Module | None:
+        if self.options.has:
+            self._sampler = HardnessSampler(
+                len(self.setup.origins),
+                self.setup.seed,
+                self.setup.iterations,
+                temperature=self.options.has_temperature,
+                decay=self.options.has_decay,
+                k=self.options.has_k,
+                midpoint=self.options.has_midpoint,
+                unit=self.options.has_unit,
+                schedule=self.options.has_schedule,
+            )
+        if self.options.gap:
+            self._prototypes = GranularPrototypes(
+                model.feature_channels,
+                dim=self.options.dim,
+                kernels=self.options.kernels,
+                momentum=self.options.momentum,
+                temperature=self.options.temperature,
+                rings_at=self.options.rings,
+                max_pixels=self.options.max_pixels,
+            )
+        return self._prototypes
+
+    def choose(self, iteration: int, slots: Sequence[int]) -> np.ndarray:
+        if self._sampler is None:
+            return super().choose(iteration, slots)
+        return self._sampler.choose(iteration, slots)
+
+    def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        logits = upsample(output.logits, tuple(batch.labels.shape[-2:]))
+        if self.options.ube:
+            boundary = label_boundary(batch.labels, self.options.boundary_kernel)
+            pixel_losses = uncertainty_boundary_losses(logits, batch.labels, boundary, self.options.alpha)
+        else:
+            pixel_losses = pixel_cross_entropy(logits, batch.labels)
+        self._image_losses = mean_over_images(pixel_losses.detach(), batch.labels)
+        terms = {"ube" if self.options.ube else "ce": mean_over_valid(pixel_losses, batch.labels)}
+        if self._prototypes is not None:
+            terms["gap"] = self.options.lambda_gap * self._prototypes(output.features, batch.labels)
+        return terms
+
+    def after_step(self, batch: Batch) -> None:
+        if self._sampler is not None and self._image_losses is not None:
+            device = self._image_losses.device
+            indices = gather_over_ranks(torch.as_tensor(batch.indices, device=device))
+            losses = gather_over_ranks(self._image_losses.double())
+            self._sampler.update(indices.cpu().numpy(), losses.cpu().numpy())
+            self._iteration = batch.iteration
+
+    def log(self) -> dict[str, float]:
+        if self._sampler is None:
+            return {}
+        threshold = self._sampler.threshold(self._iteration)
+        probabilities = self._sampler.probabilities()
+        generated = self.setup.origins > 0
+        return {
+            "has/threshold": threshold,
+            "has/effective_sample_size": self._sampler.effective_sample_size(),
+            "has/generated_share": float(
+                threshold * generated.mean() + (1 - threshold) * probabilities[generated].sum()
+            ),
+        }
+
+    def state(self) -> dict[str, np.ndarray]:
+        return self._sampler.state() if self._sampler is not None else {}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        if self._sampler is not None:
+            self._sampler.load(state)
