@@ -1,0 +1,179 @@
+# dataset → train → evaluate → tables, reports. Every rule is one `flexseg` command.
+#
+#   snakemake --cores all                              the default benchmark, end to end
+#   snakemake reports/ablation.pdf                     one product
+#   snakemake --cores all --config benchmark=smoke     another benchmark (its reports lie in reports/smoke/)
+#   snakemake --cores all --config study=factorial     another study of it
+#   snakemake --cores all --config rows=my_idea,dginstyle seeds=0,1
+#
+# What a rule declares as its output is a receipt, never a run's own files: Snakemake deletes declared outputs before it
+# repeats a job and when one is killed, and a finished run must survive both.
+
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from flexseg.benchmark import fingerprint, load_benchmark, select_rows
+from flexseg.errors import UserError
+from flexseg.provenance import library_digest
+
+DEFAULT = "streetworld"
+NAME = str(config.get("benchmark", DEFAULT))
+
+
+def listed(key):
+    value = config.get(key, "")
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+STUDY, ROWS, SEEDS = str(config.get("study", "default")), listed("rows"), listed("seeds")
+try:
+    BENCHMARK = select_rows(load_benchmark(NAME), STUDY, ROWS, Path("methods"), SEEDS)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+HOME = f"results/{NAME}"
+REPORTS = "reports" if NAME == DEFAULT else f"reports/{NAME}"
+SELECTION = f"--study {STUDY}" + (f" --rows {ROWS}" if ROWS else "") + (f" --seeds {SEEDS}" if SEEDS else "")
+TABLES = [f"{HOME}/tables/{table}.{kind}" for table in ("comparison", "ablation", "per_class", "per_condition") for kind in ("csv", "md", "tex")]
+EVALUATED = expand(f"{HOME}/{{row}}/evaluated.json", row=BENCHMARK.rows)
+
+
+def method_file(row):
+    return f"methods/{BENCHMARK.row(row).method}.py"
+
+
+def training_data(row):
+    domains = [BENCHMARK.source, BENCHMARK.row(row).generated or BENCHMARK.generated]
+    return [f"{HOME}/data/{domain}/index.parquet" for domain in domains]
+
+
+def run_fingerprint(wildcards):
+    return fingerprint(BENCHMARK.run_definition(wildcards.row, int(wildcards.seed), Path(method_file(wildcards.row))))
+
+
+wildcard_constraints:
+    row="|".join(BENCHMARK.rows),
+    seed=r"\d+",
+    domain="|".join(BENCHMARK.domains),
+
+
+localrules:
+    all,
+    status,
+
+
+rule all:
+    input:
+        f"{REPORTS}/comparison.pdf",
+        f"{REPORTS}/ablation.pdf",
+        TABLES,
+        f"{HOME}/status.txt",
+
+
+rule check:
+    """Wrong options and unknown methods are found before any work."""
+    input:
+        f"benchmarks/{NAME}.yaml",
+        [path for path in sorted({method_file(row) for row in BENCHMARK.rows}) if Path(path).is_file()],
+    output:
+        f"{HOME}/checked.txt",
+    params:
+        rows=list(BENCHMARK.rows),
+    shell:
+        f"flexseg check {NAME} {SELECTION} > {{output}}"
+
+
+rule dataset:
+    input:
+        checked=ancient(rules.check.output),
+    output:
+        f"{HOME}/data/{{domain}}/index.parquet",
+    params:
+        definition=lambda wildcards: fingerprint(BENCHMARK.domain_definition(wildcards.domain)),
+    log:
+        f"{HOME}/logs/dataset-{{domain}}.log",
+    shell:
+        f"flexseg dataset {NAME} {{wildcards.domain}} > {{log}} 2>&1"
+
+
+rule train:
+    input:
+        checked=ancient(rules.check.output),
+        method=lambda wildcards: [path for path in [method_file(wildcards.row)] if Path(path).is_file()],
+        data=lambda wildcards: training_data(wildcards.row),
+    output:
+        f"{HOME}/{{row}}/seed-{{seed}}/trained.json",
+    params:
+        fingerprint=run_fingerprint,
+    threads: 1
+    resources:
+        gpu=1,
+    log:
+        f"{HOME}/logs/train-{{row}}-{{seed}}.log",
+    shell:
+        f"flexseg train {NAME} {{wildcards.row}} {{wildcards.seed}} --supersede --threads {{threads}}"
+        " --receipt {output} > {log} 2>&1"
+
+
+rule evaluate:
+    """All seeds of a row in one process: start-up and decoding the targets are paid once."""
+    input:
+        trained=expand(f"{HOME}/{{{{row}}}}/seed-{{seed}}/trained.json", seed=BENCHMARK.seeds),
+        data=[f"{HOME}/data/{target}/index.parquet" for target in BENCHMARK.targets],
+    output:
+        f"{HOME}/{{row}}/evaluated.json",
+    params:
+        protocol=fingerprint(BENCHMARK.evaluation_definition()),
+    threads: 1
+    resources:
+        gpu=1,
+    log:
+        f"{HOME}/logs/evaluate-{{row}}.log",
+    shell:
+        f"flexseg evaluate {NAME} {{wildcards.row}} --seeds {','.join(map(str, BENCHMARK.seeds))}"
+        " --threads {threads} --receipt {output} > {log} 2>&1"
+
+
+rule tables:
+    input:
+        EVALUATED,
+    output:
+        TABLES,
+    params:
+        selection=SELECTION,
+        library=library_digest(),
+    log:
+        f"{HOME}/logs/tables.log",
+    shell:
+        f"flexseg tables {NAME} {SELECTION} > {{log}} 2>&1"
+
+
+rule report_pdf:
+    input:
+        EVALUATED,
+    output:
+        report(f"{REPORTS}/{{kind}}.pdf", category="Reports", labels={"report": "{kind}"}),
+    wildcard_constraints:
+        kind="comparison|ablation",
+    params:
+        selection=SELECTION,
+        library=library_digest(),
+    log:
+        f"{HOME}/logs/report-{{kind}}.log",
+    shell:
+        f"flexseg report {NAME} {{wildcards.kind}} {{output}} {SELECTION} > {{log}} 2>&1"
+
+
+rule status:
+    """Last: says what failed and why, and fails if anything did."""
+    input:
+        f"{REPORTS}/comparison.pdf",
+        f"{REPORTS}/ablation.pdf",
+        TABLES,
+    output:
+        f"{HOME}/status.txt",
+    params:
+        selection=SELECTION,
+    shell:
+        f"flexseg status {NAME} {SELECTION} | tee {{output}}"

@@ -1,0 +1,218 @@
+"""``flexseg …``: every rule of the workflow is one of these commands, and so is what people ask by hand.
+
+Imports that a command does not need stay out of it: torch and mmseg take seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flexseg.benchmark import Benchmark, benchmark_names, load_benchmark, select_rows
+from flexseg.errors import UserError
+
+app = typer.Typer(
+    help="FLEX-Seg Bench: a reproducibility benchmark suite for domain-generalized semantic segmentation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+show = typer.Typer(help="Show what the suite knows: benchmarks, methods, the street world.", no_args_is_help=True)
+bench = typer.Typer(help="Measure the suite's own speed.", no_args_is_help=True)
+app.add_typer(show, name="show")
+app.add_typer(bench, name="bench")
+
+BENCHMARKS, METHODS, RESULTS = Path("benchmarks"), Path("methods"), Path("results")
+
+Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]
+RowName = Annotated[str, typer.Argument(metavar="ROW", help="A row of the benchmark, or a method's file name.")]
+Study = Annotated[str, typer.Option(help="Which of the benchmark's studies chooses the rows.")]
+Rows = Annotated[str, typer.Option(help="Just these rows or methods: a,b,c.")]
+Seeds = Annotated[str, typer.Option(help="Just these seeds: 0,1,2.")]
+Receipt = Annotated[Path | None, typer.Option(help="Write the outcome here; a recorded failure then exits with 0.")]
+
+
+def _selected(name: str, study: str, rows: str, seeds: str) -> Benchmark:
+    return select_rows(load_benchmark(name, BENCHMARKS), study, rows, METHODS, seeds)
+
+
+@app.command()
+def check(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = "") -> None:
+    """Check a benchmark file and the options of its rows, before any work."""
+    from flexseg.jobs import check_benchmark
+
+    for line in check_benchmark(_selected(name, study, rows, seeds), METHODS):
+        print(line)
+
+
+@app.command()
+def dataset(name: Name, domain: Annotated[str, typer.Argument(help="A domain of the benchmark.")]) -> None:
+    """Render a domain's images and labels, check every pair and write its index."""
+    from flexseg.jobs import make_dataset
+
+    make_dataset(load_benchmark(name, BENCHMARKS), domain, RESULTS)
+
+
+@app.command()
+def train(
+    name: Name,
+    row: RowName,
+    seed: int,
+    supersede: Annotated[bool, typer.Option(help="Move a run of another configuration aside.")] = False,
+    devices: Annotated[str, typer.Option(help="Number of devices; auto takes all GPUs, or one CPU process.")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; auto is bf16 on GPUs.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads of this run.")] = 1,
+    receipt: Receipt = None,
+) -> None:
+    """Train one run; a run that was interrupted goes on from its checkpoint."""
+    from flexseg.jobs import train_run
+
+    benchmark = _selected(name, "default", row, "")
+    train_run(benchmark, row, seed, METHODS, RESULTS, supersede, devices, precision, threads, receipt)
+
+
+@app.command()
+def evaluate(
+    name: Name,
+    row: RowName,
+    seeds: Seeds = "",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    receipt: Receipt = None,
+) -> None:
+    """Evaluate a row's finished runs on every target of the benchmark."""
+    from flexseg.jobs import evaluate_row
+
+    evaluate_row(_selected(name, "default", row, seeds), row, METHODS, RESULTS, threads, receipt)
+
+
+@app.command()
+def tables(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = "") -> None:
+    """Write the tables (CSV, Markdown, LaTeX) from the records of the runs."""
+    from flexseg.analysis import write_tables
+
+    for path in write_tables(_selected(name, study, rows, seeds), RESULTS, METHODS):
+        print(path)
+
+
+@app.command()
+def report(
+    name: Name,
+    kind: Annotated[str, typer.Argument(help="comparison or ablation.")],
+    output: Annotated[Path, typer.Argument(help="The PDF to write.")],
+    study: Study = "default",
+    rows: Rows = "",
+    seeds: Seeds = "",
+) -> None:
+    """Write a report (PDF) from the records of the runs."""
+    from flexseg.analysis import write_report
+
+    if kind not in ("comparison", "ablation"):
+        raise UserError(f"there is no report {kind!r}: choose comparison or ablation")
+    write_report(_selected(name, study, rows, seeds), kind, RESULTS, METHODS, output)  # type: ignore[arg-type]
+    print(output)
+
+
+@app.command()
+def status(
+    name: Name,
+    study: Study = "default",
+    rows: Rows = "",
+    seeds: Seeds = "",
+    retry: Annotated[bool, typer.Option(help="Forget the recorded failures, so that they are tried again.")] = False,
+) -> None:
+    """Say which runs are finished, failed or missing; exits with 1 if any failed."""
+    from flexseg.jobs import print_status
+
+    if print_status(_selected(name, study, rows, seeds), METHODS, RESULTS, Console(), retry=retry):
+        raise typer.Exit(1)
+
+
+@app.command()
+def tune(
+    name: Name,
+    jobs: Annotated[int, typer.Option(help="Trainings side by side, each with one thread.")] = os.cpu_count() or 1,
+) -> None:
+    """Search the benchmark's tuning grid on source validation images and record every trial."""
+    from flexseg.tuning import tune as search
+
+    search(load_benchmark(name, BENCHMARKS), METHODS, RESULTS, BENCHMARKS, jobs, Console())
+
+
+@show.command("benchmarks")
+def show_benchmarks() -> None:
+    """The benchmarks, their studies and rows."""
+    for name in benchmark_names(BENCHMARKS):
+        benchmark = load_benchmark(name, BENCHMARKS)
+        print(f"{name}: {benchmark.title}; {len(benchmark.seeds)} seeds; targets {', '.join(benchmark.targets)}")
+        for study, rows in benchmark.studies.items():
+            print(f"  {study}: {', '.join(rows)}")
+
+
+@show.command("methods")
+def show_methods() -> None:
+    """The methods and their options; a broken file is named with its error."""
+    from flexseg.jobs import describe_methods
+
+    describe_methods(METHODS, Console())
+
+
+@show.command("world")
+def show_world(
+    output: Annotated[Path, typer.Argument(help="The PNG to write.")] = Path("world.png"),
+    samples: Annotated[int, typer.Option(min=1, help="Images a domain.")] = 5,
+    height: Annotated[int, typer.Option(min=32, help="Height of an image in pixels.")] = 96,
+    width: Annotated[int, typer.Option(min=32, help="Width of an image in pixels.")] = 192,
+) -> None:
+    """Write a contact sheet of the street world: every domain, images beside labels."""
+    from PIL import Image
+
+    from flexseg.world.sheet import contact_sheet
+
+    Image.fromarray(contact_sheet(samples, height, width)).save(output)
+    print(output)
+
+
+@bench.command("step")
+def bench_step(
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = "streetworld",
+    rows: Annotated[str, typer.Option(help="Rows to measure.")] = "dginstyle,flexseg",
+    steps: Annotated[int, typer.Option(min=2, help="Steps a round.")] = 15,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, taken in turn.")] = 5,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """A training step of each row against the bare model's forward, backward and optimiser step."""
+    from flexseg.speed import measure_steps
+
+    measure_steps(_selected(name, "default", rows, ""), METHODS, RESULTS, steps, rounds, threads, Console())
+
+
+@bench.command("world")
+def bench_world(
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = "streetworld",
+    images: Annotated[int, typer.Option(min=1, help="Images a domain.")] = 40,
+) -> None:
+    """Images a second that the street world renders on one core, for every domain."""
+    from flexseg.speed import measure_world
+
+    measure_world(load_benchmark(name, BENCHMARKS), images, Console())
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; a user's mistake is one message and exit code 2, an interruption exit code 130."""
+    try:
+        return app(args=arguments)
+    except UserError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; start the same command again to go on")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
