@@ -7,15 +7,13 @@ imports no torch: the workflow reads benchmarks too, and must answer at once.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from flexseg.errors import UserError
+from flexseg.errors import UserError, did_you_mean
 from flexseg.files import digest, file_digest
 
 ROW_KEYS = ("method", "extends", "title", "generated", "tuned")
@@ -162,47 +160,50 @@ class Benchmark(_Strict):
     @model_validator(mode="after")
     def _references(self) -> Benchmark:
         for key in ("source", "generated"):
-            domain = self.domains.get(getattr(self, key))
-            if domain is None:
-                raise ValueError(
-                    f"{key}: no domain is named {getattr(self, key)!r}{_near(getattr(self, key), self.domains)}"
-                )
-            if not domain.train:
-                raise ValueError(f"domains.{getattr(self, key)}.train: the {key} domain needs training images")
+            name = getattr(self, key)
+            if name not in self.domains:
+                raise ValueError(f"{key}: no domain is named {name!r}{did_you_mean(name, self.domains)}")
+            if not self.domains[name].train:
+                raise ValueError(f"domains.{name}.train: the {key} domain needs training images")
         for target in self.targets:
             if target not in self.domains:
-                raise ValueError(f"targets: no domain is named {target!r}{_near(target, self.domains)}")
+                raise ValueError(f"targets: no domain is named {target!r}{did_you_mean(target, self.domains)}")
             if not self.domains[target].test:
                 raise ValueError(f"domains.{target}.test: a target without images cannot be evaluated; set it above 0")
         for average, members in self.averages.items():
             for target in members:
                 if target not in self.targets:
-                    raise ValueError(f"averages.{average}: {target!r} is no target{_near(target, self.targets)}")
+                    raise ValueError(f"averages.{average}: {target!r} is no target{did_you_mean(target, self.targets)}")
         for name, row in self.rows.items():
             if row.extends and row.extends not in self.rows:
-                raise ValueError(f"rows.{name}.extends: no row is named {row.extends!r}{_near(row.extends, self.rows)}")
+                raise ValueError(
+                    f"rows.{name}.extends: no row is named {row.extends!r}{did_you_mean(row.extends, self.rows)}"
+                )
             if not row.extends and not row.method:
                 raise ValueError(f"rows.{name}: give a method, or the row that it extends")
             if row.generated and row.generated not in self.domains:
-                raise ValueError(
-                    f"rows.{name}.generated: no domain is named {row.generated!r}{_near(row.generated, self.domains)}"
-                )
+                hint = did_you_mean(row.generated, self.domains)
+                raise ValueError(f"rows.{name}.generated: no domain is named {row.generated!r}{hint}")
         if "default" not in self.studies:
             raise ValueError("studies: one study must be named 'default'")
         for study, rows in self.studies.items():
             for row_name in rows:
                 if row_name not in self.rows:
-                    raise ValueError(f"studies.{study}: no row is named {row_name!r}{_near(row_name, self.rows)}")
+                    raise ValueError(
+                        f"studies.{study}: no row is named {row_name!r}{did_you_mean(row_name, self.rows)}"
+                    )
         if self.reference not in self.rows:
-            raise ValueError(f"reference: no row is named {self.reference!r}{_near(self.reference, self.rows)}")
+            raise ValueError(f"reference: no row is named {self.reference!r}{did_you_mean(self.reference, self.rows)}")
         for name in self.ablation.rows:
             if name not in self.rows:
-                raise ValueError(f"ablation: no row is named {name!r}{_near(name, self.rows)}")
+                raise ValueError(f"ablation: no row is named {name!r}{did_you_mean(name, self.rows)}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: a seed is named twice")
         if self.tuning is not None:
             if self.tuning.row not in self.rows:
-                raise ValueError(f"tuning.row: no row is named {self.tuning.row!r}{_near(self.tuning.row, self.rows)}")
+                raise ValueError(
+                    f"tuning.row: no row is named {self.tuning.row!r}{did_you_mean(self.tuning.row, self.rows)}"
+                )
             if set(self.tuning.seeds) & set(self.seeds):
                 raise ValueError("tuning.seeds: settings may not be chosen on a seed of the benchmark itself")
         return self
@@ -215,8 +216,9 @@ class Benchmark(_Strict):
         if name in seen:
             raise UserError(f"benchmark {self.name}: rows extend each other in a circle: {' → '.join((*seen, name))}")
         if name not in self.rows:
+            rows = ", ".join(self.rows)
             raise UserError(
-                f"benchmark {self.name}: no row is named {name!r}{_near(name, self.rows)}. Rows: {', '.join(self.rows)}"
+                f"benchmark {self.name}: no row is named {name!r}{did_you_mean(name, self.rows)}. Its rows: {rows}"
             )
         row = self.rows[name]
         if not row.extends:
@@ -267,11 +269,6 @@ def fingerprint(definition: dict[str, Any]) -> str:
     return digest(definition)[:16]
 
 
-def _near(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def benchmark_names(folder: Path) -> list[str]:
     """The benchmarks that ``folder`` holds."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
@@ -287,7 +284,7 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
     if not path.is_file():
         known = benchmark_names(folder)
         raise UserError(
-            f"no benchmark is named {name!r}{_near(name, known)}: {path} does not exist. "
+            f"no benchmark is named {name!r}{did_you_mean(name, known)}: {path} does not exist. "
             f"Benchmarks here: {', '.join(known) or 'none (is this the top folder of the repository?)'}"
         )
     try:
@@ -317,7 +314,7 @@ def _problems(error: ValidationError) -> list[str]:
                 annotation = getattr(field, "annotation", None)
                 if isinstance(annotation, type) and issubclass(annotation, BaseModel):
                     model = annotation
-            message = f"unknown key{_near(str(problem['loc'][-1]), model.model_fields)}"
+            message = f"unknown key{did_you_mean(str(problem['loc'][-1]), model.model_fields)}"
         lines.append(f"  {place}: {message}")
     return lines
 
@@ -336,7 +333,7 @@ def select_rows(
         names = benchmark.studies[study]
     else:
         raise UserError(
-            f"benchmark {benchmark.name}: no study is named {study!r}{_near(study, benchmark.studies)}. "
+            f"benchmark {benchmark.name}: no study is named {study!r}{did_you_mean(study, benchmark.studies)}. "
             f"Studies: {', '.join(benchmark.studies)}"
         )
     selected: dict[str, Row] = {}

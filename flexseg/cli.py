@@ -126,7 +126,7 @@ def status(
     retry: Annotated[bool, typer.Option(help="Forget the recorded failures, so that they are tried again.")] = False,
 ) -> None:
     """Say which runs are finished, failed or missing; exits with 1 if any failed."""
-    from flexseg.jobs import print_status
+    from flexseg.show import print_status
 
     if print_status(_selected(name, study, rows, seeds), METHODS, RESULTS, Console(), retry=retry):
         raise typer.Exit(1)
@@ -156,7 +156,7 @@ def show_benchmarks() -> None:
 @show.command("methods")
 def show_methods() -> None:
     """The methods and their options; a broken file is named with its error."""
-    from flexseg.jobs import describe_methods
+    from flexseg.show import describe_methods
 
     describe_methods(METHODS, Console())
 

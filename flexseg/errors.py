@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something that a user can mend. The message says what is wrong, where, and what to do."""
@@ -12,3 +15,9 @@ class RunError(UserError):
 
     The workflow records it as the reason in the row's cell; every other row goes on.
     """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` with the known name nearest to ``name``, or nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

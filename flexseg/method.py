@@ -7,7 +7,6 @@ differs from plain training; every hook defaults to the plain baseline. A hook g
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib.util
 import sys
 import traceback
@@ -23,7 +22,7 @@ from torch.nn import functional
 
 from flexseg.components.ube import mean_over_valid, pixel_cross_entropy
 from flexseg.data.draws import Purpose, generator
-from flexseg.errors import RunError, UserError
+from flexseg.errors import RunError, UserError, did_you_mean
 from flexseg.models import Output, Segmentor, build_segmentor
 
 
@@ -43,7 +42,10 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method may know of the run: its seed and length, and for each training image 0 (source) or 1 (generated)."""
+    """What a method may know of the run: its seed and length, and the origins of the training images.
+
+    ``origins`` (N,) int8 is 0 for a source image and 1 for a generated one; it is empty where only a model is built.
+    """
 
     seed: int
     iterations: int
@@ -64,7 +66,8 @@ class Method:
     """Plain training on source and generated images; the base of every method.
 
     Class attributes: ``name`` (the file's stem), ``title``, ``paper`` (authors, title, venue), ``data`` (which domains
-    it trains on, of ``"source"`` and ``"generated"``), ``needs`` (of :data:`NEEDS`, e.g. ``"batch_norm"``), ``Options``.
+    it trains on, of ``"source"`` and ``"generated"``), ``needs`` (of :data:`NEEDS`, e.g. ``"batch_norm"``) and
+    ``Options``.
     """
 
     name: ClassVar[str] = ""
@@ -93,7 +96,10 @@ class Method:
         return image, label
 
     def choose(self, iteration: int, slots: Sequence[int]) -> np.ndarray:
-        """The training images (len(slots),) int64 that fill these slots: uniform, a function of (seed, iteration, slot)."""
+        """The training images (len(slots),) int64 that fill these slots.
+
+        Must be a function of (seed, iteration, slot) and saved state, not of earlier calls. By default uniform.
+        """
         count = len(self.setup.origins)
         draws = [generator(self.setup.seed, Purpose.CHOOSE, iteration, slot).integers(count) for slot in slots]
         return np.array(draws, dtype=np.int64)
@@ -124,11 +130,11 @@ class Method:
 HOOKS = tuple(name for name, value in vars(Method).items() if callable(value) and not name.startswith("_"))
 
 
-def upsample(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Resize logits (B, C, h, w) to ``size`` by bilinear interpolation, as mmseg does before its losses."""
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
-    return functional.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+    return functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -137,7 +143,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     Args:
         logits: (B, C, h, w). labels: (B, H, W) int64.
     """
-    return mean_over_valid(pixel_cross_entropy(upsample(logits, tuple(labels.shape[-2:])), labels), labels)
+    return mean_over_valid(pixel_cross_entropy(upsample(logits, labels.shape[-2:]), labels), labels)
 
 
 def _has_batch_norm(model: nn.Module) -> bool:
@@ -171,10 +177,9 @@ def parse_options(method: type[Method], values: Mapping[str, Any]) -> Any:
     known = {field.name for field in dataclasses.fields(method.Options)}
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, sorted(known), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            options = ", ".join(sorted(known)) or "none"
             raise UserError(
-                f"methods/{method.name}.py has no option {key!r}{hint} Its options: {', '.join(sorted(known)) or 'none'}"
+                f"methods/{method.name}.py has no option {key!r}{did_you_mean(key, known)}. Its options: {options}"
             )
     try:
         return TypeAdapter(method.Options).validate_python(dict(values))
@@ -205,8 +210,7 @@ def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
     path = folder / f"{name}.py"
     if not path.is_file():
         known = method_names(folder)
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(name, known)
         raise UserError(f"no method is named {name!r}{hint}: {path} does not exist. Methods: {', '.join(known)}")
     spec = importlib.util.spec_from_file_location(f"flexseg_methods.{name}", path)
     assert spec is not None
@@ -250,10 +254,9 @@ def _check_contract(method: type[Method], name: str, path: Path) -> None:
         raise UserError(f"{path}: data must name 'source', 'generated' or both, not {method.data!r}")
     for attribute, value in vars(method).items():
         if callable(value) and not attribute.startswith("_") and attribute not in (*HOOKS, "Options"):
-            near = difflib.get_close_matches(attribute, HOOKS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"hooks: {', '.join(HOOKS)}"
             raise UserError(
-                f"{path}: {attribute!r} is no hook; {hint} (a helper of the method's own begins with an underscore)"
+                f"{path}: {attribute!r} is no hook{did_you_mean(attribute, HOOKS)}. The hooks are {', '.join(HOOKS)}; "
+                "a helper of the method's own begins with an underscore"
             )
 
 

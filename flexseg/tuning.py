@@ -47,6 +47,7 @@ def run_trial(
     from flexseg.engine.checkpoint import load_weights
     from flexseg.engine.evaluate import evaluate_target
     from flexseg.method import Setup, load_method, parse_options
+    from flexseg.models import channels_last
 
     assert benchmark.tuning is not None
     base = benchmark.row(benchmark.tuning.row)
@@ -59,7 +60,8 @@ def run_trial(
     model = method(parse_options(method, row.options), setup).build_model(benchmark.model)
     load_weights(model, directory.weights)
     pool = load_pool([(open_index(benchmark, benchmark.source, results), "val")])
-    model.to(memory_format=torch.channels_last).eval()
+    channels_last(model)
+    model.eval()
     table, _ = evaluate_target(model, pool, benchmark.protocol, torch.device("cpu"))
     return validation_miou(np.stack(table["confusion"].to_numpy()))
 

@@ -36,7 +36,7 @@ class BoundaryPolicy(Method):
                 )
 
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        logits = upsample(output.logits, tuple(batch.labels.shape[-2:]))
+        logits = upsample(output.logits, batch.labels.shape[-2:])
         boundary = label_boundary(batch.labels, self.options.kernel)
         if self.options.policy == "clip":
             return {"ce": clipped_cross_entropy(logits, batch.labels, boundary, self.options.limit)}

@@ -98,7 +98,7 @@ class FlexSeg(Method):
         return self._sampler.choose(iteration, slots)
 
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        logits = upsample(output.logits, tuple(batch.labels.shape[-2:]))
+        logits = upsample(output.logits, batch.labels.shape[-2:])
         if self.options.ube:
             boundary = label_boundary(batch.labels, self.options.boundary_kernel)
             pixel_losses = uncertainty_boundary_losses(logits, batch.labels, boundary, self.options.alpha)

@@ -62,7 +62,7 @@ def calibration_counts(labels: Tensor, log_p: Tensor, bins: int) -> tuple[Tensor
 
 
 def boundary_band(labels: Tensor, width: int) -> Tensor:
-    """(B, H, W) bool: valid pixels with a pixel of another class at most ``width`` pixels away (in rows and columns)."""
+    """(B, H, W) bool: valid pixels with another class at most ``width`` pixels away in rows and columns."""
     return label_boundary(labels, 2 * width + 1)
 
 
@@ -148,7 +148,7 @@ def write_target(
     shown: Mapping[str, np.ndarray],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write a target's records, with ``facts`` (protocol, run, …) as the file's metadata, and its predictions as PNG."""
+    """Write a target's records, with ``facts`` (protocol, run, …) as metadata, and its predictions as PNG."""
     metadata = {key: str(value) for key, value in facts.items()}
     with replacing(evaluation / f"{target}.parquet") as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary)

@@ -77,9 +77,10 @@ class RunDirectory:
             found = read_json(self.config)
             if found["fingerprint"] != name:
                 if not supersede:
+                    difference = _difference(found["definition"], definition)
                     raise UserError(
-                        f"{self.root} holds a run of another configuration: {_difference(found['definition'], definition)}."
-                        " Nothing was changed. Give --supersede to move it aside, or name another row"
+                        f"{self.root} holds a run of another configuration: {difference}. Nothing was changed. "
+                        "Give --supersede to move it aside, or name another row"
                     )
                 self._move_aside(found["fingerprint"])
         self.root.mkdir(parents=True, exist_ok=True)

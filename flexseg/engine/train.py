@@ -29,7 +29,7 @@ from flexseg.engine.run import RunDirectory
 from flexseg.errors import RunError
 from flexseg.files import write_json
 from flexseg.method import Batch, Method, Setup, check_needs, cross_entropy, describe_options
-from flexseg.models import Segmentor
+from flexseg.models import Segmentor, channels_last
 from flexseg.provenance import git_state, library_digest, machine, package_versions
 
 
@@ -105,7 +105,7 @@ def assemble(job: Job, method: Method, iteration: int, slots: range, device: tor
 
 
 def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
-    """Devices and precision: all CUDA devices in bf16 mixed precision where there are any, else one CPU process in fp32."""
+    """Devices and precision: all CUDA devices in bf16 mixed precision if there are any, else one CPU process."""
     cuda = torch.cuda.is_available()
     count: int | str = ("auto" if cuda else 1) if devices == "auto" else int(devices)
     fabric = Fabric(
@@ -132,7 +132,7 @@ class Trainer:
             raise RunError(f"batch_size {size} cannot be shared evenly by {fabric.world_size} devices")
         self.job, self.fabric = job, fabric
         self.learner, self.method = build_learner(job)
-        self.learner.to(memory_format=torch.channels_last)
+        channels_last(self.learner)
         optimizer: torch.optim.Optimizer = build_optimizer(self.learner, job.training)
         self.wrapped, self.optimizer = fabric.setup(self.learner, optimizer)
         self.wrapped.train()

@@ -156,6 +156,11 @@ def build_segmentor(config: Mapping[str, Any]) -> Segmentor:
     return segmentor
 
 
+def channels_last(module: nn.Module) -> None:
+    """Lay out a trunk's weights with the channels last, in place: convolutions on a CPU, and the losses, are faster."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+
+
 def _check_parts(config: Mapping[str, Any]) -> None:
     """Refuse unknown parts, missing parts, and weights that would come from elsewhere."""
     for key in config:
