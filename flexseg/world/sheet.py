@@ -1,0 +1,46 @@
+"""A contact sheet of all domains: every image beside its coloured label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from flexseg.classes import CLASSES
+from flexseg.world.domains import DOMAINS
+from flexseg.world.frame import render
+
+_CAPTION = 84
+_GAP = 2
+
+
+def colour_label(label: np.ndarray) -> np.ndarray:
+    """(H, W) train ids to (H, W, 3) uint8 RGB; void is black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(CLASSES)] = [c.colour for c in CLASSES]
+    return table[label]
+
+
+def _row(caption: str, domain: str, samples: int, height: int, width: int, misalignment: float) -> np.ndarray:
+    row = np.zeros((height + _GAP, _CAPTION + samples * 2 * (width + _GAP), 3), np.uint8)
+    cv2.putText(row, caption, (3, height // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 255), 1, cv2.LINE_AA)
+    for i in range(samples):
+        frame = render(domain, "train", i, height=height, width=width, misalignment=misalignment)
+        for k, picture in enumerate((frame.image, colour_label(frame.label))):
+            x = _CAPTION + (2 * i + k) * (width + _GAP)
+            row[:height, x : x + width] = picture
+    return row
+
+
+def contact_sheet(
+    samples: int = 5, height: int = 96, width: int = 192, misalignments: Sequence[float] = (0.0, 1.0, 2.0)
+) -> np.ndarray:
+    """RGB sheet (rows, columns, 3) uint8: one row a domain, the generated one once per misalignment."""
+    rows = []
+    for domain, spec in DOMAINS.items():
+        if spec.role == "generated":
+            rows += [_row(f"gen m={m:g}", domain, samples, height, width, m) for m in misalignments]
+        else:
+            rows.append(_row(domain, domain, samples, height, width, 0.0))
+    return np.concatenate(rows)
