@@ -1,0 +1,161 @@
+"""Qualitative panels: test image, truth and the predictions of two rows, for every target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
+
+from flexseg.analysis.pages import HEIGHT, LEFT, RIGHT, WIDTH, Book, Page
+from flexseg.analysis.scores import Scores
+from flexseg.analysis.style import GREY, RULE, wrap
+from flexseg.analysis.tables import target_title
+from flexseg.classes import CLASSES
+
+Picture = NDArray[np.uint8]
+
+
+def palette() -> Picture:
+    """(256, 3) RGB of every train id; void and unknown ids are black."""
+    colours = np.zeros((256, 3), np.uint8)
+    colours[: len(CLASSES)] = [each.colour for each in CLASSES]
+    return colours
+
+
+def read_labels(path: Path) -> Picture:
+    """A trainId PNG as colours. → (H, W, 3)"""
+    with Image.open(path) as image:
+        return palette()[np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)]
+
+
+def _index(folder: Path) -> dict[str, tuple[Path, Path]]:
+    path = folder / "index.parquet"
+    if not path.is_file():
+        return {}
+    try:
+        table = pq.read_table(path, columns=["id", "image", "label"], use_threads=False)
+    except (pa.ArrowException, OSError):
+        return {}
+    return {row["id"]: (folder / row["image"], folder / row["label"]) for row in table.to_pylist()}
+
+
+def _predictions(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
+
+
+def panel_rows(scores: Scores) -> tuple[str, str]:
+    """The two rows whose predictions are shown: the benchmark's, or what comes nearest among the selected rows."""
+    benchmark = scores.benchmark
+    first, second = benchmark.ablation.panels
+    first = first if first in benchmark.rows else benchmark.reference
+    others = [
+        row for row in (second, *benchmark.ablation.full, *benchmark.rows) if row in benchmark.rows and row != first
+    ]
+    return first, others[0] if others else first
+
+
+def panel_seed(scores: Scores, rows: tuple[str, str]) -> int | None:
+    """The first seed of the benchmark with finished runs of both rows."""
+    runs = scores.records.runs
+    for seed in scores.benchmark.seeds:
+        if all((row, seed) in runs and runs[row, seed].status == "finished" for row in rows):
+            return seed
+    return None
+
+
+def draw_panels(book: Book, scores: Scores) -> None:
+    """One page for each predicted image of the targets: a line a target, image – truth – two predictions."""
+    benchmark, rows = scores.benchmark, panel_rows(scores)
+    seed = panel_seed(scores, rows)
+    titles = ["image", "truth", *[benchmark.row(row).title if row in benchmark.rows else row for row in rows]]
+    if seed is None or not benchmark.predictions:
+        with book.page("Qualitative panels") as page:
+            why = (
+                "No seed has finished runs of both"
+                if benchmark.predictions
+                else "The benchmark keeps no predictions of"
+            )
+            page.paragraph(f"{why} {titles[2]} and {titles[3]}: there is nothing to show.", 10)
+        return
+    top = scores.records.results / benchmark.name
+    columns = {}
+    for target in benchmark.targets:
+        found = [_predictions(scores.records.runs[row, seed].folder / "predictions" / target) for row in rows]
+        columns[target] = _index(top / "data" / target), found, sorted(set(found[0]) & set(found[1]))
+    count = max((len(names) for _, _, names in columns.values()), default=0)
+    for number in range(max(count, 1)):
+        with book.page(f"Qualitative panels ({number + 1} of {max(count, 1)})") as page:
+            page.caption(
+                f"Test images that were fixed before training, the same for every run; seed {seed}. Colours are "
+                "those of the Cityscapes palette; black is void in the truth. Chosen by index, not by result."
+            )
+            _draw_grid(page, scores, titles, {target: _paths(columns[target], number) for target in benchmark.targets})
+
+
+def _paths(
+    column: tuple[dict[str, tuple[Path, Path]], list[dict[str, Path]], list[str]], number: int
+) -> list[Path | None]:
+    index, found, names = column
+    name = names[number] if number < len(names) else ""
+    return [*index.get(name, (None, None)), *(each.get(name) for each in found)]
+
+
+def _draw_grid(page: Page, scores: Scores, titles: list[str], lines: dict[str, list[Path | None]]) -> None:
+    """A line a target; all pictures share one axes in points, so that the page is written at once."""
+    margin, gap, legend = 72.0, 5.0, 30.0
+    heads = [wrap(title, 160, 9) for title in titles]
+    top = page.y + max(map(len, heads)) * 11
+    height = (page.floor - legend - top - gap * len(lines)) / len(lines)
+    ratio = scores.benchmark.world.width / scores.benchmark.world.height
+    width = min(height * ratio, (RIGHT - LEFT - margin - 3 * gap) / 4)
+    height = width / ratio
+    axis = page.figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    for place, head in enumerate(heads):
+        for index, line in enumerate(head):
+            x = LEFT + margin + place * (width + gap) + width / 2
+            page.text(x, top - 5 - (len(head) - 1 - index) * 11, line, 9, align="center")
+    for target, paths in lines.items():
+        for index, line in enumerate(wrap(target_title(scores, target), margin - 6, 9)):
+            page.text(LEFT, top + height / 2 + index * 11, line, 9)
+        for place, path in enumerate(paths):
+            x = LEFT + margin + place * (width + gap)
+            pixels = _pixels(path, labels=place > 0)
+            if pixels is None:
+                page.text(x + width / 2, top + height / 2, "not available", 8, align="center", colour=GREY)
+            else:
+                axis.imshow(pixels, extent=(x, x + width, HEIGHT - top - height, HEIGHT - top), interpolation="none")
+        top += height + gap
+    axis.set(xlim=(0, WIDTH), ylim=(0, HEIGHT), aspect="auto")
+    _legend(axis, page, top + 4)
+
+
+def _legend(axis: Axes, page: Page, top: float) -> None:
+    entries = [(each.name, each.colour) for each in CLASSES] + [("void", (0, 0, 0))]
+    step = (RIGHT - LEFT) / 10
+    for place, (name, rgb) in enumerate(entries):
+        x, y = LEFT + place % 10 * step, top + place // 10 * 12
+        corner = (x, HEIGHT - y - 8)
+        axis.add_patch(
+            Rectangle(corner, 10, 8, facecolor=tuple(part / 255 for part in rgb), edgecolor=RULE, linewidth=0.4)
+        )
+        page.text(x + 13, y + 7, name, 8)
+
+
+def _pixels(path: Path | None, labels: bool) -> Picture | None:
+    """The picture at ``path``, labels as colours; None if there is none that can be read."""
+    if path is None:
+        return None
+    try:
+        if labels:
+            return read_labels(path)
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,197 @@
+"""Intervals, paired tests, multiplicity and power. Pure functions of arrays; ``n`` seeds, ``B`` replicates.
+
+The interval of a difference
+----------------------------
+Seeds and test images are both samples: a difference d of two rows (or any contrast of rows) should hold for another
+seed *and* for other images of the domain. Paired by seed, on images that all runs share, d_s (s = 1..n) has
+
+    Var(mean d) = σ²_seed / n + σ²_image,
+
+where σ²_seed is what varies between seeds on these images and σ²_image is what all seeds share on these images. The
+plain hierarchical percentile bootstrap estimates the first term too small by (n−1)/n and ignores that n is tiny: with
+3–5 seeds its 95 % interval covers 75–92 %. We therefore take from the resampling only what it is good at:
+
+* seeds: A = S²/n, S² the sample variance of d_s. This is the bootstrap variance over seeds in closed form, its
+  deviations scaled by √(n/(n−1)); it has n − 1 degrees of freedom;
+* images: C = the mean covariance between two seeds' replicates under common image weights (``bootstrap.py``). The
+  variance of the mean itself would count the seed × image interaction twice, since S² holds it already;
+* the two are joined by Cochran and Cox's weighted quantile,
+      half width = (A·t(n−1) + C·t(N−1)) / √(A + C),
+  which is Student's interval when images do not matter and the image bootstrap's when seeds do not.
+
+Simulated coverage (``tests/analysis/test_statistics.py``; seed sd 0.8, shared image sd 0–0.4): 95–97 % for
+n = 3, 4, 5. Satterthwaite's degrees of freedom, the obvious alternative, fell to 92 % at n = 3.
+Source: Cochran & Cox, *Experimental Designs*, 2nd ed. 1957, § 4.14; Davison & Hinkley, *Bootstrap Methods*, § 3.8.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import nctdtr, stdtrit
+
+Floats = NDArray[np.float64]
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over ``n`` seeds with the half width of its 95 % t-interval (NaN for one seed)."""
+
+    value: float
+    half: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference over ``n`` common seeds: 95 % interval, p-value, and p after Holm (NaN if not corrected)."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+    p_holm: float = NAN
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference was shown: the interval excludes zero, after Holm where that applies."""
+        return (self.p if math.isnan(self.p_holm) else self.p_holm) < 0.05
+
+
+def t_interval(values: Floats) -> Mean:
+    """Mean and half width t(0.975; n−1)·s/√n over the finite ones of ``values`` (n,); half is NaN for n < 2."""
+    values = values[np.isfinite(values)]
+    n = len(values)
+    if not n:
+        return Mean(NAN, NAN, 0)
+    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n)) if n > 1 else NAN
+    return Mean(float(values.mean()), half, n)
+
+
+def shared_variance(replicates: Floats) -> float:
+    """Variance that all seeds share: the mean covariance between two seeds' replicates, at least 0.
+
+    With Σ the (n, n) covariance of the replicates: (1ᵀΣ1 − tr Σ) / (n(n−1)).
+
+    Args:
+        replicates: (B, n) a paired difference under the image weights of each replicate.
+    """
+    n = replicates.shape[1]
+    total = float(replicates.sum(1).var(ddof=1))
+    own = float(replicates.var(axis=0, ddof=1).sum())
+    return max(0.0, (total - own) / (n * (n - 1)))
+
+
+def paired_interval(differences: Floats, replicates: Floats, images: int, level: float = 0.95) -> Difference:
+    """Estimate, interval and p-value of a paired difference; see the head of this module.
+
+    Args:
+        differences: (n,) the difference on the full test set, one a seed.
+        replicates: (B, n) the same under the image weights of each replicate.
+        images: N, how many images were resampled (the smallest of several targets).
+        level: of the two-sided interval.
+    """
+    n = len(differences)
+    if not n:
+        return Difference(NAN, NAN, NAN, NAN, 0)
+    value = float(differences.mean())
+    if n == 1:
+        return Difference(value, NAN, NAN, NAN, 1)
+    seeds, shared = float(differences.var(ddof=1)) / n, shared_variance(replicates)
+    half = half_width(seeds, shared, n, images, level)
+    return Difference(value, value - half, value + half, _p_value(abs(value), seeds, shared, n, images), n)
+
+
+def half_width(seeds: float, shared: float, n: int, images: int, level: float = 0.95) -> float:
+    """Half width of the two-sided interval of a mean difference, (A·t(n−1) + C·t(N−1)) / √(A + C).
+
+    Args:
+        seeds: A, sample variance over seeds divided by n.
+        shared: C, the image variance that the seeds share.
+        n: number of seeds.
+        images: N, number of images.
+    """
+    total = seeds + shared
+    if total <= 0:
+        return 0.0
+    quantile = (1 + level) / 2
+    joined = seeds * stdtrit(n - 1, quantile) + shared * stdtrit(max(images - 1, 1), quantile)
+    return float(joined / math.sqrt(total))
+
+
+def _p_value(size: float, seeds: float, shared: float, n: int, images: int) -> float:
+    """The level at which the interval just touches zero, found by bisection."""
+    if size == 0:
+        return 1.0
+    if seeds + shared <= 0:
+        return 0.0
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if half_width(seeds, shared, n, images, 1 - middle) > size:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def holm(p_values: Floats) -> Floats:
+    """Holm's step-down adjustment (Scand. J. Statist. 1979). NaN stay NaN and are no hypotheses. (m,) → (m,)"""
+    adjusted = np.full(len(p_values), np.nan)
+    known = np.flatnonzero(np.isfinite(p_values))
+    order = known[np.argsort(p_values[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p_values[order]))
+    return adjusted
+
+
+def with_holm(differences: list[Difference]) -> list[Difference]:
+    """The same differences, Holm-adjusted among themselves."""
+    adjusted = holm(np.array([difference.p for difference in differences]))
+    return [replace(difference, p_holm=float(p)) for difference, p in zip(differences, adjusted, strict=True)]
+
+
+def power(effect: float, sd: float, n: int) -> float:
+    """Power of the two-sided paired t-test at 5 % with ``n`` pairs whose differences have standard deviation ``sd``.
+
+    1 − F(t; n−1, δ) + F(−t; n−1, δ), F the noncentral t distribution, δ = effect·√n/sd (Cohen 1988, § 2).
+    """
+    if n < 2 or not math.isfinite(sd):
+        return NAN
+    if sd <= 0:
+        return 1.0
+    shift = effect * math.sqrt(n) / sd
+    critical = float(stdtrit(n - 1, 0.975))
+    below, wrong_side = nctdtr(n - 1, shift, critical), nctdtr(n - 1, shift, -critical)
+    # Far out scipy answers NaN: for the wrong side when it is below 1e-16, for the other when the power is 1.
+    return float(1 - np.nan_to_num(below) + np.nan_to_num(wrong_side))
+
+
+def detectable(sd: float, n: int, wanted: float = 0.8) -> float:
+    """The smallest difference that ``n`` pairs show with power ``wanted``."""
+    if n < 2 or not math.isfinite(sd):
+        return NAN
+    low, high = 0.0, 1e-9 + sd * 37 / math.sqrt(n)
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if power(middle, sd, n) < wanted else (low, middle)
+    return high
+
+
+def seeds_needed(effect: float, sd: float, wanted: float = 0.8, most: int = 1000) -> int | None:
+    """The fewest seeds that show ``effect`` with power ``wanted``; None if more than ``most``, or if sd is unknown."""
+    return next((n for n in range(2, most + 1) if power(effect, sd, n) >= wanted), None)
+
+
+def pooled_sd(samples: list[Floats]) -> float:
+    """√(Σ(n_k − 1)s_k² / Σ(n_k − 1)) of several samples; NaN without a degree of freedom."""
+    kept = [sample for sample in samples if len(sample) > 1]
+    freedom = sum(len(sample) - 1 for sample in kept)
+    if not freedom:
+        return NAN
+    return math.sqrt(sum((len(sample) - 1) * float(sample.var(ddof=1)) for sample in kept) / freedom)

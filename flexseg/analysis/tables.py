@@ -1,0 +1,315 @@
+"""The tables: what each says, as :class:`~flexseg.analysis.formats.Table` for people and as tidy CSV for machines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from flexseg.analysis.effects import NOT_RUN, Line, ablation_lines, all_cells, factorial_cells, factorial_effects
+from flexseg.analysis.effects import Cell as Switches
+from flexseg.analysis.formats import (
+    DASH,
+    SUPERSCRIPTS,
+    Cell,
+    Column,
+    Row,
+    Table,
+    difference_cell,
+    mean_text,
+    number,
+    to_markdown,
+    to_tex,
+    write_csv,
+    write_text,
+)  # fmt: skip
+from flexseg.analysis.published import COLUMNS, HEADING, published_cell, published_for
+from flexseg.analysis.scores import QUANTITIES, Scores
+from flexseg.analysis.statistics import Difference
+from flexseg.classes import CLASS_NAMES
+
+ON, OFF = "•", DASH
+INTERVALS = (
+    "A cell is the mean over seeds ± the half width of its 95 % t-interval over seeds. A difference is paired (same "
+    "seeds, same test images); its 95 % interval is over seeds and test images: seed variance with n − 1 degrees of "
+    "freedom and the resampled image variance that the seeds share, joined after Cochran and Cox. Bold: the "
+    "interval excludes zero, for a single target after Holm over the targets."
+)
+
+
+class Notes:
+    """Notes below a table, numbered as they are first used."""
+
+    def __init__(self, scores: Scores) -> None:
+        self.records = scores.records
+        self._numbers: dict[str, int] = {}
+        self._digests: set[str] = set()
+
+    def title(self, row: str, title: str = "") -> str:
+        """The row's title with the marks of its notes."""
+        numbers = [self._numbers.setdefault(note, len(self._numbers) + 1) for note in self.records.notes(row)]
+        digests = self.records.other_code(row)
+        self._digests.update(digests)
+        mark = ",".join(map(str, numbers)).translate(SUPERSCRIPTS)
+        return (title or self.records.benchmark.row(row).title) + mark + ("†" if digests else "")
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(mark, note) of all that were used."""
+        lines = [(str(index).translate(SUPERSCRIPTS), note) for note, index in self._numbers.items()]
+        if self._digests:
+            made = ", ".join(sorted(self._digests))
+            lines.append(("†", f"made by other code than today's (digest {made}; today's is {self.records.library})"))
+        return lines
+
+
+def target_title(scores: Scores, column: str) -> str:
+    """The heading of a target or average."""
+    domain = scores.benchmark.domains.get(column)
+    return (domain.title if domain and column in scores.benchmark.targets else "") or column
+
+
+def comparison_table(scores: Scores) -> Table:
+    """Rows × targets and averages, the paired difference to the reference, and the published numbers beside."""
+    benchmark, notes = scores.benchmark, Notes(scores)
+    reference = benchmark.row(benchmark.reference).title
+    published = {row: published_for(scores.records, row) for row in benchmark.rows}
+    beside = any(published.values())
+    rows = []
+    for row in benchmark.rows:
+        cells = [Cell(notes.title(row))]
+        cells += [Cell(mean_text(scores.mean(row, column))) for column in scores.columns]
+        difference = scores.against(row, benchmark.reference)[scores.main]
+        cells.append(Cell("reference") if row == benchmark.reference else difference_cell(difference))
+        cells.append(Cell(str(scores.mean(row, scores.main).n)))
+        if beside:
+            cells += [Cell(number(published[row].get(column, math.nan), 2)) for column in COLUMNS]
+        rows.append(Row(tuple(cells)))
+    columns = [Column("Row", "l"), *[Column(target_title(scores, column)) for column in scores.columns]]
+    columns += [Column(f"Δ {scores.main}"), Column("n")]
+    columns += [Column(name, group=HEADING) for name in COLUMNS] if beside else []
+    caption = (
+        f"mIoU in percent on the test images of each target; training never saw a target. {_averages(scores)} "
+        f"{INTERVALS} Δ is against “{reference}”; n is the number of seeds in {scores.main}, of "
+        f"{len(benchmark.seeds)} planned."
+    )
+    if beside:
+        caption += " Published numbers come from other data, trunks and schedules and compare with each other only."
+    return Table("comparison", f"{benchmark.title}: comparison", caption, columns, rows, notes.lines())
+
+
+def _averages(scores: Scores) -> str:
+    parts = [
+        f"{name} is the mean of {', '.join(target_title(scores, member) for member in members)}"
+        for name, members in scores.benchmark.averages.items()
+    ]
+    return "; ".join(parts) + "." if parts else ""
+
+
+def _switch_cells(cell: Switches | None, count: int) -> list[Cell]:
+    return [Cell("")] * count if cell is None else [Cell(ON if on else OFF) for on in cell]
+
+
+def _averages_of(scores: Scores) -> list[str]:
+    return list(scores.benchmark.averages) or list(scores.benchmark.targets)
+
+
+def ablation_table(scores: Scores) -> Table:
+    """Leave one out, controls and misalignment: the rows, the contrast that answers a question, the published cell."""
+    benchmark, notes = scores.benchmark, Notes(scores)
+    names, averages = list(benchmark.ablation.components), _averages_of(scores)
+    lines = ablation_lines(scores.records)
+    published = [_published_of_line(scores, line) for line in lines]
+    beside = any(published)
+    rows = []
+    for line, numbers in zip(lines, published, strict=True):
+        title = notes.title(line.row, line.label) if line.row else line.label
+        cells = [Cell(title), *_switch_cells(line.cell, len(names))]
+        blank = [Cell("")] * len(averages)
+        cells += [Cell(mean_text(scores.mean(line.row, name))) for name in averages] if line.row else blank
+        cells.append(Cell(line.note or line.question))
+        differences = scores.contrasts(line.contrast) if line.contrast else {}
+        cells += [difference_cell(differences[name]) if differences else Cell("") for name in averages]
+        if beside:
+            cells += [Cell(number(numbers[name], 2) if name in numbers else "") for name in COLUMNS]
+        rows.append(Row(tuple(cells), line.section))
+    columns = [Column("Row", "l"), *[Column(name, "c") for name in names]]
+    columns += [Column(name, group="mIoU %") for name in averages] + [Column("Difference", "l")]
+    columns += [Column(f"Δ {name}", group="paired difference [95 % interval]") for name in averages]
+    columns += [Column(name, group=HEADING) for name in COLUMNS] if beside else []
+    caption = f"Ablation. {ON} component on, {OFF} off. {_averages(scores)} {INTERVALS}"
+    if beside:
+        caption += " Published cells without a number were not published."
+    return Table("ablation", f"{benchmark.title}: ablation", caption, columns, rows, notes.lines())
+
+
+def _published_of_line(scores: Scores, line: Line) -> dict[str, float]:
+    if not line.section.startswith("Components") or line.cell is None:
+        return {}
+    return published_cell(scores.records, line.cell)
+
+
+def factorial_table(scores: Scores) -> Table:
+    """The cells of the factorial around each full row as far as they were run, and its effects once all were."""
+    benchmark, notes = scores.benchmark, Notes(scores)
+    names, averages = list(benchmark.ablation.components), _averages_of(scores)
+    rows = []
+    for full in [row for row in benchmark.ablation.full if row in benchmark.rows]:
+        cells, title = factorial_cells(scores.records, full), benchmark.row(full).title
+        for cell in all_cells(len(names)):
+            row = cells.get(cell, "")
+            values = [Cell(mean_text(scores.mean(row, name)) if row else DASH) for name in averages]
+            first = Cell(notes.title(row) if row else NOT_RUN)
+            rows.append(Row((first, *_switch_cells(cell, len(names)), *values), f"Around {title}: mIoU in percent"))
+        for effect, weights in factorial_effects(names, cells).items():
+            values = [difference_cell(scores.contrasts(weights)[name]) for name in averages]
+            section = f"Around {title}: effects [95 % interval]"
+            rows.append(Row((Cell(effect), *[Cell("")] * len(names), *values), section))
+    columns = [Column("Cell", "l"), *[Column(name, "c") for name in names], *[Column(name) for name in averages]]
+    caption = (
+        f"All 2{str(len(names)).translate(SUPERSCRIPTS)} combinations of the components, as far as they were run; "
+        "effects are given once all were. An effect is the mean with the component minus the mean without it; an "
+        f"interaction is half of what either gains from the other. {INTERVALS}"
+    )
+    return Table("factorial", "Factorial", caption, columns, rows, notes.lines())
+
+
+def per_class_table(scores: Scores) -> Table:
+    """IoU of each class, mean over seeds and over the targets that have the class."""
+    notes = Notes(scores)
+    columns = [Column("Row", "l"), *[Column(name) for name in CLASS_NAMES]]
+    rows = [
+        Row((Cell(notes.title(row)), *[Cell(number(float(value))) for value in scores.class_average(row)]))
+        for row in scores.benchmark.rows
+    ]
+    caption = "IoU in percent of each class: mean over seeds, then over the targets whose truth holds the class."
+    return Table("per_class", f"{scores.benchmark.title}: classes", caption, columns, rows, notes.lines())
+
+
+def per_condition_table(scores: Scores) -> Table:
+    """mIoU on the images of each condition of each target."""
+    notes, benchmark = Notes(scores), scores.benchmark
+    pairs = [(target, condition) for target in benchmark.targets for condition in scores.conditions(target)]
+    columns = [Column("Row", "l")]
+    columns += [Column(condition, group=target_title(scores, target)) for target, condition in pairs]
+    rows = [
+        Row((Cell(notes.title(row)), *[Cell(mean_text(scores.condition_mean(row, *pair))) for pair in pairs]))
+        for row in benchmark.rows
+    ]
+    counts = ", ".join(f"{target_title(scores, t)} {c} {scores.conditions(t)[c]}" for t, c in pairs)
+    caption = (
+        "mIoU in percent on the images of one condition, over the classes that occur in them: mean over seeds ± the "
+        f"half width of the 95 % t-interval. Images: {counts or 'none'}."
+    )
+    return Table("per_condition", f"{benchmark.title}: conditions", caption, columns, rows, notes.lines())
+
+
+def difference_record(difference: Difference) -> dict[str, object]:
+    """The CSV columns of a difference."""
+    return {
+        "value": difference.value, "low": difference.low, "high": difference.high,
+        "p": difference.p, "p_holm": difference.p_holm, "n": difference.n,
+    }  # fmt: skip
+
+
+def _comparison_records(scores: Scores) -> Iterator[dict[str, object]]:
+    benchmark = scores.benchmark
+    for row in benchmark.rows:
+        name: dict[str, object] = {"row": row, "title": benchmark.row(row).title}
+        for run in scores.records.of_row(row):
+            yield name | {"quantity": "status", "seed": run.seed, "reason": run.reason or "finished"}
+            for target, reason in run.absent.items():
+                yield name | {"quantity": "status", "target": target, "seed": run.seed, "reason": reason}
+        for quantity in QUANTITIES:
+            for column in scores.columns:
+                for seed, value in zip(benchmark.seeds, scores.per_seed(row, column, quantity), strict=True):
+                    yield name | {"quantity": quantity, "target": column, "seed": seed, "value": float(value)}
+                mean = scores.mean(row, column, quantity)
+                low, high = mean.value - mean.half, mean.value + mean.half
+                yield name | {
+                    "quantity": f"mean {quantity}", "target": column,
+                    "value": mean.value, "low": low, "high": high, "n": mean.n,
+                }  # fmt: skip
+        if row != benchmark.reference:
+            for column, difference in scores.against(row, benchmark.reference).items():
+                of = {"quantity": "mIoU difference", "target": column, "reference": benchmark.reference}
+                yield name | of | difference_record(difference)
+        for column, value in published_for(scores.records, row).items():
+            yield name | {"quantity": "published mIoU on other data", "target": column, "value": value}
+
+
+def _ablation_records(scores: Scores) -> Iterator[dict[str, object]]:
+    for line in ablation_lines(scores.records):
+        name: dict[str, object] = {"section": line.section, "row": line.row, "title": line.label}
+        name["question"] = line.question
+        for column in scores.columns if line.row else ():
+            mean = scores.mean(line.row, column)
+            values = {"value": mean.value, "low": mean.value - mean.half, "high": mean.value + mean.half, "n": mean.n}
+            yield name | {"quantity": "mean mIoU", "target": column} | values
+        text = " ".join(f"{weight:+g}*{row}" for row, weight in line.contrast.items())
+        for column, difference in (scores.contrasts(line.contrast) if line.contrast else {}).items():
+            yield name | {"quantity": "effect", "target": column, "contrast": text} | difference_record(difference)
+        if line.note:
+            yield name | {"quantity": "status", "reason": line.note}
+        for column, value in _published_of_line(scores, line).items():
+            yield name | {"quantity": "published mIoU on other data", "target": column, "value": value}
+    components = list(scores.benchmark.ablation.components)
+    for full in scores.benchmark.ablation.full:
+        effects = factorial_effects(components, factorial_cells(scores.records, full))
+        for effect, weights in effects.items():
+            name = {"section": f"Factorial around {full}", "row": full, "title": effect, "quantity": "effect"}
+            for column, difference in scores.contrasts(weights).items():
+                yield name | {"target": column} | difference_record(difference)
+
+
+def _class_records(scores: Scores) -> Iterator[dict[str, object]]:
+    for row in scores.benchmark.rows:
+        for target in scores.benchmark.targets:
+            for name, mean in zip(CLASS_NAMES, scores.class_means(row, target), strict=True):
+                yield {
+                    "row": row,
+                    "target": target,
+                    "class": name,
+                    "iou": mean.value,
+                    "half_width": mean.half,
+                    "n": mean.n,
+                }
+
+
+def _condition_records(scores: Scores) -> Iterator[dict[str, object]]:
+    for row in scores.benchmark.rows:
+        for target in scores.benchmark.targets:
+            for condition, images in scores.conditions(target).items():
+                mean = scores.condition_mean(row, target, condition)
+                record = {"row": row, "target": target, "condition": condition, "images": images, "miou": mean.value}
+                yield record | {"half_width": mean.half, "n": mean.n}
+
+
+_VALUES = ["value", "low", "high", "p", "p_holm", "n", "reason"]
+_CSV = {
+    "comparison": (["row", "title", "quantity", "target", "seed", "reference", *_VALUES], _comparison_records),
+    "ablation": (
+        ["section", "row", "title", "question", "quantity", "target", "contrast", *_VALUES],
+        _ablation_records,
+    ),
+    "per_class": (["row", "target", "class", "iou", "half_width", "n"], _class_records),
+    "per_condition": (["row", "target", "condition", "images", "miou", "half_width", "n"], _condition_records),
+}
+_TABLES = {
+    "comparison": comparison_table,
+    "ablation": ablation_table,
+    "per_class": per_class_table,
+    "per_condition": per_condition_table,
+}
+
+
+def write_all(scores: Scores, folder: Path) -> list[Path]:
+    """Write every table as CSV, Markdown and LaTeX into ``folder``; the paths, in that order."""
+    paths = []
+    for name, make in _TABLES.items():
+        table = make(scores)
+        columns, records = _CSV[name]
+        write_csv(folder / f"{name}.csv", columns, records(scores))
+        write_text(folder / f"{name}.md", to_markdown(table))
+        write_text(folder / f"{name}.tex", to_tex(table))
+        paths += [folder / f"{name}.{suffix}" for suffix in ("csv", "md", "tex")]
+    return paths

@@ -1,0 +1,128 @@
+"""What the numbers say, in plain words, and no more than they say."""
+
+from __future__ import annotations
+
+import math
+
+from flexseg.analysis.effects import ablation_lines, alignment_pairs, factorial_cells, factorial_effects
+from flexseg.analysis.formats import DASH, difference_text, number
+from flexseg.analysis.scores import Scores
+from flexseg.analysis.statistics import Difference, detectable, power, seeds_needed
+
+
+def judged(difference: Difference, better: str, worse: str) -> str:
+    """``better`` or ``worse`` with the numbers if a difference was shown, else that none could be shown."""
+    if not difference.n:
+        return "not comparable, as no seed has finished both"
+    if difference.n == 1:
+        return f"{difference_text(difference)} from a single seed, from which nothing can be concluded"
+    text = difference_text(difference)
+    return (
+        f"no difference could be shown, {text}"
+        if not difference.shown
+        else f"{_word(difference, better, worse)}, {text}"
+    )
+
+
+def _word(difference: Difference, better: str, worse: str) -> str:
+    return better if difference.value > 0 else worse
+
+
+def verdict(scores: Scores) -> list[tuple[str, str]]:
+    """(question, answer): does the full method help on unseen domains, what does it, and what do the controls say."""
+    if not scores.records.finished():
+        return [("Nothing yet", "No run of these rows was finished.")]
+    full = [row for row in scores.benchmark.ablation.full if row in scores.benchmark.rows]
+    answers = [
+        ("Does it help on unseen domains?", _help(scores, full)),
+        ("Which component does it?", _components(scores, full)),
+        ("What do the controls say?", _controls(scores, full)),
+        ("Does misalignment matter?", _alignment(scores)),
+    ]
+    return [(question, " ".join(sentences)) for question, sentences in answers if sentences]
+
+
+def _title(scores: Scores, row: str) -> str:
+    return f"“{scores.benchmark.row(row).title}”"
+
+
+def _help(scores: Scores, full: list[str]) -> list[str]:
+    benchmark, main, sentences = scores.benchmark, scores.main, []
+    for row in [row for row in full if row != benchmark.reference]:
+        differences = scores.against(row, benchmark.reference)
+        rest = [f"{name} {difference_text(differences[name])}" for name in benchmark.averages if name != main]
+        text = f"{_title(scores, row)} against {_title(scores, benchmark.reference)} on {main}: "
+        text += judged(differences[main], "it scores higher", "it scores lower")
+        sentences.append(text + (f" ({'; '.join(rest)})." if rest and differences[main].n else "."))
+    if not full:
+        sentences.append("No row with all components was selected, so this report cannot say.")
+    return sentences
+
+
+def _components(scores: Scores, full: list[str]) -> list[str]:
+    sentences = []
+    for row in full:
+        section = f"Components of {scores.benchmark.row(row).title}"
+        lines = [line for line in ablation_lines(scores.records) if line.section == section]
+        lines = [line for line in lines if line.question.startswith("effect of ")]
+        parts = []
+        for line in lines:
+            name = line.question.removeprefix("effect of ").split(":")[0]
+            if line.contrast:
+                difference = scores.contrasts(line.contrast)[scores.main]
+                parts.append(f"{name}: {judged(difference, 'helps', 'harms')}")
+        if parts:
+            sentences.append(f"In {_title(scores, row)}, with minus without it, on {scores.main}: {'; '.join(parts)}.")
+        elif lines:
+            sentences.append(f"{_title(scores, row)} was not taken apart.")
+        effects = factorial_effects(list(scores.benchmark.ablation.components), factorial_cells(scores.records, row))
+        if effects:
+            texts = [
+                f"{name} {difference_text(scores.contrasts(weights)[scores.main])}" for name, weights in effects.items()
+            ]
+            sentences.append(f"Averaged over the whole factorial: {'; '.join(texts)}.")
+    return sentences
+
+
+def _controls(scores: Scores, full: list[str]) -> list[str]:
+    sentences = []
+    for line in ablation_lines(scores.records):
+        if line.section.startswith("Controls") and line.row:
+            against = scores.contrasts(line.contrast)[scores.main]
+            text = f"{_title(scores, line.row)} against the baseline: {judged(against, 'higher', 'lower')}"
+            if full:
+                beyond = scores.against(full[0], line.row)[scores.main]
+                text += f"; {_title(scores, full[0])} against it: {judged(beyond, 'higher', 'lower')}"
+            sentences.append(text + ".")
+    return sentences
+
+
+def _alignment(scores: Scores) -> list[str]:
+    pairs, main, none = alignment_pairs(scores.records), scores.main, scores.benchmark.ablation.none
+    sentences = []
+    for row, twin in pairs.items():
+        own = scores.against(row, twin)[main]
+        text = f"{_title(scores, row)} on misaligned instead of aligned data: {judged(own, 'higher', 'lower')}"
+        if row != none and none in pairs:
+            both = scores.contrasts({row: 1.0, twin: -1.0, none: -1.0, pairs[none]: 1.0})[main]
+            text += f"; this change against the baseline's: {judged(both, 'it loses less', 'it loses more')}"
+        sentences.append(text + ".")
+    return sentences
+
+
+def power_statement(scores: Scores, effect: float = 1.5, smaller: float = 1.0) -> str:
+    """What the seeds that were run could see, from the paired spread that was observed."""
+    main, reference = scores.main, scores.benchmark.reference
+    sd = scores.pooled_paired_sd(main)
+    n = max((scores.against(row, reference)[main].n for row in scores.benchmark.rows if row != reference), default=0)
+    if not math.isfinite(sd) or n < 2:
+        return "Unknown: it needs two rows with two common seeds."
+    single = {row: scores.paired_sd(row, reference, main) for row in scores.benchmark.rows if row != reference}
+    known = [value for value in single.values() if math.isfinite(value)]
+    needed = seeds_needed(smaller, sd)
+    return (
+        f"Paired sd on {main} against the reference: {number(sd, 2)} (pooled over {len(known)} rows, each "
+        f"{number(min(known), 2)} to {number(max(known), 2)}). With {n} seeds a two-sided paired t-test at 5 % sees "
+        f"{effect:g} mIoU with power {number(100 * power(effect, sd, n), 0)} % and has 80 % power for "
+        f"{number(detectable(sd, n), 2)} mIoU; {smaller:g} mIoU needs {needed or DASH} seeds at 80 %."
+    )

@@ -1,0 +1,67 @@
+"""The resampling engine: exact, paired, the same every time, and fast."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from flexseg.analysis import bootstrap
+from flexseg.analysis.metrics import mean_iou
+
+
+def random_confusions(images: int, seed: int = 0, largest: int = 300) -> np.ndarray:
+    """(N, 19, 19) counts; class 7 occurs in one image only."""
+    confusions = np.random.default_rng(seed).integers(0, largest, (images, 19, 19))
+    confusions[1:, 7] = 0
+    return confusions
+
+
+def counts_of(confusions: np.ndarray) -> np.ndarray:
+    """(N, 3, C) true positives, truth and predicted pixels."""
+    return np.stack([np.diagonal(confusions, axis1=1, axis2=2), confusions.sum(2), confusions.sum(1)], axis=1)
+
+
+def test_replicates_equal_a_slow_resampling() -> None:
+    confusions = random_confusions(12)
+    weights = bootstrap.image_weights("night", 12, 40)
+    slow = [mean_iou(sum(int(w) * confusion for w, confusion in zip(row, confusions, strict=True))) for row in weights]
+    np.testing.assert_allclose(bootstrap.miou_replicates(weights, counts_of(confusions)), slow, rtol=0, atol=1e-12)
+
+
+def test_large_counts_leave_float32() -> None:
+    confusions = random_confusions(12, largest=200_000)
+    counts = counts_of(confusions)
+    assert counts.max() * 12 > 2**24
+    weights = bootstrap.image_weights("night", 12, 40)
+    slow = [mean_iou(sum(int(w) * confusion for w, confusion in zip(row, confusions, strict=True))) for row in weights]
+    np.testing.assert_allclose(bootstrap.miou_replicates(weights, counts), slow, rtol=0, atol=1e-12)
+
+
+def test_weights_are_multinomial_and_fixed() -> None:
+    weights = bootstrap.image_weights("night", 50, 4000)
+    assert (weights.sum(1) == 50).all()
+    assert abs(weights.var() - 0.98) < 0.02  # N · 1/N · (1 − 1/N)
+    np.testing.assert_array_equal(weights, bootstrap.image_weights("night", 50, 4000))
+    assert (weights != bootstrap.image_weights("places", 50, 4000)).any()
+
+
+def test_pairing_cancels_what_is_hard_about_an_image() -> None:
+    easy = random_confusions(60)
+    other = easy.copy()
+    other[:, 0, 0] += 20
+    weights = bootstrap.image_weights("night", 60)
+    a, b = (bootstrap.miou_replicates(weights, counts_of(each)) for each in (easy, other))
+    unpaired = bootstrap.miou_replicates(bootstrap.image_weights("else", 60), counts_of(other))
+    assert (b - a).std() < 0.2 * (unpaired - a).std()
+
+
+def test_speed_guard() -> None:
+    """2000 replicates × 10 rows × 5 seeds × 5 targets × 200 images."""
+    counts = counts_of(random_confusions(200, largest=40))
+    start = time.process_time()
+    for target in ("a", "b", "c", "d", "e"):
+        weights = bootstrap.image_weights(target, 200)
+        for _ in range(50):
+            bootstrap.miou_replicates(weights, counts)
+    assert time.process_time() - start < 5

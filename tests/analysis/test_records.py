@@ -1,0 +1,144 @@
+"""Nothing is left out, nothing that does not belong is let in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from flexseg.analysis.bootstrap import image_weights, miou_replicates
+from flexseg.analysis.records import STALE, load_records
+from flexseg.analysis.scores import Scores
+from flexseg.analysis.statistics import paired_interval, t_interval
+from flexseg.benchmark import Benchmark
+from flexseg.errors import UserError
+
+Built = tuple[Benchmark, Path, Path]
+
+
+def remeta(path: Path, **changes: str) -> None:
+    """Change metadata of a record file."""
+    table = pq.read_table(path)
+    pq.write_table(
+        table.replace_schema_metadata(table.schema.metadata | {key.encode(): value for key, value in changes.items()}),
+        path,
+    )
+
+
+def test_every_run_is_there_with_its_reason(small: Built) -> None:
+    records = load_records(*small)
+    assert len(records.runs) == 30
+    last = "flexseg_tuned_aligned"
+    assert records.notes(last) == ["seed 0 missing: not run", "seed 2 failed: non-finite loss at iteration 371"]
+    assert records.notes("flexseg_tuned") == [f"seed 2 {STALE}"]
+    assert records.notes("flexseg") == ["seed 2 target night: not evaluated"]
+    assert records.other_code("flexseg_no_gap") == ["feedfacefeedface"]
+    assert records.other_code("dginstyle") == []
+
+
+def test_stale_and_unevaluated_runs_do_not_enter_a_mean(small: Built) -> None:
+    scores = Scores(load_records(*small), replicates=50)
+    assert scores.mean("flexseg_tuned", "Avg5").n == 2
+    assert scores.mean("flexseg", "Avg5").n == 2
+    assert scores.mean("flexseg", "Avg3").n == 3
+    assert scores.against("flexseg", "dginstyle")["night"].n == 2
+
+
+@pytest.mark.parametrize("key", ["protocol", "label_map", "boundary_width"])
+def test_other_protocols_are_refused_by_both_names(builder, key: str) -> None:
+    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
+    remeta(results / "streetworld/flexseg/seed-1/evaluation/night.parquet", **{key: "other-v9"})
+    ours = str(getattr(benchmark.protocol, "id" if key == "protocol" else key))
+    with pytest.raises(UserError, match=rf"(?s)night\.parquet.*'other-v9'.*'{ours}'"):
+        load_records(benchmark, results, methods)
+
+
+def test_other_images_are_refused(builder) -> None:
+    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
+    path = results / "streetworld/flexseg/seed-1/evaluation/night.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    with pytest.raises(UserError, match="different test images"):
+        load_records(benchmark, results, methods)
+
+
+def test_order_of_images_does_not_matter(builder) -> None:
+    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 6, incidents=False)
+    before = Scores(load_records(benchmark, results, methods), 50).against("flexseg", "dginstyle")
+    path = results / "streetworld/flexseg/seed-1/evaluation/night.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.take([3, 1, 5, 0, 2, 4]), path)
+    assert Scores(load_records(benchmark, results, methods), 50).against("flexseg", "dginstyle") == before
+
+
+def test_damaged_files_are_reasons_and_no_crash(builder) -> None:
+    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1, 2], 4, incidents=False)
+    run = results / "streetworld/flexseg"
+    (run / "seed-0/evaluation/night.parquet").write_bytes(b"PAR1 not really")
+    (run / "seed-1/run.json").write_text("{")
+    remeta(run / "seed-2/evaluation/night.parquet", fingerprint="f" * 16)
+    notes = load_records(benchmark, results, methods).notes("flexseg")
+    assert notes[0].startswith("seed 0 target night: records cannot be read")
+    assert notes[1] == "seed 1 failed: run.json cannot be read"
+    assert notes[2] == "seed 2 target night: records of another run"
+
+
+def test_a_failure_replaces_a_stale_run_but_no_current_one(builder) -> None:
+    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
+    for seed in (0, 1):
+        failure = {"status": "failed", "reason": "two\nlines", "traceback": "", "fingerprint": ""}
+        (results / f"streetworld/flexseg/seed-{seed}/failure.json").write_text(json.dumps(failure))
+    path = results / "streetworld/flexseg/seed-1/run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0" * 16}))
+    records = load_records(benchmark, results, methods)
+    assert records.runs["flexseg", 0].status == "finished"
+    assert records.notes("flexseg") == ["seed 1 failed: two lines"]
+
+
+def test_a_changed_method_file_makes_its_runs_stale(builder) -> None:
+    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0], 4, incidents=False)
+    (methods / "flexseg.py").write_text("changed = True\n")
+    records = load_records(benchmark, results, methods)
+    assert records.runs["flexseg", 0].status == "stale"
+    assert records.runs["dginstyle", 0].status == "finished"
+
+
+def test_reduction_keeps_the_counts(small: Built) -> None:
+    benchmark, results, methods = small
+    record = load_records(benchmark, results, methods).runs["dginstyle", 0].targets["adverse"]
+    table = pq.read_table(results / "streetworld/dginstyle/seed-0/evaluation/adverse.parquet")
+    confusion = np.array(table["confusion"].to_pylist()).reshape(-1, 19, 19)
+    np.testing.assert_array_equal(record.confusion, confusion.sum(0))
+    np.testing.assert_array_equal(record.counts[:, 0], [np.diag(each) for each in confusion])
+    np.testing.assert_array_equal(sum(record.conditions.values()), record.confusion)
+    assert record.nll == pytest.approx(1.25)
+
+
+def test_averages_are_means_of_targets_and_contrasts_are_paired(small: Built) -> None:
+    scores = Scores(load_records(*small), replicates=50)
+    values = [scores.per_seed("dginstyle", target) for target in scores.benchmark.targets]
+    np.testing.assert_allclose(scores.per_seed("dginstyle", "Avg5"), np.mean(values, axis=0))
+    difference = scores.against("flexseg_no_ube", "dginstyle")["Avg5"]
+    pairs = scores.per_seed("flexseg_no_ube", "Avg5") - scores.per_seed("dginstyle", "Avg5")
+    assert difference.value == pytest.approx(pairs.mean())
+    # the seeds' common drift (sd 0.8) cancels: the paired interval is narrower than that of either row
+    assert difference.high - difference.value < scores.mean("dginstyle", "Avg5").half
+
+
+def test_a_contrast_joins_seed_and_image_variance(small: Built) -> None:
+    scores = Scores(load_records(*small), replicates=60)
+    seeds, found = scores.benchmark.seeds, scores.against("source_only", "dginstyle")["Avg2"]
+    replicates = []
+    for seed in seeds:
+        targets = []
+        for target in ("adverse", "night"):
+            ours, other = (scores.records.runs[row, seed].targets[target] for row in ("source_only", "dginstyle"))
+            weights = image_weights(target, len(ours.images), 60)
+            targets.append(miou_replicates(weights, ours.counts) - miou_replicates(weights, other.counts))
+        replicates.append(100 * np.mean(targets, axis=0))
+    pairs = scores.per_seed("source_only", "Avg2") - scores.per_seed("dginstyle", "Avg2")
+    expected = paired_interval(pairs, np.array(replicates).T, 24)
+    assert (found.low, found.high, found.p) == pytest.approx((expected.low, expected.high, expected.p))
+    assert abs(found.high - found.low - 2 * t_interval(pairs).half) > 0.01  # the images do matter here
