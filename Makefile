@@ -33,7 +33,7 @@ lock:
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[test,slurm]'
 	sed -n '/^#/p' requirements.lock > requirements.new
-	$(VENV)/bin/python -m pip freeze --exclude-editable | sed 's/^torch==.*/torch==2.13.0/' >> requirements.new
+	$(VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/^torch==.*/torch==2.13.0/' >> requirements.new
 	mv requirements.new requirements.lock
 	touch $(READY)
 

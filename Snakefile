@@ -9,12 +9,14 @@
 # What a rule declares as its output is a receipt, never a run's own files: Snakemake deletes declared outputs before it
 # repeats a job and when one is killed, and a finished run must survive both.
 
+import subprocess
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from flexseg.benchmark import fingerprint, load_benchmark, select_rows
 from flexseg.errors import UserError
+from flexseg.files import file_digest
 from flexseg.provenance import library_digest
 
 DEFAULT = "streetworld"
@@ -52,6 +54,19 @@ def run_fingerprint(wildcards):
     return fingerprint(BENCHMARK.run_definition(wildcards.row, int(wildcards.seed), Path(method_file(wildcards.row))))
 
 
+onstart:
+    # Wrong options and unknown methods are found before any work. This is no rule, for all others would have to wait for
+    # it, and Snakemake asks no job below one that is due what else has changed.
+    files = {f"benchmarks/{NAME}.yaml", *map(method_file, BENCHMARK.rows)}
+    state = {path: file_digest(Path(path)) for path in files if Path(path).is_file()} | {"selection": SELECTION}
+    receipt = Path(HOME, "checked.txt")
+    if not receipt.is_file() or receipt.read_text() != fingerprint(state):
+        if subprocess.run(f"flexseg check {NAME} {SELECTION}", shell=True).returncode:
+            raise WorkflowError(f"benchmark {NAME} cannot be run as it is: see above. Nothing was started")
+        receipt.parent.mkdir(parents=True, exist_ok=True)
+        receipt.write_text(fingerprint(state))
+
+
 wildcard_constraints:
     row="|".join(BENCHMARK.rows),
     seed=r"\d+",
@@ -67,26 +82,12 @@ rule all:
     input:
         f"{REPORTS}/comparison.pdf",
         f"{REPORTS}/ablation.pdf",
+        EVALUATED,  # asked for by name, or `flexseg status --retry` would change nothing
         TABLES,
         f"{HOME}/status.txt",
 
 
-rule check:
-    """Wrong options and unknown methods are found before any work."""
-    input:
-        f"benchmarks/{NAME}.yaml",
-        [path for path in sorted({method_file(row) for row in BENCHMARK.rows}) if Path(path).is_file()],
-    output:
-        f"{HOME}/checked.txt",
-    params:
-        rows=list(BENCHMARK.rows),
-    shell:
-        f"flexseg check {NAME} {SELECTION} > {{output}}"
-
-
 rule dataset:
-    input:
-        checked=ancient(rules.check.output),
     output:
         f"{HOME}/data/{{domain}}/index.parquet",
     params:
@@ -99,7 +100,6 @@ rule dataset:
 
 rule train:
     input:
-        checked=ancient(rules.check.output),
         method=lambda wildcards: [path for path in [method_file(wildcards.row)] if Path(path).is_file()],
         data=lambda wildcards: training_data(wildcards.row),
     output:

@@ -8,10 +8,19 @@ imports no torch: the workflow reads benchmarks too, and must answer at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import digest, file_digest
@@ -108,7 +117,7 @@ class Tuning(_Strict):
     """A search on source validation: the row whose options vary, the grid, the seed (none of the benchmark's)."""
 
     row: str
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[NonNegativeInt] = Field(min_length=1)
     grid: dict[str, list[Any]] = Field(min_length=1)
 
 
@@ -148,7 +157,7 @@ class Benchmark(_Strict):
     protocol: Protocol
     model: dict[str, Any]
     training: Training
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[NonNegativeInt] = Field(min_length=1)
     rows: dict[str, Row] = Field(min_length=1)
     studies: dict[str, list[str]]
     reference: str
@@ -312,8 +321,9 @@ def _problems(error: ValidationError) -> list[str]:
             for part in problem["loc"][:-1]:
                 field = model.model_fields.get(str(part))
                 annotation = getattr(field, "annotation", None)
-                if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                    model = annotation
+                for inner in (annotation, *get_args(annotation)):  # a model, one or none, or a mapping of models
+                    if isinstance(inner, type) and issubclass(inner, BaseModel):
+                        model = inner
             message = f"unknown key{did_you_mean(str(problem['loc'][-1]), model.model_fields)}"
         lines.append(f"  {place}: {message}")
     return lines

@@ -62,7 +62,7 @@ def dataset(name: Name, domain: Annotated[str, typer.Argument(help="A domain of 
 def train(
     name: Name,
     row: RowName,
-    seed: int,
+    seed: Annotated[int, typer.Argument(min=0)],
     supersede: Annotated[bool, typer.Option(help="Move a run of another configuration aside.")] = False,
     devices: Annotated[str, typer.Option(help="Number of devices; auto takes all GPUs, or one CPU process.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; auto is bf16 on GPUs.")] = "auto",
@@ -209,7 +209,9 @@ def main(arguments: list[str] | None = None) -> Any:
     except UserError as error:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # typer turns an interruption into this code, silently
+            raise
         Console(stderr=True).print("interrupted; start the same command again to go on")
         sys.exit(130)
 

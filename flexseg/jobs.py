@@ -86,7 +86,14 @@ def check_benchmark(benchmark: Benchmark, methods: Path) -> list[str]:
             problems.append(f"  rows.{name}: {error}")
     if problems:
         raise UserError(f"benchmark {benchmark.name} has wrong options:\n" + "\n".join(problems))
-    parameters = sum(p.numel() for p in build_segmentor(benchmark.model).parameters())
+    trunk = build_segmentor(benchmark.model)
+    if any(side % trunk.size_divisor for side in benchmark.training.crop):
+        height, width = benchmark.training.crop
+        raise UserError(
+            f"benchmark {benchmark.name}: training.crop: this trunk takes multiples of {trunk.size_divisor} pixels "
+            f"only, not {height}×{width}"
+        )
+    parameters = sum(p.numel() for p in trunk.parameters())
     lines.append(f"{benchmark.name}: {len(benchmark.rows)} rows, trunk of {parameters / 1e6:.2f} M parameters, ready")
     return lines
 
@@ -160,10 +167,12 @@ def train_run(
         import torch
 
         from flexseg.data.pool import load_pool
+        from flexseg.engine.memory import keep_freed_memory
         from flexseg.engine.train import Job, launch_fabric, train
         from flexseg.method import load_method, parse_options
 
         torch.set_num_threads(threads)
+        keep_freed_memory()
         try:
             method = load_method(row.method, methods)
             options = parse_options(method, row.options)

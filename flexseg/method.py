@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -127,7 +128,7 @@ class Method:
         return model
 
 
-HOOKS = tuple(name for name, value in vars(Method).items() if callable(value) and not name.startswith("_"))
+HOOKS = tuple(name for name, value in vars(Method).items() if inspect.isfunction(value) and not name.startswith("_"))
 
 
 def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:

@@ -28,10 +28,12 @@ def measure_steps(
     import torch
 
     from flexseg.data.pool import load_pool
+    from flexseg.engine.memory import keep_freed_memory
     from flexseg.engine.train import Job, Trainer, assemble, launch_fabric
     from flexseg.method import cross_entropy, load_method, parse_options
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     fabric = launch_fabric()
     for domain in (benchmark.source, benchmark.generated):
         if not (domain_folder(results, benchmark, domain) / "index.parquet").is_file():

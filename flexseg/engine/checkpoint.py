@@ -91,7 +91,7 @@ def save_checkpoint(
     tensors |= {f"average/{key}": value for key, value in average.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{key}": value for key, value in state.items()}
-    tensors |= {f"method/{key}": torch.from_numpy(np.ascontiguousarray(value)) for key, value in method_state.items()}
+    tensors |= {f"method/{key}": torch.from_numpy(np.asarray(value, order="C")) for key, value in method_state.items()}
     save_tensors(path, tensors, {"fingerprint": name, "progress": json.dumps(vars(progress))})
 
 
@@ -119,9 +119,13 @@ def load_checkpoint(
     learner.load_state_dict(rooms["learner"])
     for key, value in average.items():
         value.copy_(rooms["average"][key])
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in rooms["optimizer"].items():
         index, _, quantity = key.partition("/")
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:  # the fused optimiser walks memory: moments must lie as their parameter does
+            value = torch.empty_like(parameter).copy_(value)
         state.setdefault(int(index), {})[quantity] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return Progress(**json.loads(metadata["progress"])), {key: value.numpy() for key, value in rooms["method"].items()}

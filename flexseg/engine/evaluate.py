@@ -116,9 +116,7 @@ def evaluate_target(
             stop += 1
         images = torch.from_numpy(normalise(np.stack(pool.images[start:stop]))).to(device)
         labels = torch.from_numpy(np.stack(pool.labels[start:stop]).astype(np.int64)).to(device)
-        columns, predicted = image_records(
-            model, images.contiguous(memory_format=torch.channels_last), labels, protocol
-        )
+        columns, predicted = image_records(model, images, labels, protocol)
         parts.append({name: values.cpu() for name, values in columns.items()})
         for place in sorted(shown & set(range(start, stop))):
             predictions[pool.ids[place]] = predicted[place - start].cpu().numpy().astype(np.uint8)

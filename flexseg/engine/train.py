@@ -26,7 +26,7 @@ from flexseg.data.transforms import normalise, random_crop
 from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from flexseg.engine.optimise import WeightAverage, build_optimizer, set_learning_rate
 from flexseg.engine.run import RunDirectory
-from flexseg.errors import RunError
+from flexseg.errors import RunError, UserError
 from flexseg.files import write_json
 from flexseg.method import Batch, Method, Setup, check_needs, cross_entropy, describe_options
 from flexseg.models import Segmentor, channels_last
@@ -105,15 +105,23 @@ def assemble(job: Job, method: Method, iteration: int, slots: range, device: tor
 
 
 def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
-    """Devices and precision: all CUDA devices in bf16 mixed precision if there are any, else one CPU process."""
+    """Devices and precision: all CUDA devices in bf16 mixed precision if there are any, else one CPU process.
+
+    Raises:
+        UserError: no such number of devices, or no such precision.
+    """
     cuda = torch.cuda.is_available()
-    count: int | str = ("auto" if cuda else 1) if devices == "auto" else int(devices)
-    fabric = Fabric(
-        accelerator="cuda" if cuda else "cpu",
-        devices=count,
-        strategy="ddp" if count not in (1, "auto") else "auto",
-        precision=("bf16-mixed" if cuda else "32-true") if precision == "auto" else precision,  # type: ignore[arg-type]
-    )
+    precision = ("bf16-mixed" if cuda else "32-true") if precision == "auto" else precision
+    try:
+        count: int | str = ("auto" if cuda else 1) if devices == "auto" else int(devices)
+        fabric = Fabric(
+            accelerator="cuda" if cuda else "cpu",
+            devices=count,
+            strategy="ddp" if count not in (1, "auto") else "auto",
+            precision=precision,  # type: ignore[arg-type]
+        )
+    except (ValueError, TypeError) as error:
+        raise UserError(f"devices {devices!r} in precision {precision!r} cannot be had: {error}") from error
     fabric.launch()
     return fabric
 

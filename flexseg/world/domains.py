@@ -19,24 +19,24 @@ class Layout:
     """Statistics of camera and street."""
 
     camera_height: Range = (1.35, 1.6)
-    fov: Range = (66.0, 74.0)
+    fov: Range = (48.0, 54.0)
     """Degrees, horizontal, of a 2:1 picture."""
     pitch: Range = (-2.5, 0.5)
     yaw: Range = (-3.0, 3.0)
     roll: Range = (-0.5, 0.5)
     horizon: Range = (0.45, 0.5)
     lanes: tuple[int, ...] = (1, 1, 2)
-    parked: float = 0.55
+    parked: float = 0.3
     """Share of the parking spaces taken."""
-    traffic: float = 0.6
-    people: Range = (2.0, 6.0)
-    open_side: float = 0.35
+    traffic: float = 0.5
+    people: Range = (4.0, 9.0)
+    open_side: float = 0.65
     """Share of the roadside that is park, wall or fence instead of houses."""
     storeys: Range = (2.0, 6.0)
     trees: float = 0.6
     bonnet: float = 0.0
     """Share of the images in which the ego vehicle's bonnet shows."""
-    rare: float = 1.0
+    rare: float = 1.8
     """Factor on the chances of the rare things."""
     tree_kinds: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 9)
     yellow_line: float = 0.0
@@ -91,12 +91,12 @@ _SOURCE_LAYOUT = Layout()
 
 _CITY_LAYOUT = Layout(
     camera_height=(1.15, 1.35),
-    fov=(60, 66),
+    fov=(43, 48),
     pitch=(-1.5, 0.5),
     horizon=(0.42, 0.47),
-    parked=0.7,
-    people=(3, 8),
-    open_side=0.25,
+    parked=0.4,
+    people=(5, 10),
+    open_side=0.6,
     storeys=(3, 6),
     bonnet=0.9,
     lanes=(1, 2),
@@ -104,29 +104,29 @@ _CITY_LAYOUT = Layout(
 )
 _MIXED_LAYOUT = Layout(
     camera_height=(1.25, 1.8),
-    fov=(64, 80),
+    fov=(46, 60),
     pitch=(-3, 2),
     horizon=(0.45, 0.55),
     lanes=(1, 2, 2),
-    open_side=0.45,
+    open_side=0.6,
     storeys=(1, 5),
-    traffic=0.75,
-    people=(1, 5),
+    traffic=0.6,
+    people=(3, 8),
     bonnet=0.5,
     yellow_line=0.7,
     tree_kinds=(0, 2, 3, 5, 7, 9, 10, 11),
 )
 _PLACES_LAYOUT = Layout(
     camera_height=(0.9, 2.4),
-    fov=(52, 92),
+    fov=(40, 70),
     pitch=(-6, 4),
     yaw=(-12, 12),
     roll=(-2.5, 2.5),
     horizon=(0.42, 0.56),
     lanes=(1, 1, 2, 2),
-    parked=0.5,
-    people=(1, 9),
-    open_side=0.5,
+    parked=0.35,
+    people=(3, 11),
+    open_side=0.65,
     storeys=(1, 8),
     bonnet=0.12,
     yellow_line=0.35,
@@ -135,10 +135,10 @@ _PLACES_LAYOUT = Layout(
 _ADVERSE_LAYOUT = replace(
     _CITY_LAYOUT,
     camera_height=(1.25, 1.5),
-    fov=(62, 72),
-    open_side=0.4,
+    fov=(44, 52),
+    open_side=0.6,
     storeys=(2, 5),
-    people=(2, 6),
+    people=(4, 9),
     bonnet=0.4,
     trees=0.7,
 )
@@ -161,7 +161,7 @@ DOMAINS: dict[str, DomainSpec] = {
         1,
         _SOURCE_LAYOUT,
         Look(
-            {"clear": 2, "overcast": 2, "dusk": 1.5, "fog": 1.5, "rain": 1.5, "snow": 1.5, "night": 2},
+            {"clear": 3, "overcast": 3, "dusk": 1.5, "fog": 1, "rain": 1.5, "snow": 1, "night": 2},
             palette=PLACES,
             saturation=(0.5, 1.3),
             contrast=(0.9, 1.2),
@@ -174,7 +174,7 @@ DOMAINS: dict[str, DomainSpec] = {
             jpeg=(75, 95),
             sun=(15, 65),
             texture=(0.6, 1.3),
-            styled=0.35,
+            styled=0.25,
         ),
     ),
     "clear_city": DomainSpec(
@@ -272,7 +272,7 @@ DOMAINS: dict[str, DomainSpec] = {
         "DZ",
         "target",
         6,
-        replace(_ADVERSE_LAYOUT, storeys=(3, 6), open_side=0.3, bonnet=0.6, fov=(58, 68)),
+        replace(_ADVERSE_LAYOUT, storeys=(3, 6), open_side=0.6, bonnet=0.6, fov=(43, 50)),
         Look(
             {"night": 1},
             palette=CITY,

@@ -200,7 +200,7 @@ def _open_block(scene: Scene, d: _Dice, side: int, edge: float, z: float, length
         if tz > 2:
             scene.facing(mesh, "tree", x, tz, scale=d(0.8, 1.3), layer=FRONTAGE)
     if kind:
-        height = round(d(1.5, 2.8) if kind == "wall" else d(1.2, 2.1), 1)
+        height = round(d(2.2, 3.4) if kind == "wall" else d(1.8, 2.8), 1)
         mesh = furniture.barrier(kind, 3.0 * np.ceil(length / 3), height)
         # sorted in front of the trees of its own block and behind those of nearer ones
         thing = Thing(mesh, kind, FRONTAGE, side * (edge + 0.2), 0.0, middle, 0.0, 1.0, z)
@@ -226,7 +226,8 @@ def _pavement(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: i
                 scene.facing(mesh, "tree", side * (max(inner, kerb + 1.2) - 0.4), z, scale=size * d(0.85, 1.15))
             z += gap
     z, gap = d(5, 16), d(14, 22)
-    while z < last:
+    # farther posts would be thinner than a pixel, yet their labels would not
+    while z < min(last, 30.0):
         if clear(z):
             scene.put(furniture.lamp_post(-side), "post", at, z)
             scene.lamps.append((at - side * furniture.LAMP_REACH, furniture.LAMP_HEIGHT - 0.2, z))
@@ -242,16 +243,16 @@ def _pavement(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: i
     if signal and d.chance(0.8):
         arm = 1 if side > 0 else 2
         variant = d.whole(3) + 3 * (arm if d.chance(0.4) else 0)
-        scene.facing(furniture.traffic_light(variant), "post", at, signal, scale=d(1.05, 1.35))
+        scene.facing(furniture.traffic_light(variant), "post", at, signal, scale=d(1.4, 1.7))
         if s.crossing and d.chance(0.5):
-            scene.facing(furniture.traffic_light(d.whole(3)), "post", at, hi + 1.2, scale=1.25)
+            scene.facing(furniture.traffic_light(d.whole(3)), "post", at, hi + 1.2, scale=1.5)
     elif d.chance(0.12):
-        scene.facing(furniture.traffic_light(d.whole(3)), "post", at, d(8, 15), scale=1.25)
+        scene.facing(furniture.traffic_light(d.whole(3)), "post", at, d(8, 15), scale=1.5)
     for _ in range(round(d(*layout.people) / 2)):
-        z = d(5.5, 11) if d.chance(0.4) else d(8, 30)
+        z = d(5.5, 11) if d.chance(0.5) else d(8, 16)
         x = d(kerb + 0.5, outer - 0.4)
         for _ in range(1 + (d.chance(0.3))):
-            scene.facing(people.person(d.whole(8)), "person", side * x, z, turn=d(-0.5, 0.5), scale=d(0.9, 1.08))
+            scene.facing(people.person(d.whole(8)), "person", side * x, z, turn=d(-0.5, 0.5), scale=d(1.0, 1.15))
             x += d(0.5, 0.7)
     for _ in range(2):
         if d.chance(0.6):
@@ -263,9 +264,9 @@ def _pavement(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: i
                 yaw=d(-0.2, 0.2),
             )
     if d.chance(0.25 * layout.rare):
-        z, make = d(6.5, 14), (people.bicycle if d.chance(0.65) else people.motorcycle)
+        z, make = d(6.5, 11), (people.bicycle if d.chance(0.65) else people.motorcycle)
         for i in range(1 + d.whole(3)):
-            scene.facing(make(d.whole(6)), "clutter", side * (kerb + 0.9), z + 0.7 * i, turn=d(-0.6, 0.6), scale=1.08)
+            scene.facing(make(d.whole(6)), "clutter", side * (kerb + 0.9), z + 0.7 * i, turn=d(-0.6, 0.6), scale=1.45)
     if d.chance(0.08):
         scene.put(furniture.shelter(0 if side > 0 else 1), "building", side * (outer - 0.9), d(9, 20))
 
@@ -277,7 +278,7 @@ def _parking(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: in
     x = side * (_edges(s, side)[0] - 1.1)
     busy = layout.parked * d(0.5, 1.4)
     z = d(7, 12)
-    last = s.closed or 75.0
+    last = s.closed or 40.0
     while z < last:
         near_crossing = s.crossing and abs(z - s.crossing) < s.crossing_width / 2 + 5
         if d.chance(busy) and not near_crossing and not (s.zebra and abs(z - s.zebra) < 4):
@@ -287,7 +288,7 @@ def _parking(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: in
                 scene.put(vehicles.truck(d.whole(3)), "truck", x, z + 2, yaw)
                 z += 5
             elif roll < 0.14 * layout.rare:
-                scene.facing(people.motorcycle(d.whole(6)), "clutter", x, z, turn=d(-0.7, 0.7), scale=1.15)
+                scene.facing(people.motorcycle(d.whole(6)), "clutter", x, z, turn=d(-0.7, 0.7), scale=1.45)
                 z -= 2
             else:
                 scene.put(
@@ -299,7 +300,7 @@ def _parking(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: in
 def _traffic(scene: Scene, d: _Dice, s: street.Section, layout: Layout, lanes: int, tram: bool) -> None:
     """Moving vehicles lane by lane, riders along the edge, people on the zebra."""
     own = scene.camera.x
-    last = s.closed or 110.0
+    last = s.closed or 50.0
     taken: list[tuple[float, float, float]] = []
 
     def vehicle(x: float, z: float, yaw: float, first: bool) -> float:
@@ -312,7 +313,7 @@ def _traffic(scene: Scene, d: _Dice, s: street.Section, layout: Layout, lanes: i
             scene.put(vehicles.truck(d.whole(3)), "truck", x, z + 3, yaw)
             return 9.0
         if roll < 0.36 * rare:
-            scene.facing(people.rider_along(4 + (0 if yaw == 0 else 1) + 2 * d.whole(2)), "person", x, z, scale=1.1)
+            scene.facing(people.rider_along(4 + (0 if yaw == 0 else 1) + 2 * d.whole(2)), "person", x, z, scale=1.3)
             return 3.0
         scene.put(vehicles.car(d.whole(vehicles.CAR_VARIANTS)), "car", x, z, yaw, d(0.95, 1.05))
         return 5.0
@@ -345,7 +346,7 @@ def _traffic(scene: Scene, d: _Dice, s: street.Section, layout: Layout, lanes: i
                     x,
                     d(6, 14),
                     turn=d(-0.3, 0.3),
-                    scale=1.12,
+                    scale=1.3,
                 )
     if s.crossing and d.chance(0.5):
         for _ in range(1 + d.whole(2)):
@@ -357,7 +358,7 @@ def _traffic(scene: Scene, d: _Dice, s: street.Section, layout: Layout, lanes: i
         turn = 0.0 if d.chance(0.5) else np.pi
         motor = d.chance(0.4)
         mesh = (people.motorcyclist_side if motor else people.cyclist_side)(d.whole(6))
-        scene.facing(mesh, "person", d(-s.left + 1, s.right - 1), max(z, 6.5), turn=turn + d(-0.5, 0.5), scale=1.1)
+        scene.facing(mesh, "person", d(-s.left + 1, s.right - 1), max(z, 6.5), turn=turn + d(-0.5, 0.5), scale=1.25)
     if s.zebra and d.chance(0.7):
         for _ in range(1 + d.whole(3)):
             scene.facing(

@@ -1,0 +1,68 @@
+"""What several rooms share: the repository, and its smoke benchmark with its data rendered once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flexseg.benchmark import Benchmark, load_benchmark
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top folder of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def methods() -> Path:
+    """The repository's own methods."""
+    return ROOT / "methods"
+
+
+@pytest.fixture(scope="session")
+def smoke() -> Benchmark:
+    """``benchmarks/smoke.yaml``."""
+    return load_benchmark("smoke", ROOT / "benchmarks")
+
+
+@pytest.fixture(scope="session")
+def smoke_content() -> Callable[[], dict[str, Any]]:
+    """A fresh copy of the content of ``benchmarks/smoke.yaml``, to be edited."""
+    return lambda: yaml.safe_load((ROOT / "benchmarks" / "smoke.yaml").read_text())
+
+
+@pytest.fixture(scope="session")
+def smoke_data(smoke: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder in which every domain of the smoke benchmark is rendered. Read only."""
+    from flexseg.jobs import make_dataset
+
+    results = tmp_path_factory.mktemp("smoke-data")
+    for domain in smoke.domains:
+        make_dataset(smoke, domain, results)
+    return results
+
+
+@pytest.fixture
+def results(smoke_data: Path, tmp_path: Path) -> Path:
+    """An empty results folder of the smoke benchmark that shares the rendered data."""
+    folder = tmp_path / "results"
+    (folder / "smoke").mkdir(parents=True)
+    (folder / "smoke" / "data").symlink_to(smoke_data / "smoke" / "data")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_found() -> Iterator[None]:
+    """What training sets for its process must not leak from one test into the next."""
+    import sys
+
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].use_deterministic_algorithms(False)

@@ -1,0 +1,399 @@
+"""Evaluation against slow loops, against mmseg's own metric, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from flexseg.analysis.metrics import mean_iou
+from flexseg.benchmark import Benchmark, Protocol, fingerprint
+from flexseg.data.pool import Pool
+from flexseg.engine.evaluate import (
+    boundary_band,
+    calibration_counts,
+    confusion_counts,
+    evaluate_target,
+)
+from flexseg.engine.run import RunDirectory
+from flexseg.errors import UserError
+from flexseg.files import read_json
+
+PROTOCOL = Protocol(id="test", boundary_width=2, calibration_bins=10)
+CPU = torch.device("cpu")
+
+
+class Oracle(nn.Module):
+    """Logits that depend on each pixel's colour alone, so that every prediction can be worked out by hand."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.weight = torch.randn(19, 3, generator=torch.Generator().manual_seed(seed))
+
+    def predict(self, images: Tensor) -> Tensor:
+        return torch.einsum("kc,bchw->bkhw", self.weight, images)
+
+
+def labels_of(seed: int, *shape: int, void: float = 0.1, block: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 19, tuple(-(-side // block) for side in shape))
+    labels = np.repeat(np.repeat(coarse, block, -1), block, -2)[..., : shape[-2], : shape[-1]].copy()
+    labels[rng.random(labels.shape) < void] = 255
+    return labels.astype(np.uint8)
+
+
+def pool_of(*sizes: tuple[int, int]) -> Pool:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    labels = [labels_of(number, *size, block=3) for number, size in enumerate(sizes)]
+    names = [f"image_{number}" for number in range(len(sizes))]
+    conditions = [("clear", "fog")[number % 2] for number in range(len(sizes))]
+    return Pool(images, labels, names, conditions, np.zeros(len(sizes), np.int8))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_confusion_counts_against_a_loop(masked: bool) -> None:
+    labels = torch.from_numpy(np.stack([labels_of(n, 7, 9) for n in range(3)]).astype(np.int64))
+    predictions = torch.from_numpy(np.random.default_rng(1).integers(0, 19, (3, 7, 9)))
+    mask = torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(0)) < 0.5 if masked else None
+    got = confusion_counts(labels, predictions, mask)
+    expected = np.zeros((3, 19, 19), dtype=np.int64)
+    for b, y, x in np.ndindex(3, 7, 9):
+        if labels[b, y, x] != 255 and (mask is None or mask[b, y, x]):
+            expected[b, labels[b, y, x], predictions[b, y, x]] += 1
+    assert got.dtype == torch.int64
+    np.testing.assert_array_equal(got.numpy(), expected.reshape(3, -1))
+
+
+def test_confusion_counts_of_void_alone_and_of_the_last_class() -> None:
+    void = torch.full((2, 3, 3), 255)
+    assert not confusion_counts(void, torch.zeros_like(void)).any()
+    last = torch.full((1, 3, 3), 18)
+    counts = confusion_counts(last, last)
+    assert counts.shape == (1, 361)
+    assert counts[0, -1] == 9
+    assert counts.sum() == 9
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_boundary_band_against_brute_force(width: int) -> None:
+    labels = np.stack([labels_of(n, 12, 15, block=5, void=0.05) for n in range(3)])
+    got = boundary_band(torch.from_numpy(labels.astype(np.int64)), width).numpy()
+    for b, y, x in np.ndindex(labels.shape):
+        own = labels[b, y, x]
+        near = any(
+            labels[b, v, u] not in (own, 255)
+            for v in range(max(y - width, 0), min(y + width + 1, 12))
+            for u in range(max(x - width, 0), min(x + width + 1, 15))
+        )
+        # A pixel between two other classes is on their boundary: with its own class there are two already.
+        assert got[b, y, x] == (own != 255 and near), (b, y, x)
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_calibration_counts_against_a_loop(bins: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.from_numpy(np.stack([labels_of(n, 6, 7) for n in range(2)]).astype(np.int64))
+    log_p = torch.log_softmax(3 * torch.randn(2, 19, 6, 7, generator=generator), 1)
+    log_p[0, :, 0, 0] = torch.log(torch.eye(19)[4])  # a confidence of exactly one
+    labels[0, 0, 0] = 4
+    count, correct, total = calibration_counts(labels, log_p, bins)
+    expected = np.zeros((3, 2, bins))
+    for b, y, x in np.ndindex(2, 6, 7):
+        if labels[b, y, x] == 255:
+            continue
+        best = int(log_p[b, :, y, x].argmax())
+        confidence = float(log_p[b, best, y, x].exp())
+        place = min(int(np.float32(confidence) * np.float32(bins)), bins - 1)
+        expected[:, b, place] += (1, best == labels[b, y, x], confidence)
+    np.testing.assert_array_equal(count.numpy(), expected[0])
+    np.testing.assert_array_equal(correct.numpy(), expected[1])
+    np.testing.assert_allclose(total.numpy(), expected[2], rtol=1e-12)
+    assert (count.dtype, correct.dtype, total.dtype) == (torch.int64, torch.int64, torch.float64)
+
+
+def test_records_against_a_loop() -> None:
+    pool = pool_of((9, 12), (9, 12), (9, 12))
+    model = Oracle()
+    table, shown = evaluate_target(model, pool, PROTOCOL, CPU, keep=3)  # type: ignore[arg-type]
+    assert table["image"].to_pylist() == pool.ids
+    assert table["condition"].to_pylist() == pool.conditions
+    mean, deviation = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    for number, (image, label) in enumerate(zip(pool.images, pool.labels, strict=True)):
+        logits = np.einsum("kc,hwc->khw", model.weight.double().numpy(), (image - mean) / deviation)
+        log_p = logits - np.log(np.exp(logits).sum(0))
+        predicted, valid = log_p.argmax(0), label != 255
+        np.testing.assert_array_equal(shown[pool.ids[number]], predicted)
+        confusion = np.zeros((19, 19), int)
+        np.add.at(confusion, (label[valid], predicted[valid]), 1)
+        np.testing.assert_array_equal(table["confusion"][number].as_py(), confusion.ravel())
+        band = boundary_band(torch.from_numpy(label[None].astype(np.int64)), 2)[0].numpy()
+        on_band = np.zeros((19, 19), int)
+        np.add.at(on_band, (label[band], predicted[band]), 1)
+        np.testing.assert_array_equal(table["boundary_confusion"][number].as_py(), on_band.ravel())
+        assert table["pixels"][number].as_py() == valid.sum()
+        nll = -sum(log_p[label[y, x], y, x] for y, x in zip(*np.nonzero(valid), strict=True))
+        assert table["nll_sum"][number].as_py() == pytest.approx(nll, rel=1e-5)
+        assert sum(table["calibration_count"][number].as_py()) == valid.sum()
+        assert sum(table["calibration_correct"][number].as_py()) == np.trace(confusion)
+
+
+def test_schema_of_the_records() -> None:
+    table, _ = evaluate_target(Oracle(), pool_of((5, 6)), PROTOCOL, CPU)  # type: ignore[arg-type]
+    assert {field.name: field.type for field in table.schema} == {
+        "image": pa.string(),
+        "condition": pa.string(),
+        "pixels": pa.int64(),
+        "confusion": pa.list_(pa.int32(), 361),
+        "boundary_confusion": pa.list_(pa.int32(), 361),
+        "calibration_count": pa.list_(pa.int32(), 10),
+        "calibration_correct": pa.list_(pa.int32(), 10),
+        "calibration_confidence": pa.list_(pa.float64(), 10),
+        "nll_sum": pa.float64(),
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 16])
+def test_records_do_not_depend_on_the_batch_size_even_with_sizes_that_differ(batch_size: int) -> None:
+    pool = pool_of((9, 12), (9, 12), (5, 7), (9, 12), (6, 6), (6, 6), (6, 6))
+    reference, shown = evaluate_target(Oracle(), pool, PROTOCOL, CPU, 7, batch_size=1)  # type: ignore[arg-type]
+    seen: list[int] = []
+    table, again = evaluate_target(
+        Oracle(),
+        pool,
+        PROTOCOL,
+        CPU,
+        7,
+        batch_size=batch_size,
+        progress=seen.append,  # type: ignore[arg-type]
+    )
+    assert sum(seen) == 7
+    for name in ("image", "pixels", "confusion", "boundary_confusion", "calibration_count", "calibration_correct"):
+        assert table[name].to_pylist() == reference[name].to_pylist(), name
+    np.testing.assert_allclose(table["nll_sum"], reference["nll_sum"], rtol=1e-5)
+    assert shown.keys() == again.keys() == set(pool.ids)
+    assert all(np.array_equal(shown[name], again[name]) for name in shown)
+
+
+def test_a_void_label_counts_nothing() -> None:
+    pool = pool_of((4, 5))
+    pool.labels[0][:] = 255
+    table, _ = evaluate_target(Oracle(), pool, PROTOCOL, CPU)  # type: ignore[arg-type]
+    assert table["pixels"].to_pylist() == [0]
+    assert table["nll_sum"].to_pylist() == [0.0]
+    assert not any(table["confusion"][0].as_py())
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"), [(0, []), (1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10)))]
+)
+def test_shown_images_are_spread_over_the_pool(keep: int, expected: list[int]) -> None:
+    _, shown = evaluate_target(Oracle(), pool_of(*[(4, 5)] * 10), PROTOCOL, CPU, keep)  # type: ignore[arg-type]
+    assert sorted(shown) == [f"image_{number}" for number in expected]
+
+
+def test_miou_is_that_of_mmseg(smoke: Benchmark) -> None:
+    """On the same predictions, over the classes that occur in the truth, which here are all."""
+    from mmseg.evaluation import IoUMetric
+
+    pool = pool_of(*[(24, 30)] * 6, (17, 11))
+    pool.labels[0][0, :19] = np.arange(19)
+    model = Oracle(3)
+    # Half of the pixels right, so that no IoU is trivial.
+    table, shown = evaluate_target(model, pool, PROTOCOL, CPU, keep=len(pool))  # type: ignore[arg-type]
+    ours = mean_iou(np.array(table["confusion"].to_pylist()).sum(0).reshape(19, 19))
+    metric = IoUMetric(ignore_index=255, iou_metrics=["mIoU"])
+    metric.dataset_meta = {"classes": [str(c) for c in range(19)]}
+    samples = [
+        {
+            "pred_sem_seg": {"data": torch.from_numpy(shown[name].astype(np.int64))[None]},
+            "gt_sem_seg": {"data": torch.from_numpy(label.astype(np.int64))[None]},
+        }
+        for name, label in zip(pool.ids, pool.labels, strict=True)
+    ]
+    metric.process({}, samples)
+    areas = [sum(part.double() for part in column) for column in zip(*metric.results, strict=True)]
+    theirs = IoUMetric.total_area_to_metrics(*areas, ["mIoU"], None, 1)
+    assert (areas[3] > 0).all(), "every class must occur"
+    assert abs(float(ours) - float(np.nanmean(theirs["IoU"]))) < 1e-9
+    assert 0 < float(ours) < 1
+    rounded = metric.compute_metrics(metric.results)["mIoU"]
+    assert rounded == pytest.approx(100 * float(ours), abs=0.0051)
+
+
+def test_miou_of_a_trained_run_is_that_of_mmseg(
+    tiny: Benchmark, smoke_data: Path, undisturbed: Callable[..., RunDirectory]
+) -> None:
+    """The whole way: trained weights, rendered targets, records. Classes without truth are left out by both."""
+    from mmseg.evaluation import IoUMetric
+
+    from flexseg.data.pool import load_pool
+    from flexseg.engine.checkpoint import load_weights
+    from flexseg.jobs import open_index
+    from flexseg.models import build_segmentor, channels_last
+
+    model = build_segmentor(tiny.model)
+    load_weights(model, undisturbed("dginstyle").weights)
+    channels_last(model)
+    model.eval()
+    for target in tiny.targets:
+        pool = load_pool([(open_index(tiny, target, smoke_data), "test")])
+        table, shown = evaluate_target(model, pool, tiny.protocol, CPU, len(pool))
+        counts = np.array(table["confusion"].to_pylist()).sum(0).reshape(19, 19)
+        results = [
+            IoUMetric.intersect_and_union(
+                torch.from_numpy(shown[name].astype(np.int64)), torch.from_numpy(label.astype(np.int64)), 19, 255
+            )
+            for name, label in zip(pool.ids, pool.labels, strict=True)
+        ]
+        areas = [sum(part.double() for part in column) for column in zip(*results, strict=True)]
+        iou = np.asarray(IoUMetric.total_area_to_metrics(*areas, ["mIoU"], None, 1)["IoU"])
+        assert abs(float(mean_iou(counts)) - iou[counts.sum(1) > 0].mean()) < 1e-9
+
+
+@pytest.fixture
+def evaluated(tiny: Benchmark, results: Path, methods: Path, train_in: Callable[..., RunDirectory]) -> RunDirectory:
+    """A trained and evaluated run."""
+    from flexseg.jobs import evaluate_row
+
+    directory = train_in(results, tiny, "dginstyle")
+    evaluate_row(tiny, "dginstyle", methods, results, receipt=directory.root.parent / "evaluated.json")
+    return directory
+
+
+def test_evaluating_writes_records_and_predictions(tiny: Benchmark, evaluated: RunDirectory, smoke_data: Path) -> None:
+    from flexseg.jobs import open_index
+
+    name = read_json(evaluated.config)["fingerprint"]
+    protocol = fingerprint(tiny.evaluation_definition())
+    assert read_json(evaluated.root.parent / "evaluated.json") == {"evaluation": protocol, "seeds": {"0": "finished"}}
+    assert sorted(path.stem for path in evaluated.evaluation.iterdir()) == sorted(tiny.targets)
+    for target in tiny.targets:
+        table = pq.read_table(evaluated.evaluation / f"{target}.parquet")
+        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        assert metadata == {
+            "benchmark": "smoke",
+            "row": "dginstyle",
+            "seed": "0",
+            "target": target,
+            "fingerprint": name,
+            "evaluation": protocol,
+            "protocol": "smoke-v1",
+            "label_map": "cityscapes19",
+            "boundary_width": "2",
+        }
+        ids = open_index(tiny, target, smoke_data).split("test")["id"].tolist()
+        assert table["image"].to_pylist() == ids
+        (picture,) = (evaluated.predictions / target).iterdir()
+        assert picture.stem == ids[0]
+        array = np.asarray(Image.open(picture))
+        assert array.shape == (48, 96)
+        assert array.dtype == np.uint8
+        assert array.max() < 19
+
+
+def test_records_are_kept_and_only_missing_ones_are_made(
+    tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flexseg import jobs
+
+    before = {path: path.read_bytes() for path in evaluated.evaluation.iterdir()}
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "evaluate_model", lambda *_: pytest.fail("everything was there"))
+        jobs.evaluate_row(tiny, "dginstyle", methods, results)
+    damaged = evaluated.evaluation / "night.parquet"
+    damaged.write_bytes(before[damaged][:50])
+    jobs.evaluate_row(tiny, "dginstyle", methods, results)
+    assert {path: path.read_bytes() for path in evaluated.evaluation.iterdir()} == before, "the same bytes again"
+
+
+def test_another_protocol_evaluates_again(
+    tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path
+) -> None:
+    from flexseg.jobs import evaluate_row
+
+    wider = tiny.model_copy(update={"protocol": tiny.protocol.model_copy(update={"id": "wide", "boundary_width": 4})})
+    before = pq.read_table(evaluated.evaluation / "night.parquet")
+    evaluate_row(wider, "dginstyle", methods, results)
+    after = pq.read_table(evaluated.evaluation / "night.parquet")
+    assert after.schema.metadata[b"protocol"] == b"wide"
+    assert after["confusion"] == before["confusion"]
+    assert (
+        np.array(after["boundary_confusion"].to_pylist()).sum()
+        > np.array(before["boundary_confusion"].to_pylist()).sum()
+    )
+
+
+def test_evaluating_what_is_not_trained(tiny: Benchmark, results: Path, methods: Path) -> None:
+    from flexseg.jobs import evaluate_row
+
+    with pytest.raises(UserError, match="holds no finished run of these settings: train it first"):
+        evaluate_row(tiny, "dginstyle", methods, results)
+
+
+def test_evaluating_a_failed_run_is_said_in_the_receipt(tiny: Benchmark, results: Path, methods: Path) -> None:
+    from flexseg.files import write_json
+    from flexseg.jobs import evaluate_row, run_directory
+
+    directory = run_directory(results, tiny, "dginstyle", 0)
+    write_json(directory.failure, {"status": "failed", "reason": "x"})
+    receipt = results / "evaluated.json"
+    evaluate_row(tiny, "dginstyle", methods, results, receipt=receipt)
+    assert read_json(receipt)["seeds"] == {"0": "failed"}
+
+
+def test_damaged_weights_are_named(tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path) -> None:
+    from flexseg.jobs import evaluate_row
+
+    (evaluated.evaluation / "night.parquet").unlink()
+    evaluated.weights.write_bytes(evaluated.weights.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
+        evaluate_row(tiny, "dginstyle", methods, results)
+
+
+def test_target_that_changed_on_disk(tiny: Benchmark, tmp_path: Path, smoke_data: Path, methods: Path) -> None:
+    import shutil
+
+    from flexseg.data.pool import load_pool
+    from flexseg.jobs import open_index
+
+    shutil.copytree(smoke_data / "smoke" / "data" / "night", tmp_path / "smoke" / "data" / "night")
+    path = next((tmp_path / "smoke" / "data" / "night").rglob("*_leftImg8bit.png"))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UserError, match="is not the file that was indexed"):
+        load_pool([(open_index(tiny, "night", tmp_path), "test")])
+    resized = tiny.model_copy(update={"world": tiny.world.model_copy(update={"height": 64})})
+    with pytest.raises(UserError, match="data of another definition"):
+        open_index(resized, "night", tmp_path)
+
+
+def test_full_disk_while_evaluating(
+    tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+
+    from flexseg.engine import evaluate as module
+    from flexseg.jobs import evaluate_row
+
+    (evaluated.evaluation / "night.parquet").unlink()
+
+    def write_table(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.pq, "write_table", write_table)
+        with pytest.raises(UserError, match="no space left while writing below"):
+            evaluate_row(tiny, "dginstyle", methods, results, receipt=results / "receipt.json")
+    assert not evaluated.failure.exists()
+    evaluate_row(tiny, "dginstyle", methods, results)
+    assert (evaluated.evaluation / "night.parquet").is_file()
+    assert not math.isnan(pq.read_table(evaluated.evaluation / "night.parquet")["nll_sum"][0].as_py())

@@ -1,0 +1,143 @@
+"""One lock file for pip, make and conda; nothing that a user could be handed is ever unpickled."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def normal(name: str) -> str:
+    """A distribution's name as the packaging rules compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def locked() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line.split(";")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+    for pin in pins:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[^=\s*]+", pin), f"{pin!r} is no exact pin"
+    return {normal(name): version for name, version in (pin.split("==") for pin in pins)}
+
+
+def required() -> list[str]:
+    project = PROJECT["project"]
+    lines = project["dependencies"] + [line for extra in project["optional-dependencies"].values() for line in extra]
+    return [normal(re.match(r"[A-Za-z0-9._-]+", line)[0]) for line in lines]  # type: ignore[index]
+
+
+def test_every_dependency_is_pinned_exactly() -> None:
+    assert sorted(set(required()) - locked().keys()) == []
+
+
+def test_what_is_installed_is_what_is_locked() -> None:
+    wrong = {}
+    for name, version in locked().items():
+        try:
+            found = metadata.version(name).split("+")[0]
+        except metadata.PackageNotFoundError:
+            found = "missing"
+        if found != version.split("+")[0]:
+            wrong[name] = f"{found} instead of {version}"
+    assert wrong == {}
+
+
+def test_the_lock_is_complete() -> None:
+    """Every requirement of every locked package is locked too: `make env` installs with --no-deps."""
+    from packaging.requirements import Requirement
+
+    pins = locked()
+    missing = set()
+    for name in pins:
+        for line in metadata.requires(name) or []:
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                if normal(requirement.name) not in pins:
+                    missing.add(f"{requirement.name} (of {name})")
+                elif not requirement.specifier.contains(pins[normal(requirement.name)], prereleases=True):
+                    missing.add(f"{requirement} (of {name}; {pins[normal(requirement.name)]} is locked)")
+    # torch's own CUDA packages come with its CUDA builds alone.
+    assert sorted(line for line in missing if not line.startswith(("nvidia", "cuda", "triton"))) == []
+
+
+def test_environment_yml_takes_the_lock_and_the_same_python() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    plain = [line for line in environment["dependencies"] if isinstance(line, str)]
+    (pip,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
+    assert pip == ["-r requirements.lock", "-e ."], "conda must install the lock's pins and no others"
+    (python,) = [line.split("=")[-1] for line in plain if line.startswith("python")]
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    assert python == oldest == PROJECT["tool"]["mypy"]["python_version"]
+    assert PROJECT["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
+    assert sorted(plain) == sorted(["pip", f"python={python}"]), "packages belong in the lock"
+
+
+def test_make_env_installs_the_lock_and_ci_runs_the_tests() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--requirement requirements.lock" in makefile
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_make_commands_of_the_readme_exist() -> None:
+    readme = ROOT / "README.md"
+    if not readme.is_file():
+        pytest.skip("there is no README.md")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"^\s*(?:\$ )?make ([a-z-]+)", readme.read_text(), re.MULTILINE))
+    named |= set(re.findall(r"`make ([a-z-]+)", readme.read_text()))
+    assert {"benchmark", "test"} <= named
+    assert named <= targets
+
+
+def test_flexseg_commands_of_the_readmes_exist() -> None:
+    import typer.main
+
+    from flexseg.cli import app
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    files = [ROOT / "README.md", *ROOT.glob("*/README.md")]
+    for path in filter(Path.is_file, files):
+        for name in re.findall(r"\bflexseg ((?:show |bench )?[a-z]+)\b(?=[^\n]*`|\s)", path.read_text()):
+            words = name.split()
+            if words[0] in commands:
+                inner = getattr(commands[words[0]], "commands", None)
+                assert inner is None or words[-1] in inner, f"{path.name}: there is no `flexseg {name}`"
+
+
+def test_nothing_is_ever_unpickled() -> None:
+    modules = {"pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
+    calls = {"torch.load", "np.load", "numpy.load", "pd.read_pickle", "yaml.load", "yaml.unsafe_load", "eval", "exec"}
+    sources = [*ROOT.glob("flexseg/**/*.py"), *ROOT.glob("methods/*.py")]
+    assert len(sources) > 20
+    for path in sources:
+        for node in ast.walk(ast.parse(path.read_text())):
+            found: set[str] = set()
+            if isinstance(node, ast.Import):
+                found = {name.name.split(".")[0] for name in node.names} & modules
+            elif isinstance(node, ast.ImportFrom):
+                found = {(node.module or "").split(".")[0]} & modules
+            elif isinstance(node, ast.Call):
+                found = {ast.unparse(node.func)} & calls
+            assert not found, f"{path.name}, line {getattr(node, 'lineno', 0)}: {found}"
+
+
+def test_results_and_reports_say_what_appears_there() -> None:
+    for folder in ("results", "reports"):
+        assert (ROOT / folder / "README.md").is_file()
+
+
+def test_the_library_names_no_method() -> None:
+    """A method is an edge: nothing in the engine, the data or the workflow may know one by name."""
+    names = [path.stem for path in (ROOT / "methods").glob("*.py") if path.stem != "flexseg"]
+    for path in [*(ROOT / "flexseg" / "engine").glob("*.py"), *(ROOT / "flexseg" / "data").glob("*.py")]:
+        assert not [name for name in names if re.search(rf"\b{name}\b", path.read_text())], path
+    for path in [*(ROOT / "flexseg" / "engine").glob("*.py"), ROOT / "Snakefile"]:
+        assert "methods.flexseg" not in path.read_text()

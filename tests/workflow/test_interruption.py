@@ -1,0 +1,157 @@
+"""Real processes that are really killed, and really two of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from flexseg.benchmark import load_benchmark
+from flexseg.engine.checkpoint import load_tensors
+from flexseg.files import read_json
+
+pytestmark = pytest.mark.slow
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+PROBE = '''"""FLEX-Seg that writes down what each process holds."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flexseg.method import load_method
+
+FlexSeg = load_method("flexseg", Path(__file__).parent)
+
+
+class Probe(FlexSeg):
+    name = "probe"
+    title = "Probe"
+
+    def after_step(self, batch):
+        super().after_step(batch)
+        rank = torch.distributed.get_rank()
+        held = {f"bank/{key}": value.numpy() for key, value in self._prototypes.state_dict().items()} | self.state()
+        np.savez(f"probe-{rank}-{batch.iteration}.npz", indices=batch.indices, slots=batch.slots, **held)
+'''
+
+
+@pytest.fixture(scope="module")
+def copy(make_copy: Callable[[Path], Path], smoke_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy with the smoke data, and a benchmark that is long enough to be killed in the middle."""
+    folder = make_copy(tmp_path_factory.mktemp("interruption") / "copy")
+    content = yaml.safe_load((folder / "benchmarks" / "smoke.yaml").read_text())
+    content["training"] |= {"iterations": 60, "checkpoint_every": 6, "log_every": 5, "batch_size": 2}
+    content["rows"]["flexseg"] |= {"dim": 16, "momentum": 0.9}
+    (folder / "benchmarks" / "long.yaml").write_text(yaml.safe_dump(content))
+    content["training"] |= {"iterations": 4, "log_every": 1, "checkpoint_every": 3}
+    (folder / "benchmarks" / "short.yaml").write_text(yaml.safe_dump(content))
+    (folder / "methods" / "probe.py").write_text(PROBE)
+    for name in ("long", "short"):
+        (folder / "results" / name).mkdir()
+        (folder / "results" / name / "data").symlink_to(smoke_data / "smoke" / "data")
+    return folder
+
+
+def iteration_of(checkpoint: Path) -> int:
+    return int(json.loads(load_tensors(checkpoint)[1]["progress"])["iteration"]) if checkpoint.is_file() else 0
+
+
+def interrupt(copy: Path, variables: dict[str, str], number: signal.Signals, after: int) -> tuple[int, str]:
+    """Start the run, send the signal once a checkpoint beyond iteration ``after`` is there; exit code and output."""
+    checkpoint = copy / "results" / "long" / "flexseg" / "seed-0" / "checkpoint.safetensors"
+    process = subprocess.Popen(
+        ["flexseg", "train", "long", "flexseg", "0"],
+        cwd=copy,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while iteration_of(checkpoint) <= after:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "no checkpoint appeared"
+            time.sleep(0.005)
+        os.kill(process.pid, number)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    return process.returncode, output
+
+
+def test_interrupted_and_killed_run_ends_as_the_undisturbed_one(
+    copy: Path,
+    environment: Callable[[Path], dict[str, str]],
+    run_in: Command,
+    methods: Path,
+    smoke_data: Path,
+    tmp_path: Path,
+) -> None:
+    from flexseg.jobs import run_directory, train_run
+
+    variables = environment(copy)
+    code, output = interrupt(copy, variables, signal.SIGINT, 0)
+    assert code == 130, output
+    assert "interrupted; start the same command again to go on" in output
+    assert "Traceback" not in output
+    run = copy / "results" / "long" / "flexseg" / "seed-0"
+    reached = iteration_of(run / "checkpoint.safetensors")
+    assert 0 < reached < 60
+    assert not (run / "failure.json").exists()
+    code, _ = interrupt(copy, variables, signal.SIGKILL, reached)
+    assert code == -signal.SIGKILL
+    later = iteration_of(run / "checkpoint.safetensors")
+    assert reached < later < 60, "it went on, and was not done yet"
+    assert not (run / "model.safetensors").exists()
+    done = run_in(copy, "flexseg", "train", "long", "flexseg", "0")
+    assert done.returncode == 0, done.stdout
+
+    (tmp_path / "long").mkdir()
+    (tmp_path / "long" / "data").symlink_to(smoke_data / "smoke" / "data")
+    benchmark = load_benchmark("long", copy / "benchmarks")
+    train_run(benchmark, "flexseg", 0, copy / "methods", tmp_path)
+    undisturbed = run_directory(tmp_path, benchmark, "flexseg", 0)
+    assert (run / "model.safetensors").read_bytes() == undisturbed.weights.read_bytes()
+    lines = [
+        [json.loads(line) for line in path.read_text().splitlines()] for path in (run / "train.jsonl", undisturbed.log)
+    ]
+    for ours, theirs in zip(*lines, strict=True):
+        ours.pop("images_per_second")
+        theirs.pop("images_per_second")
+        assert ours == theirs
+    assert [line["iteration"] for line in lines[0]] == list(range(5, 61, 5))
+
+
+def test_two_processes_share_a_run(copy: Path, run_in: Command) -> None:
+    """Data parallelism over two processes: same weights, hardness and prototypes on both, and the run finishes."""
+    done = run_in(copy, "flexseg", "train", "short", "probe", "0", "--devices", "2")
+    assert done.returncode == 0, done.stdout
+    run = copy / "results" / "short" / "probe" / "seed-0"
+    record = read_json(run / "run.json")
+    assert record["devices"] == 2
+    assert [json.loads(line)["iteration"] for line in (run / "train.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    seen: set[int] = set()
+    for iteration in range(4):
+        first, second = (dict(np.load(copy / f"probe-{rank}-{iteration}.npz")) for rank in range(2))
+        assert first["slots"].tolist() == [0]
+        assert second["slots"].tolist() == [1]
+        seen |= {int(first["indices"][0]), int(second["indices"][0])}
+        assert set(np.flatnonzero(first["seen"]).tolist()) == seen, "each process knows the other's losses"
+        buffers = [key for key in first if key not in ("indices", "slots")]
+        assert any("bank" in key for key in buffers)
+        for key in buffers:
+            np.testing.assert_array_equal(first[key], second[key], err_msg=f"{key} at iteration {iteration}")

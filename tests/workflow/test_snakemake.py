@@ -1,0 +1,291 @@
+"""The real Snakefile on a copy of the repository, with the smoke benchmark: one workflow, then what edits do to it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from flexseg.cli import main
+from flexseg.files import read_json
+
+pytestmark = pytest.mark.slow
+
+Result = subprocess.CompletedProcess[str]
+Command = Callable[..., Result]
+TABLES = [
+    f"{table}.{kind}"
+    for table in ("comparison", "ablation", "per_class", "per_condition")
+    for kind in ("csv", "md", "tex")
+]
+
+MY_IDEA = '''"""A new method: plain training that forgets every second label pixel."""
+
+from flexseg.method import Method
+
+
+class MyIdea(Method):
+    name = "my_idea"
+    title = "My idea"
+
+    def transform(self, image, label, rng):
+        label = label.copy()
+        label[:, ::2] = 255
+        return image, label
+'''
+RAISES = """from flexseg.method import Method
+
+
+class Raises(Method):
+    name = "raises"
+    title = "Raises"
+
+    def after_step(self, batch):
+        if batch.iteration == 3:
+            raise RuntimeError("this idea does not work")
+"""
+
+
+def snakemake(*config: str) -> list[str]:
+    """The command for the smoke benchmark; ``config`` are further ``key=value`` pairs, and options."""
+    options = [part for part in config if "=" not in part]
+    pairs = [part for part in config if "=" in part]
+    return ["snakemake", *options, "--config", "benchmark=smoke", *pairs]
+
+
+def jobs(result: Result) -> dict[str, set[str]]:
+    """The jobs that a dry run lists: for each rule, the outputs (train, evaluate, dataset) or just its name."""
+    assert result.returncode == 0, result.stdout
+    listed: dict[str, set[str]] = {}
+    for block in re.split(r"\n(?=(?:local)?rule )", result.stdout)[1:]:
+        rule = re.match(r"(?:local)?rule (\w+):", block)
+        assert rule is not None
+        output = re.search(r"output: ([^\n]+)", block)
+        first = output[1].split(", ")[0] if output else ""
+        listed.setdefault(rule[1], set()).add(first.removeprefix("results/smoke/"))
+    return listed
+
+
+@contextmanager
+def edited(path: Path, change: Callable[[str], str]) -> Iterator[None]:
+    """Change a file, and put it back with its old time."""
+    text, stat = path.read_text(), path.stat()
+    path.write_text(change(text))
+    try:
+        yield
+    finally:
+        path.write_text(text)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.fixture(scope="module")
+def finished(make_copy: Callable[[Path], Path], run_in: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which the smoke benchmark ran from end to end."""
+    copy = make_copy(tmp_path_factory.mktemp("workflow") / "copy")
+    started = time.time()
+    done = run_in(copy, *snakemake())
+    assert done.returncode == 0, done.stdout
+    assert time.time() - started < 240
+    return copy
+
+
+def test_everything_appears(finished: Path) -> None:
+    home = finished / "results" / "smoke"
+    for name in TABLES:
+        assert (home / "tables" / name).stat().st_size > 0
+    for kind in ("comparison", "ablation"):
+        assert (finished / "reports" / "smoke" / f"{kind}.pdf").read_bytes()[:5] == b"%PDF-"
+    assert not (finished / "reports" / "comparison.pdf").exists(), "the default benchmark's reports stay its own"
+    assert "2 finished" in (home / "status.txt").read_text()
+    for row in ("dginstyle", "flexseg"):
+        run = home / row / "seed-0"
+        assert read_json(run / "run.json")["status"] == "finished"
+        assert read_json(run / "trained.json")["status"] == "finished"
+        assert (run / "model.safetensors").is_file()
+        assert len(list((run / "evaluation").glob("*.parquet"))) == 5
+        assert len(list((run / "predictions").glob("*/*.png"))) == 5
+        assert not (run / "checkpoint.safetensors").exists()
+        assert read_json(run / "run.json")["threads"] == 1
+    table = (home / "tables" / "comparison.md").read_text()
+    assert "FLEX-Seg" in table
+    assert "Avg5" in table
+    assert len(list((home / "data").glob("*/index.parquet"))) == 7
+    assert not list(finished.glob("results/**/*.part")), "no half file is left"
+
+
+def test_second_run_does_nothing(finished: Path, run_in: Command) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("re*/**/*") if path.is_file()}
+    done = run_in(finished, *snakemake())
+    assert done.returncode == 0, done.stdout
+    assert "Nothing to be done" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("re*/**/*") if path.is_file()} == before
+
+
+def test_comment_in_the_library_retrains_nothing(finished: Path, run_in: Command) -> None:
+    with edited(finished / "flexseg" / "engine" / "train.py", lambda text: text + "\n# A comment.\n"):
+        listed = jobs(run_in(finished, *snakemake("-n")))
+    assert listed.keys().isdisjoint({"train", "evaluate", "dataset"})
+    assert {"tables", "report_pdf"} <= listed.keys(), "other code than the runs' must be marked in the reports"
+
+
+def test_editing_a_method_retrains_its_rows_alone(finished: Path, run_in: Command) -> None:
+    with edited(finished / "methods" / "flexseg.py", lambda text: text + "\n# A comment.\n"):
+        listed = jobs(run_in(finished, *snakemake("-n")))
+    assert listed["train"] == {"flexseg/seed-0/trained.json"}
+    assert listed["evaluate"] == {"flexseg/evaluated.json"}
+    assert "dataset" not in listed
+
+
+def test_editing_a_row_retrains_it_alone(finished: Path, run_in: Command) -> None:
+    path = finished / "benchmarks" / "smoke.yaml"
+    with edited(path, lambda text: text.replace("title: FLEX-Seg}", "title: FLEX-Seg, alpha: 2.0}")):
+        assert "alpha" in path.read_text()
+        listed = jobs(run_in(finished, *snakemake("-n")))
+    assert listed["train"] == {"flexseg/seed-0/trained.json"}
+    assert "dataset" not in listed
+
+
+def test_editing_the_protocol_evaluates_and_trains_nothing(finished: Path, run_in: Command) -> None:
+    with edited(
+        finished / "benchmarks" / "smoke.yaml", lambda text: text.replace("boundary_width: 2", "boundary_width: 3")
+    ):
+        listed = jobs(run_in(finished, *snakemake("-n")))
+    assert listed["evaluate"] == {"dginstyle/evaluated.json", "flexseg/evaluated.json"}
+    assert listed.keys().isdisjoint({"train", "dataset"})
+
+
+def test_another_seed_adds_its_runs(finished: Path, run_in: Command) -> None:
+    listed = jobs(run_in(finished, *snakemake("-n", "seeds=0,1")))
+    assert listed["train"] == {"dginstyle/seed-1/trained.json", "flexseg/seed-1/trained.json"}
+
+
+@pytest.fixture(scope="module")
+def extended(finished: Path, run_in: Command) -> tuple[Path, Result, dict[Path, int]]:
+    """The copy after two methods were dropped into it, one of which raises, and were run beside the baseline."""
+    (finished / "methods" / "my_idea.py").write_text(MY_IDEA)
+    (finished / "methods" / "raises.py").write_text(RAISES)
+    baseline = finished / "results" / "smoke" / "dginstyle"
+    before = {path: path.stat().st_mtime_ns for path in baseline.rglob("*") if path.is_file()}
+    return finished, run_in(finished, *snakemake("rows=dginstyle,raises,my_idea")), before
+
+
+def test_new_method_is_trained_evaluated_and_tabulated(extended: tuple[Path, Result, dict[Path, int]]) -> None:
+    copy, done, _ = extended
+    home = copy / "results" / "smoke"
+    assert read_json(home / "my_idea" / "seed-0" / "run.json")["status"] == "finished", done.stdout
+    assert len(list((home / "my_idea" / "seed-0" / "evaluation").glob("*.parquet"))) == 5
+    (line,) = [
+        line for line in (home / "tables" / "comparison.md").read_text().splitlines() if line.startswith("| my_idea")
+    ]
+    assert len(re.findall(r"\d+\.\d", line)) >= 8, line
+
+
+def test_method_that_raises_costs_its_row_alone(extended: tuple[Path, Result, dict[Path, int]]) -> None:
+    copy, done, before = extended
+    home = copy / "results" / "smoke"
+    assert done.returncode != 0, "a failure must be seen by whoever called"
+    failure = read_json(home / "raises" / "seed-0" / "failure.json")
+    assert failure["reason"].startswith("RuntimeError: this idea does not work (methods/raises.py, line ")
+    for name in ("comparison.md", "comparison.tex"):
+        table = (home / "tables" / name).read_text()
+        assert "this idea does not work" in table, name
+    assert (copy / "reports" / "smoke" / "comparison.pdf").is_file()
+    assert "this idea does not work" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "the baseline was touched"
+
+
+def test_status_says_what_failed_and_retry_forgets_it(
+    extended: tuple[Path, Result, dict[Path, int]],
+    run_in: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = extended[0]
+    rows = "--rows=dginstyle,raises,my_idea"
+    monkeypatch.chdir(copy)
+    with pytest.raises(SystemExit) as stop:
+        main(["status", "smoke", rows])
+    assert stop.value.code == 1
+    shown = capsys.readouterr().out
+    assert "2 finished, 1 failed" in shown
+    assert "raises, seed 0: failed: RuntimeError: this idea does not work" in shown
+    assert "--retry" in shown
+    assert "train" not in jobs(run_in(copy, *snakemake("-n", "rows=dginstyle,raises,my_idea")))
+    with pytest.raises(SystemExit) as stop:
+        main(["status", "smoke", rows, "--retry"])
+    assert stop.value.code == 0
+    listed = jobs(run_in(copy, *snakemake("-n", "rows=dginstyle,raises,my_idea")))
+    assert listed["train"] == {"raises/seed-0/trained.json"}
+    assert listed["evaluate"] == {"raises/evaluated.json"}
+
+
+def test_report_of_snakemake(finished: Path, run_in: Command) -> None:
+    done = run_in(finished, *snakemake("--report", "report.html"))
+    assert done.returncode == 0, done.stdout
+    assert b"<html" in (finished / "report.html").read_bytes()[:2000].lower()
+
+
+def test_reports_do_not_need_torch(finished: Path, run_in: Command) -> None:
+    code = (
+        "import sys; from flexseg.cli import main\n"
+        "try: main(['tables', 'smoke'])\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert not {'torch', 'mmseg'} & set(sys.modules)"
+    )
+    done = run_in(finished, "python", "-c", code)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("benchmark=smok", "no benchmark is named 'smok' .did you mean 'smoke'"),
+        ("rows=flexsge", "no row is named 'flexsge' .did you mean 'flexseg'"),
+        ("study=defualt", "no study is named 'defualt' .did you mean 'default'"),
+        ("seeds=one", "seeds are whole numbers separated by commas"),
+    ],
+)
+def test_mistake_on_the_command_line_is_one_message(finished: Path, run_in: Command, config: str, message: str) -> None:
+    named = [] if config.startswith("benchmark") else ["benchmark=smoke"]
+    done = run_in(finished, "snakemake", "-n", "--config", *named, config)
+    assert done.returncode != 0
+    assert re.search(message, done.stdout), done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_wrong_option_stops_before_any_work(finished: Path, run_in: Command) -> None:
+    with edited(
+        finished / "benchmarks" / "smoke.yaml", lambda text: text.replace("title: FLEX-Seg}", "title: F, alhpa: 2}")
+    ):
+        before = sorted(finished.glob("re*/**/*"))
+        done = run_in(finished, *snakemake())
+    assert sorted(finished.glob("re*/**/*")) == before
+    assert done.returncode != 0
+    assert "has no option 'alhpa' (did you mean 'alpha'?)" in done.stdout
+    assert "Nothing was started" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert not re.search(r"^rule ", done.stdout, re.MULTILINE)
+
+
+def test_dry_run_of_the_default_benchmark_is_quick(finished: Path, run_in: Command) -> None:
+    started = time.perf_counter()
+    done = run_in(finished, "snakemake", "-n")
+    assert time.perf_counter() - started < 10, "5 s on an idle machine"
+    listed = jobs(done)
+    assert len(listed["dataset"]) == 8
+    assert "train" in listed
+    assert "reports/comparison.pdf" in done.stdout
+
+
+@pytest.mark.parametrize("target", ["reports/ablation.pdf", "reports/comparison.pdf"])
+def test_one_product_can_be_asked_for(finished: Path, run_in: Command, target: str) -> None:
+    done = run_in(finished, "snakemake", "-n", target)
+    assert done.returncode == 0, done.stdout
+    assert target in done.stdout
+    assert not re.search(r"rule (tables|status):", done.stdout)
