@@ -146,7 +146,8 @@ def _load_run(benchmark: Benchmark, folder: Path, row: str, seed: int, expected:
     for target, path in paths.items():
         loaded = _load_target(path, expected)
         if isinstance(loaded, str):
-            absent[target] = loaded
+            # A finished training whose evaluation failed says why in failure.json.
+            absent[target] = f"failed: {failed['reason']}" if failed and failed.get("reason") else loaded
         else:
             targets[target] = loaded
     other = finished.get("library") != library
