@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flexseg.analysis import bootstrap
 from flexseg.analysis.metrics import class_iou, expected_calibration_error, mean_iou, nanmean, pixel_error
 from flexseg.analysis.records import Records, TargetRecord
-from flexseg.analysis.statistics import Difference, Mean, paired_interval, pooled_sd, t_interval, with_holm
+from flexseg.analysis.statistics import Difference, Mean, Noise, blocked_noise, paired_interval, t_interval, with_holm
 from flexseg.benchmark import Benchmark
 
 Floats = NDArray[np.float64]
@@ -121,6 +121,7 @@ class Scores:
         chosen = np.flatnonzero(np.isfinite(values))
         if len(chosen) < 2:
             return paired_interval(values[chosen], np.zeros((2, len(chosen))), 2)
+        squares = sum(weight**2 for weight in weights.values())
         members = self.members(column)
         replicates = np.zeros((self.replicates, len(chosen)))
         for row, weight in weights.items():
@@ -128,7 +129,8 @@ class Scores:
                 seed = self.benchmark.seeds[index]
                 parts = [self._replicates[row, seed, target] for target in members]
                 replicates[:, place] += weight * sum(parts) / len(members)
-        return paired_interval(values[chosen], replicates, min(self.images(target) for target in members))
+        images = min(self.images(target) for target in members)
+        return paired_interval(values[chosen], replicates, images, self.noise(column), squares)
 
     def images(self, target: str) -> int:
         """How many test images ``target`` has, from any run that has it."""
@@ -152,18 +154,9 @@ class Scores:
         """``row`` minus ``other`` on every column."""
         return self.contrasts({row: 1.0, other: -1.0})
 
-    def paired_sd(self, row: str, other: str, column: str) -> float:
-        """Standard deviation over seeds of the paired difference; NaN for fewer than two common seeds."""
-        values = self.per_seed(row, column) - self.per_seed(other, column)
-        return pooled_sd([values[np.isfinite(values)]])
-
-    def pooled_paired_sd(self, column: str) -> float:
-        """Paired standard deviation against the reference, pooled over all other rows."""
-        reference = self.per_seed(self.benchmark.reference, column)
-        values = [
-            self.per_seed(row, column) - reference for row in self.benchmark.rows if row != self.benchmark.reference
-        ]
-        return pooled_sd([value[np.isfinite(value)] for value in values])
+    def noise(self, column: str) -> Noise | None:
+        """How much one run varies about its row's and its seed's effect, over all rows that have every seed."""
+        return blocked_noise(np.array([self.per_seed(row, column) for row in self.benchmark.rows]))
 
     def class_average(self, row: str) -> Floats:
         """IoU in percent of each class, mean over the targets that have the class. (C,)"""

@@ -11,17 +11,20 @@ where σ²_seed is what varies between seeds on these images and σ²_image is w
 plain hierarchical percentile bootstrap estimates the first term too small by (n−1)/n and ignores that n is tiny: with
 3–5 seeds its 95 % interval covers 75–92 %. We therefore take from the resampling only what it is good at:
 
-* seeds: A = S²/n, S² the sample variance of d_s. This is the bootstrap variance over seeds in closed form, its
-  deviations scaled by √(n/(n−1)); it has n − 1 degrees of freedom;
+* seeds: all rows run the same seeds, a randomised complete block design: m_rs = row_r + seed_s + e_rs. The residual
+  variance σ² of the two-way table has (R−1)(n−1) degrees of freedom for R rows, and a contrast Σ w_r m_r has
+  A = σ² Σ w_r² / n. It is assumed that runs of all rows are equally noisy. With two rows this is S²/n of the paired
+  differences and n − 1 degrees of freedom; with ten rows and three seeds there are 18 instead of 2, which is what makes
+  three seeds say something;
 * images: C = the mean covariance between two seeds' replicates under common image weights (``bootstrap.py``). The
   variance of the mean itself would count the seed × image interaction twice, since S² holds it already;
 * the two are joined by Cochran and Cox's weighted quantile,
-      half width = (A·t(n−1) + C·t(N−1)) / √(A + C),
+      half width = (A·t((R−1)(n−1)) + C·t(N−1)) / √(A + C),
   which is Student's interval when images do not matter and the image bootstrap's when seeds do not.
 
 Simulated coverage (``tests/analysis/test_statistics.py``; seed sd 0.8, shared image sd 0–0.4): 95–97 % for
-n = 3, 4, 5. Satterthwaite's degrees of freedom, the obvious alternative, fell to 92 % at n = 3.
-Source: Cochran & Cox, *Experimental Designs*, 2nd ed. 1957, § 4.14; Davison & Hinkley, *Bootstrap Methods*, § 3.8.
+n = 3, 4, 5, for two rows and for ten. Satterthwaite's degrees of freedom, the obvious alternative, fell to 92 % at n = 3.
+Source: Cochran & Cox, *Experimental Designs*, 2nd ed. 1957, § 4.2 (blocks), § 4.14; Davison & Hinkley, *Bootstrap Methods*, § 3.8.
 """
 
 from __future__ import annotations
@@ -87,13 +90,49 @@ def shared_variance(replicates: Floats) -> float:
     return max(0.0, (total - own) / (n * (n - 1)))
 
 
-def paired_interval(differences: Floats, replicates: Floats, images: int, level: float = 0.95) -> Difference:
+@dataclass(frozen=True)
+class Noise:
+    """The variance of one run about its row's and its seed's effect, with its degrees of freedom."""
+
+    variance: float
+    freedom: int
+
+    @property
+    def paired_sd(self) -> float:
+        """The standard deviation of the difference of two rows on one seed."""
+        return math.sqrt(2 * self.variance)
+
+
+def blocked_noise(values: Floats) -> Noise | None:
+    """Residual variance of a two-way table (rows, seeds): Σ (m_rs − m_r. − m_.s + m_..)² / ((R−1)(n−1)).
+
+    Rows with a missing seed are left out; None for fewer than two rows or two seeds.
+    """
+    complete = values[np.isfinite(values).all(1)]
+    rows, seeds = complete.shape
+    if rows < 2 or seeds < 2:
+        return None
+    residuals = complete - complete.mean(1, keepdims=True) - complete.mean(0) + complete.mean()
+    freedom = (rows - 1) * (seeds - 1)
+    return Noise(float(np.square(residuals).sum()) / freedom, freedom)
+
+
+def paired_interval(
+    differences: Floats,
+    replicates: Floats,
+    images: int,
+    noise: Noise | None = None,
+    squares: float = 2.0,
+    level: float = 0.95,
+) -> Difference:
     """Estimate, interval and p-value of a paired difference; see the head of this module.
 
     Args:
         differences: (n,) the difference on the full test set, one a seed.
         replicates: (B, n) the same under the image weights of each replicate.
         images: N, how many images were resampled (the smallest of several targets).
+        noise: σ² of all rows; None takes the variance of these differences themselves.
+        squares: Σ w² of the contrast's weights, 2 for a plain difference.
         level: of the two-sided interval.
     """
     n = len(differences)
@@ -102,29 +141,30 @@ def paired_interval(differences: Floats, replicates: Floats, images: int, level:
     value = float(differences.mean())
     if n == 1:
         return Difference(value, NAN, NAN, NAN, 1)
-    seeds, shared = float(differences.var(ddof=1)) / n, shared_variance(replicates)
-    half = half_width(seeds, shared, n, images, level)
-    return Difference(value, value - half, value + half, _p_value(abs(value), seeds, shared, n, images), n)
+    noise = noise or Noise(float(differences.var(ddof=1)) / squares, n - 1)
+    seeds, shared = noise.variance * squares / n, shared_variance(replicates)
+    half = half_width(seeds, shared, noise.freedom, images, level)
+    return Difference(value, value - half, value + half, _p_value(abs(value), seeds, shared, noise.freedom, images), n)
 
 
-def half_width(seeds: float, shared: float, n: int, images: int, level: float = 0.95) -> float:
-    """Half width of the two-sided interval of a mean difference, (A·t(n−1) + C·t(N−1)) / √(A + C).
+def half_width(seeds: float, shared: float, freedom: int, images: int, level: float = 0.95) -> float:
+    """Half width of the two-sided interval of a mean difference, (A·t(freedom) + C·t(N−1)) / √(A + C).
 
     Args:
-        seeds: A, sample variance over seeds divided by n.
+        seeds: A, the seeds' variance of the mean.
         shared: C, the image variance that the seeds share.
-        n: number of seeds.
+        freedom: degrees of freedom of A.
         images: N, number of images.
     """
     total = seeds + shared
     if total <= 0:
         return 0.0
     quantile = (1 + level) / 2
-    joined = seeds * stdtrit(n - 1, quantile) + shared * stdtrit(max(images - 1, 1), quantile)
+    joined = seeds * stdtrit(freedom, quantile) + shared * stdtrit(max(images - 1, 1), quantile)
     return float(joined / math.sqrt(total))
 
 
-def _p_value(size: float, seeds: float, shared: float, n: int, images: int) -> float:
+def _p_value(size: float, seeds: float, shared: float, freedom: int, images: int) -> float:
     """The level at which the interval just touches zero, found by bisection."""
     if size == 0:
         return 1.0
@@ -133,7 +173,7 @@ def _p_value(size: float, seeds: float, shared: float, n: int, images: int) -> f
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2
-        if half_width(seeds, shared, n, images, 1 - middle) > size:
+        if half_width(seeds, shared, freedom, images, 1 - middle) > size:
             low = middle
         else:
             high = middle
@@ -156,42 +196,34 @@ def with_holm(differences: list[Difference]) -> list[Difference]:
     return [replace(difference, p_holm=float(p)) for difference, p in zip(differences, adjusted, strict=True)]
 
 
-def power(effect: float, sd: float, n: int) -> float:
-    """Power of the two-sided paired t-test at 5 % with ``n`` pairs whose differences have standard deviation ``sd``.
+def power(effect: float, sd: float, n: int, rows: int = 2) -> float:
+    """Power of the two-sided test at 5 % of a difference of two of ``rows`` rows, with ``n`` seeds.
 
-    1 − F(t; n−1, δ) + F(−t; n−1, δ), F the noncentral t distribution, δ = effect·√n/sd (Cohen 1988, § 2).
+    1 − F(t; f, δ) + F(−t; f, δ), F the noncentral t distribution, f = (rows−1)(n−1), δ = effect·√n/sd (Cohen 1988,
+    § 2); ``sd`` is the standard deviation of a paired difference. Two rows make it the paired t-test.
     """
     if n < 2 or not math.isfinite(sd):
         return NAN
     if sd <= 0:
         return 1.0
-    shift = effect * math.sqrt(n) / sd
-    critical = float(stdtrit(n - 1, 0.975))
-    below, wrong_side = nctdtr(n - 1, shift, critical), nctdtr(n - 1, shift, -critical)
+    shift, freedom = effect * math.sqrt(n) / sd, (rows - 1) * (n - 1)
+    critical = float(stdtrit(freedom, 0.975))
+    below, wrong_side = nctdtr(freedom, shift, critical), nctdtr(freedom, shift, -critical)
     # Far out scipy answers NaN: for the wrong side when it is below 1e-16, for the other when the power is 1.
     return float(1 - np.nan_to_num(below) + np.nan_to_num(wrong_side))
 
 
-def detectable(sd: float, n: int, wanted: float = 0.8) -> float:
-    """The smallest difference that ``n`` pairs show with power ``wanted``."""
+def detectable(sd: float, n: int, rows: int = 2, wanted: float = 0.8) -> float:
+    """The smallest difference that ``n`` seeds show with power ``wanted``."""
     if n < 2 or not math.isfinite(sd):
         return NAN
     low, high = 0.0, 1e-9 + sd * 37 / math.sqrt(n)
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if power(middle, sd, n) < wanted else (low, middle)
+        low, high = (middle, high) if power(middle, sd, n, rows) < wanted else (low, middle)
     return high
 
 
-def seeds_needed(effect: float, sd: float, wanted: float = 0.8, most: int = 1000) -> int | None:
+def seeds_needed(effect: float, sd: float, rows: int = 2, wanted: float = 0.8, most: int = 1000) -> int | None:
     """The fewest seeds that show ``effect`` with power ``wanted``; None if more than ``most``, or if sd is unknown."""
-    return next((n for n in range(2, most + 1) if power(effect, sd, n) >= wanted), None)
-
-
-def pooled_sd(samples: list[Floats]) -> float:
-    """√(Σ(n_k − 1)s_k² / Σ(n_k − 1)) of several samples; NaN without a degree of freedom."""
-    kept = [sample for sample in samples if len(sample) > 1]
-    freedom = sum(len(sample) - 1 for sample in kept)
-    if not freedom:
-        return NAN
-    return math.sqrt(sum((len(sample) - 1) * float(sample.var(ddof=1)) for sample in kept) / freedom)
+    return next((n for n in range(2, most + 1) if power(effect, sd, n, rows) >= wanted), None)

@@ -31,9 +31,9 @@ from flexseg.classes import CLASS_NAMES
 ON, OFF = "•", DASH
 INTERVALS = (
     "A cell is the mean over seeds ± the half width of its 95 % t-interval over seeds. A difference is paired (same "
-    "seeds, same test images); its 95 % interval is over seeds and test images: seed variance with n − 1 degrees of "
-    "freedom and the resampled image variance that the seeds share, joined after Cochran and Cox. Bold: the "
-    "interval excludes zero, for a single target after Holm over the targets."
+    "seeds, same test images); its 95 % interval is over seeds and test images: the residual variance of all rows × "
+    "seeds (assumed equal for the rows) and the resampled image variance that the seeds share, joined after Cochran "
+    "and Cox. Bold: the interval excludes zero, for a single target after Holm over the targets."
 )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from flexseg.analysis.effects import ablation_lines, alignment_pairs, factorial_cells, factorial_effects
 from flexseg.analysis.formats import DASH, difference_text, number
 from flexseg.analysis.scores import Scores
@@ -111,18 +109,17 @@ def _alignment(scores: Scores) -> list[str]:
 
 
 def power_statement(scores: Scores, effect: float = 1.5, smaller: float = 1.0) -> str:
-    """What the seeds that were run could see, from the paired spread that was observed."""
-    main, reference = scores.main, scores.benchmark.reference
-    sd = scores.pooled_paired_sd(main)
-    n = max((scores.against(row, reference)[main].n for row in scores.benchmark.rows if row != reference), default=0)
-    if not math.isfinite(sd) or n < 2:
+    """What the seeds that were run could see, from the spread that was observed."""
+    main, n = scores.main, len(scores.benchmark.seeds)
+    noise = scores.noise(main)
+    if noise is None:
         return "Unknown: it needs two rows with two common seeds."
-    single = {row: scores.paired_sd(row, reference, main) for row in scores.benchmark.rows if row != reference}
-    known = [value for value in single.values() if math.isfinite(value)]
-    needed = seeds_needed(smaller, sd)
+    sd, rows = noise.paired_sd, noise.freedom // (n - 1) + 1
+    needed = seeds_needed(smaller, sd, rows)
     return (
-        f"Paired sd on {main} against the reference: {number(sd, 2)} (pooled over {len(known)} rows, each "
-        f"{number(min(known), 2)} to {number(max(known), 2)}). With {n} seeds a two-sided paired t-test at 5 % sees "
-        f"{effect:g} mIoU with power {number(100 * power(effect, sd, n), 0)} % and has 80 % power for "
-        f"{number(detectable(sd, n), 2)} mIoU; {smaller:g} mIoU needs {needed or DASH} seeds at 80 %."
+        f"Sd of a paired difference on {main}: {number(sd, 2)} (residual of the table of {rows} rows × {n} seeds, "
+        f"{noise.freedom} degrees of freedom). A two-sided test at 5 % with these {n} seeds sees {effect:g} mIoU with "
+        f"power {number(100 * power(effect, sd, n, rows), 0)} % and has 80 % power for "
+        f"{number(detectable(sd, n, rows), 2)} mIoU; {smaller:g} mIoU needs {needed or DASH} seeds at 80 %. The "
+        "variance of the test images comes on top."
     )

@@ -139,6 +139,6 @@ def test_a_contrast_joins_seed_and_image_variance(small: Built) -> None:
             targets.append(miou_replicates(weights, ours.counts) - miou_replicates(weights, other.counts))
         replicates.append(100 * np.mean(targets, axis=0))
     pairs = scores.per_seed("source_only", "Avg2") - scores.per_seed("dginstyle", "Avg2")
-    expected = paired_interval(pairs, np.array(replicates).T, 24)
+    expected = paired_interval(pairs, np.array(replicates).T, 24, scores.noise("Avg2"))
     assert (found.low, found.high, found.p) == pytest.approx((expected.low, expected.high, expected.p))
     assert abs(found.high - found.low - 2 * t_interval(pairs).half) > 0.01  # the images do matter here

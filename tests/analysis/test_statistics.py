@@ -64,7 +64,7 @@ def _coverage(seeds: int, image_sd: float, trials: int = 3000) -> tuple[float, f
         by_both = rng.normal(0, 0.2 * np.sqrt(images), (images, seeds))
         scores = effects + by_image + by_both
         point, resampled = scores.mean(0), weights @ scores
-        half = st.half_width(point.var(ddof=1) / seeds, st.shared_variance(resampled), seeds, images)
+        half = st.half_width(point.var(ddof=1) / seeds, st.shared_variance(resampled), seeds - 1, images)
         raw = np.quantile(resampled[np.arange(replicates)[:, None], picks].mean(1), [0.025, 0.975])
         plain = st.t_interval(point)
         hits += [abs(point.mean()) <= half, raw[0] <= 0 <= raw[1], abs(plain.value) <= plain.half]
@@ -81,6 +81,52 @@ def test_coverage(seeds: int, image_sd: float) -> None:
     assert raw < 0.935, "the plain percentile bootstrap would do, so why not use it?"
     if image_sd == 0.4:
         assert plain < 0.945, "ignoring the images would do, so why resample them?"
+
+
+def test_blocked_noise_of_two_rows_is_the_paired_variance() -> None:
+    values = np.random.default_rng(1).normal(size=(2, 5))
+    noise = st.blocked_noise(values)
+    assert noise is not None
+    assert noise.freedom == 4
+    assert noise.paired_sd == pytest.approx((values[0] - values[1]).std(ddof=1))
+
+
+def test_blocked_noise_against_a_loop_and_without_incomplete_rows() -> None:
+    values = np.random.default_rng(2).normal(size=(5, 4))
+    values[3, 1] = np.nan
+    kept = values[[0, 1, 2, 4]]
+    total = 0.0
+    for row in kept:
+        for seed, value in enumerate(row):
+            total += (value - row.mean() - kept[:, seed].mean() + kept.mean()) ** 2
+    noise = st.blocked_noise(values)
+    assert noise is not None
+    assert noise.freedom == 9
+    assert noise.variance == pytest.approx(total / 9)
+    assert st.blocked_noise(values[:1]) is None
+    assert st.blocked_noise(values[:, :1]) is None
+
+
+@pytest.mark.parametrize("image_sd", [0.0, 0.4])
+def test_coverage_with_ten_rows_and_three_seeds(image_sd: float) -> None:
+    rng, rows, seeds, images, trials, hits = np.random.default_rng(7), 10, 3, 200, 2000, 0
+    for _ in range(trials):
+        table = rng.normal(0, 0.8 / np.sqrt(2), (rows, seeds)) + rng.normal(0, 1.0, seeds)
+        shared = rng.normal(0, image_sd)  # what the draw of the images adds to this difference, for all seeds
+        noise = st.blocked_noise(table)
+        assert noise is not None
+        half = st.half_width(noise.variance * 2 / seeds, image_sd**2, noise.freedom, images)
+        hits += abs((table[0] - table[1]).mean() + shared) <= half
+    assert 0.93 <= hits / trials <= 0.97 + 0.008
+
+
+def test_power_with_rows_against_simulation() -> None:
+    rng, rows, n, sd, effect = np.random.default_rng(8), 6, 3, 0.9, 1.5
+    mean = rng.normal(effect, sd / np.sqrt(n), 100_000)
+    freedom = (rows - 1) * (n - 1)
+    spread = sd * np.sqrt(rng.chisquare(freedom, 100_000) / freedom) / np.sqrt(n)
+    found = (abs(mean / spread) > stdtrit(freedom, 0.975)).mean()
+    assert st.power(effect, sd, n, rows) == pytest.approx(found, abs=0.006)
 
 
 def test_holm_by_hand() -> None:
