@@ -217,9 +217,11 @@ def evaluate_row(
 
     from flexseg.data.pool import load_pool
     from flexseg.engine.checkpoint import load_weights
+    from flexseg.engine.memory import keep_freed_memory
     from flexseg.method import Setup, load_method, parse_options
 
     torch.set_num_threads(threads)
+    keep_freed_memory()
     row = benchmark.row(row_name)
     protocol = fingerprint(benchmark.evaluation_definition())
     waiting: list[tuple[int, str, RunDirectory]] = []

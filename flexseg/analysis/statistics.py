@@ -14,8 +14,8 @@ plain hierarchical percentile bootstrap estimates the first term too small by (n
 * seeds: all rows run the same seeds, a randomised complete block design: m_rs = row_r + seed_s + e_rs. The residual
   variance σ² of the two-way table has (R−1)(n−1) degrees of freedom for R rows, and a contrast Σ w_r m_r has
   A = σ² Σ w_r² / n. It is assumed that runs of all rows are equally noisy. With two rows this is S²/n of the paired
-  differences and n − 1 degrees of freedom; with ten rows and three seeds there are 18 instead of 2, which is what makes
-  three seeds say something;
+  differences and n − 1 degrees of freedom; with ten rows and three seeds there are 18 instead of 2, which is what
+  makes three seeds say something;
 * images: C = the mean covariance between two seeds' replicates under common image weights (``bootstrap.py``). The
   variance of the mean itself would count the seed × image interaction twice, since S² holds it already;
 * the two are joined by Cochran and Cox's weighted quantile,
@@ -23,8 +23,9 @@ plain hierarchical percentile bootstrap estimates the first term too small by (n
   which is Student's interval when images do not matter and the image bootstrap's when seeds do not.
 
 Simulated coverage (``tests/analysis/test_statistics.py``; seed sd 0.8, shared image sd 0–0.4): 95–97 % for
-n = 3, 4, 5, for two rows and for ten. Satterthwaite's degrees of freedom, the obvious alternative, fell to 92 % at n = 3.
-Source: Cochran & Cox, *Experimental Designs*, 2nd ed. 1957, § 4.2 (blocks), § 4.14; Davison & Hinkley, *Bootstrap Methods*, § 3.8.
+n = 3, 4, 5, for two rows and for ten. Satterthwaite's degrees of freedom, the obvious alternative, fell to 92 % at
+n = 3. Source: Cochran & Cox, *Experimental Designs*, 2nd ed. 1957, § 4.2 (blocks) and § 4.14; Davison & Hinkley,
+*Bootstrap Methods*, § 3.8.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ GOLDEN = json.loads(Path(__file__).with_name("golden_v1.json").read_text())
 
 
 def test_version():
-    assert world.VERSION == GOLDEN["version"]
+    assert GOLDEN["version"] == world.VERSION
     assert {frame["domain"] for frame in GOLDEN["frames"]} == set(world.DOMAINS)
 
 
