@@ -37,6 +37,7 @@ OPTIONS: dict[str, tuple[Any, bool, str]] = {
     "temperature": (0.07, False, "of the prototype softmax"),
     "kernels": ([3, 5, 7], True, "widths of the thin, medium and thick ring, at the rings' resolution"),
     "rings": ("feature", True, "the resolution at which rings are drawn: feature or label"),
+    "boundary_kernel": (7, True, "width of the boundary that is emphasised, in label pixels"),
     "momentum": (0.99, True, "of the prototypes; the first update copies the mean"),
     "cell_weight": ("inverse", True, "w of a prototype cell: inverse update frequency, mean 1, clipped"),
     "cell_weight_clip": (5.0, True, "largest weight of a prototype cell"),

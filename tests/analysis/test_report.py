@@ -131,8 +131,8 @@ def test_verdict_answers_with_the_numbers_of_the_table(small: Built) -> None:
 
 def test_power_statement_names_spread_power_and_seeds(small: Built) -> None:
     text = power_statement(Scores(load_records(*small), replicates=50))
-    assert re.search(r"Paired sd on Avg5 .*: \d\.\d\d \(pooled over 8 rows", text)
-    assert re.search(r"With 3 seeds .* sees 1\.5 mIoU with power \d+ % .* 1 mIoU needs \d+ seeds", text)
+    assert re.search(r"Sd of a paired difference on Avg5: \d\.\d\d \(residual of the table of \d+ rows × 3 seeds", text)
+    assert re.search(r"these 3 seeds sees 1\.5 mIoU with power \d+ % .* 1 mIoU needs \d+ seeds", text)
 
 
 def test_wrapped_lines_fit_and_lose_nothing() -> None:
