@@ -17,7 +17,7 @@ from snakemake.exceptions import WorkflowError
 from flexseg.benchmark import fingerprint, load_benchmark, select_rows
 from flexseg.errors import UserError
 from flexseg.files import file_digest
-from flexseg.provenance import library_digest
+from flexseg.provenance import code_digest
 
 DEFAULT = "streetworld"
 NAME = str(config.get("benchmark", DEFAULT))
@@ -38,6 +38,7 @@ HOME = f"results/{NAME}"
 REPORTS = "reports" if NAME == DEFAULT else f"reports/{NAME}"
 SELECTION = f"--study {STUDY}" + (f" --rows {ROWS}" if ROWS else "") + (f" --seeds {SEEDS}" if SEEDS else "")
 TABLES = [f"{HOME}/tables/{table}.{kind}" for table in ("comparison", "ablation", "per_class", "per_condition") for kind in ("csv", "md", "tex")]
+TITLES = [BENCHMARK.title, BENCHMARK.description, *(BENCHMARK.row(row).title for row in BENCHMARK.rows)]
 EVALUATED = expand(f"{HOME}/{{row}}/evaluated.json", row=BENCHMARK.rows)
 
 
@@ -142,7 +143,8 @@ rule tables:
         TABLES,
     params:
         selection=SELECTION,
-        library=library_digest(),
+        library=code_digest(),
+        titles=TITLES,
     log:
         f"{HOME}/logs/tables.log",
     shell:
@@ -158,7 +160,8 @@ rule report_pdf:
         kind="comparison|ablation",
     params:
         selection=SELECTION,
-        library=library_digest(),
+        library=code_digest(),
+        titles=TITLES,
     log:
         f"{HOME}/logs/report-{{kind}}.log",
     shell:

@@ -25,7 +25,7 @@ ROOMS = ("classes.py", "method.py", "data", "world", "models", "components", "en
 """The parts of the library that can change a run: reports and the command line are not among them."""
 
 
-def library_digest() -> str:
+def code_digest() -> str:
     """SHA-256 (first 16 hex digits) of the library's source that decides a run.
 
     Two runs with the same digest were made by the same code. A run with another digest than today's is marked in the

@@ -131,7 +131,7 @@ def _facts(scores: Scores) -> Iterator[Entry]:
     yield Entry("Where it comes from")
     yield Entry("Commit", _joined(runs, _commit))
     yield Entry(
-        "Code digest", _joined(runs, lambda run: str(run.info.get("library"))) + f"; today's {scores.records.library}"
+        "Code digest", _joined(runs, lambda run: str(run.info.get("library"))) + f"; today's {scores.records.code}"
     )
     yield Entry("Machine", _joined(runs, _machine))
     seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)

@@ -6,7 +6,6 @@ of another protocol, or of other test images, are refused: they could not stand 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from flexseg.benchmark import Benchmark, fingerprint
 from flexseg.classes import NUM_CLASSES
 from flexseg.errors import UserError
 from flexseg.files import read_json
-from flexseg.provenance import library_digest
+from flexseg.provenance import code_digest
 
 Status = Literal["finished", "failed", "missing", "stale"]
 STALE = "stale: other settings than the benchmark file's"
@@ -78,7 +77,7 @@ class Records:
     benchmark: Benchmark
     results: Path
     runs: dict[tuple[str, int], Run]
-    library: str
+    code: str
 
     def of_row(self, row: str) -> list[Run]:
         """The runs of ``row``, one a seed; empty for a row that is not selected."""
@@ -115,7 +114,7 @@ def load_records(benchmark: Benchmark, results: Path, methods: Path) -> Records:
     Raises:
         UserError: records of another protocol than the benchmark's, or of other test images than another run's.
     """
-    library = library_digest()
+    library = code_digest()
     runs = {}
     for row in benchmark.rows:
         for seed in benchmark.seeds:
@@ -159,7 +158,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content = read_json(path)
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+    except (OSError, UserError):
         return {"status": "failed", "reason": f"{path.name} cannot be read"}
     return content if isinstance(content, dict) else {"status": "failed", "reason": f"{path.name} is no mapping"}
 

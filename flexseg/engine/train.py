@@ -30,7 +30,7 @@ from flexseg.errors import RunError, UserError
 from flexseg.files import write_json
 from flexseg.method import Batch, Method, Setup, check_needs, cross_entropy, describe_options
 from flexseg.models import Segmentor, channels_last
-from flexseg.provenance import git_state, library_digest, machine, package_versions
+from flexseg.provenance import git_state, code_digest, machine, package_versions
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class _Log:
 
 
 def _not_finite(terms: Mapping[str, Tensor], batch: Batch, pool: Pool) -> str:
-    values = ", ".join(f"{key} = {float(value):.4g}" for key, value in terms.items())
+    values = ", ".join(f"{key} = {float(value.detach()):.4g}" for key, value in terms.items())
     images = ", ".join(pool.ids[index] for index in batch.indices)
     return (
         f"the loss is not finite at iteration {batch.iteration} ({values}); images: {images}. "
@@ -278,7 +278,7 @@ def _record(job: Job, name: str, fabric: Fabric, model: nn.Module, started: date
         "fingerprint": name,
         "definition": job.definition,
         "options": describe_options(job.options),
-        "library": library_digest(),
+        "library": code_digest(),
         "git": git_state(),
         "versions": package_versions(),
         "machine": machine(),
