@@ -30,7 +30,7 @@ from flexseg.errors import RunError, UserError
 from flexseg.files import write_json
 from flexseg.method import Batch, Method, Setup, check_needs, cross_entropy, describe_options
 from flexseg.models import Segmentor, channels_last
-from flexseg.provenance import git_state, code_digest, machine, package_versions
+from flexseg.provenance import code_digest, git_state, machine, package_versions
 
 
 @dataclass(frozen=True)
