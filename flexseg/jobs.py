@@ -196,6 +196,27 @@ def train_run(
     _write_receipt(receipt, {"fingerprint": name, "status": status})
 
 
+def load_trained(benchmark: Benchmark, row_name: str, seed: int, methods: Path, directory: RunDirectory) -> Any:
+    """The trained model of a finished run, in eval mode and with the channels last, on the CPU.
+
+    Raises:
+        UserError: the method cannot be loaded, or the weights are damaged or another model's.
+    """
+    import numpy as np
+
+    from flexseg.engine.checkpoint import load_weights
+    from flexseg.method import Setup, load_method, parse_options
+    from flexseg.models import channels_last
+
+    row = benchmark.row(row_name)
+    method = load_method(row.method, methods)
+    setup = Setup(seed, benchmark.training.iterations, np.zeros(0, dtype=np.int8))
+    model = method(parse_options(method, row.options), setup).build_model(benchmark.model)
+    load_weights(model, directory.weights)
+    channels_last(model)
+    return model.eval()
+
+
 def evaluate_row(
     benchmark: Benchmark,
     row_name: str,
@@ -212,13 +233,10 @@ def evaluate_row(
     Raises:
         UserError: a run is not finished, or a target's data are missing or damaged.
     """
-    import numpy as np
     import torch
 
     from flexseg.data.pool import load_pool
-    from flexseg.engine.checkpoint import load_weights
     from flexseg.engine.memory import keep_freed_memory
-    from flexseg.method import Setup, load_method, parse_options
 
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -245,10 +263,7 @@ def evaluate_row(
     for seed, name, directory in waiting:
         directory.failure.unlink(missing_ok=True)
         with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
-            method = load_method(row.method, methods)
-            setup = Setup(seed, benchmark.training.iterations, np.zeros(0, dtype=np.int8))
-            model = method(parse_options(method, row.options), setup).build_model(benchmark.model)
-            load_weights(model, directory.weights)
+            model = load_trained(benchmark, row_name, seed, methods, directory)
             run = {
                 "benchmark": benchmark.name,
                 "row": row_name,
@@ -280,11 +295,9 @@ def evaluate_model(
     import torch
 
     from flexseg.engine.evaluate import evaluate_target, write_target
-    from flexseg.models import channels_last
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    channels_last(model)
-    model.to(device).eval()
+    model.to(device)
     protocol = benchmark.protocol
     facts = {
         "protocol": protocol.id,

@@ -20,7 +20,7 @@ from flexseg.benchmark import Benchmark, Row
 from flexseg.engine.run import RunDirectory
 from flexseg.errors import UserError
 from flexseg.files import digest, replacing
-from flexseg.jobs import domain_folder, make_dataset, open_index, progress_bar, train_run
+from flexseg.jobs import domain_folder, load_trained, make_dataset, open_index, progress_bar, train_run
 
 
 def trials(benchmark: Benchmark) -> dict[str, dict[str, Any]]:
@@ -44,10 +44,7 @@ def run_trial(
     import torch
 
     from flexseg.data.pool import load_pool
-    from flexseg.engine.checkpoint import load_weights
     from flexseg.engine.evaluate import evaluate_target
-    from flexseg.method import Setup, load_method, parse_options
-    from flexseg.models import channels_last
 
     assert benchmark.tuning is not None
     base = benchmark.row(benchmark.tuning.row)
@@ -55,13 +52,8 @@ def run_trial(
     trial = benchmark.model_copy(update={"rows": benchmark.rows | {name: row}})
     directory = RunDirectory(results / benchmark.name / "tuning" / name / f"seed-{seed}")
     train_run(trial, name, seed, methods, results, supersede=True, directory=directory)
-    method = load_method(row.method, methods)
-    setup = Setup(seed, benchmark.training.iterations, np.zeros(0, dtype=np.int8))
-    model = method(parse_options(method, row.options), setup).build_model(benchmark.model)
-    load_weights(model, directory.weights)
+    model = load_trained(trial, name, seed, methods, directory)
     pool = load_pool([(open_index(benchmark, benchmark.source, results), "val")])
-    channels_last(model)
-    model.eval()
     table, _ = evaluate_target(model, pool, benchmark.protocol, torch.device("cpu"))
     return validation_miou(np.stack(table["confusion"].to_numpy()))
 
