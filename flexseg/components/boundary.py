@@ -58,7 +58,7 @@ def granularity(label: Tensor, kernels: Sequence[int] = (3, 5, 7), ignore: int =
     for kernel in kernels:
         # The extremes of a wider window are extremes of these extremes: a ring only adds its own width.
         step, radius = kernel // 2 - radius, kernel // 2
-        highest, lowest = _extreme(highest, step, torch.maximum), _extreme(lowest, step, torch.minimum)
+        highest, lowest = over_window(highest, step, torch.maximum), over_window(lowest, step, torch.minimum)
         reached += highest != lowest
     # The sets are nested: a pixel in the last j of the G sets has the granularity G − j.
     return (len(kernels) - reached).masked_fill_(void | (reached == 0), -1)
@@ -80,9 +80,11 @@ def _nearest(n_in: int, n_out: int, device: torch.device) -> Tensor:
     return F.interpolate(positions, size=n_out, mode="nearest")[0, 0].long()
 
 
-def _extreme(x: Tensor, radius: int, op: Callable[..., Tensor]) -> Tensor:
-    """The running extreme of ``(B, H, W)`` over a square window of ``radius``, clipped at the border: first along W,
-    then along H."""
+def over_window(x: Tensor, radius: int, op: Callable[..., Tensor]) -> Tensor:
+    """``op`` (largest, smallest, bitwise or) over the square window of ``radius`` around each pixel of ``(B, H, W)``.
+
+    The window is clipped at the border: first along W, then along H.
+    """
     for dim in (-1, -2):
         n = x.shape[dim]
         out = x.clone()

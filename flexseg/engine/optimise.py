@@ -56,17 +56,18 @@ class WeightAverage:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.tensors: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        state = model.state_dict()
+        self.tensors: dict[str, Tensor] = {name: value.detach().clone() for name, value in state.items()}
+        # The model's own tensors, looked up once: training changes their values, never the tensors.
+        pairs = [(self.tensors[name], value) for name, value in state.items()]
+        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, model: nn.Module, steps: int) -> None:
-        """Average in the weights after ``steps`` (0-based) finished steps."""
+    def update(self, steps: int) -> None:
+        """Average in the model's weights after ``steps`` (0-based) finished steps."""
         decay = min(self.decay, (1 + steps) / (10 + steps))
-        ours, theirs = [], []
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                ours.append(self.tensors[name])
-                theirs.append(value)
-            else:
-                self.tensors[name].copy_(value)
+        ours, theirs = zip(*self._averaged, strict=True)
         torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for own, other in self._copied:
+            own.copy_(other)

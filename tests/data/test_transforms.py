@@ -187,3 +187,14 @@ def test_normalise_against_the_formula() -> None:
         assert got[b, c, y, x] == pytest.approx(expected, abs=1e-5)
     assert MEAN.tolist() == pytest.approx([255 * m for m in (0.485, 0.456, 0.406)], abs=0.01)
     assert STD.tolist() == pytest.approx([255 * s for s in (0.229, 0.224, 0.225)], abs=0.01)
+
+
+def test_the_result_is_the_callers_own() -> None:
+    image, label = sample(0, 8, 8)
+    before = image.copy(), label.copy()
+    for seed in range(4):
+        for scale in (FIXED, (0.5, 2.0)):
+            for each in random_crop(image, label, (8, 8), scale, True, np.random.default_rng(seed)):
+                each[:] = 0
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(label, before[1])

@@ -88,7 +88,7 @@ def test_average_against_a_slow_reference(decay: float) -> None:
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
         model(torch.randn(4, 1, 3, 3))
-        average.update(model, n)
+        average.update(n)
         d = min(decay, (1 + n) / (10 + n))
         for name, value in model.state_dict().items():
             now = value.double().numpy()
