@@ -7,6 +7,7 @@ imports no torch: the workflow reads benchmarks too, and must answer at once.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -60,14 +61,27 @@ class Domain(_Strict):
 
 
 class Protocol(_Strict):
-    """How a model is evaluated. Its ``id`` stands in every record; records of different ids never meet in a table."""
+    """How a model is evaluated. Its ``id`` stands in every record; records of different ids never meet in a table.
+
+    Widths are in pixels of the label: ``boundary_width`` of the band that is counted apart, ``boundary_widths`` of
+    boundary IoU and F1, ``rings`` the outer distances of the thin, medium and thick ring around a boundary.
+    """
 
     id: str
     label_map: Literal["cityscapes19"] = "cityscapes19"
     inference: Literal["whole"] = "whole"
     checkpoint: Literal["last"] = "last"
     boundary_width: PositiveInt
+    boundary_widths: tuple[PositiveInt, ...] = (1, 2, 4)
+    rings: tuple[PositiveInt, ...] = (1, 2, 3)
     calibration_bins: PositiveInt = 15
+
+    @model_validator(mode="after")
+    def _rising(self) -> Protocol:
+        for name, values in (("boundary_widths", self.boundary_widths), ("rings", self.rings)):
+            if not values or any(a >= b for a, b in pairwise(values)):
+                raise ValueError(f"{name}: at least one width in pixels, in rising order, not {list(values)}")
+        return self
 
 
 class Training(_Strict):
@@ -121,13 +135,43 @@ class Tuning(_Strict):
     grid: dict[str, list[Any]] = Field(min_length=1)
 
 
+class Dial(_Strict):
+    """A plot of mIoU against one setting. Its name is that of the study which runs its rows.
+
+    ``x`` are the values, numbers or names, and ``axis`` is the label under them (default: the title); ``series`` lists
+    a row for each value under each series' label, or null where a series has none. A row may stand in several places.
+    """
+
+    title: str
+    axis: str = ""
+    x: list[float | str] = Field(min_length=2)
+    series: dict[str, list[str | None]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _as_long_as_x(self) -> Dial:
+        for label, rows in self.series.items():
+            if len(rows) != len(self.x):
+                raise ValueError(
+                    f"series.{label}: {len(rows)} rows for {len(self.x)} values of x: one row a value, or null"
+                )
+        if len(set(self.x)) != len(self.x):
+            raise ValueError("x: a value is named twice")
+        return self
+
+    @property
+    def rows(self) -> list[str]:
+        """Every row that is named here."""
+        return list(dict.fromkeys(row for rows in self.series.values() for row in rows if row))
+
+
 class Ablation(_Strict):
     """What the ablation report takes apart.
 
     ``components`` names each component's switch among the options; ``full`` are the rows whose switches are taken one
     at a time (and together: the factorial is found among the rows whose other options agree); ``none`` is the row
     without any; ``aligned`` pairs a row with its twin on aligned generated data; ``panels`` are the two rows whose
-    predictions stand side by side.
+    predictions stand side by side; ``dials`` are plots of mIoU against one setting, by the name of the study that runs
+    their rows (:class:`Dial`).
     """
 
     components: dict[str, str]
@@ -135,11 +179,13 @@ class Ablation(_Strict):
     none: str
     aligned: dict[str, str] = Field(default_factory=dict)
     panels: tuple[str, str]
+    dials: dict[str, Dial] = Field(default_factory=dict)
 
     @property
     def rows(self) -> list[str]:
         """Every row that is named here."""
-        return [*self.full, self.none, *self.aligned, *self.aligned.values(), *self.panels]
+        dials = [row for dial in self.dials.values() for row in dial.rows]
+        return [*self.full, self.none, *self.aligned, *self.aligned.values(), *self.panels, *dials]
 
 
 class Benchmark(_Strict):
@@ -206,6 +252,12 @@ class Benchmark(_Strict):
         for name in self.ablation.rows:
             if name not in self.rows:
                 raise ValueError(f"ablation: no row is named {name!r}{did_you_mean(name, self.rows)}")
+        for name in self.ablation.dials:
+            if name not in self.studies:
+                raise ValueError(
+                    f"ablation.dials.{name}: a dial is named as the study that runs its rows, and no study is named "
+                    f"{name!r}{did_you_mean(name, self.studies)}"
+                )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: a seed is named twice")
         if self.tuning is not None:

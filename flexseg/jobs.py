@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 import traceback
 from collections.abc import Iterator, Mapping
@@ -242,24 +243,28 @@ def evaluate_row(
     keep_freed_memory()
     row = benchmark.row(row_name)
     protocol = fingerprint(benchmark.evaluation_definition())
-    waiting: list[tuple[int, str, RunDirectory]] = []
+    finished: list[tuple[int, str, RunDirectory]] = []
     states: dict[str, str] = {}
     for seed in benchmark.seeds:
         directory = run_directory(results, benchmark, row_name, seed)
         name = fingerprint(benchmark.run_definition(row_name, seed, methods / f"{row.method}.py"))
-        states[str(seed)] = "finished"
         if not directory.finished and directory.failure.is_file() and receipt is not None:
             states[str(seed)] = "failed"
-        elif not directory.finished or read_json(directory.record)["fingerprint"] != name:
+            continue
+        if not directory.finished or read_json(directory.record)["fingerprint"] != name:
             raise UserError(f"{directory.root} holds no finished run of these settings: train it first")
-        elif not all(
-            _evaluated(directory.evaluation / f"{target}.parquet", name, protocol) for target in benchmark.targets
-        ):
-            waiting.append((seed, name, directory))
-    pools = {
-        target: load_pool([(open_index(benchmark, target, results), "test")])
-        for target in benchmark.targets * bool(waiting)
-    }
+        states[str(seed)] = "finished"
+        finished.append((seed, name, directory))
+    indices = {target: open_index(benchmark, target, results) for target in benchmark.targets}
+    waiting = [
+        (seed, name, directory)
+        for seed, name, directory in finished
+        if not all(
+            _evaluated(directory.evaluation / f"{target}.parquet", (name, protocol, index.digest))
+            for target, index in indices.items()
+        )
+    ]
+    pools = {target: load_pool([(index, "test")]) for target, index in indices.items() if waiting}
     for seed, name, directory in waiting:
         directory.failure.unlink(missing_ok=True)
         with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
@@ -271,13 +276,14 @@ def evaluate_row(
                 "fingerprint": name,
                 "evaluation": protocol,
             }
-            evaluate_model(model, benchmark, directory, run, pools)
+            evaluate_model(model, benchmark, directory, run, pools, indices)
         if directory.failure.is_file():
             states[str(seed)] = "failed"
     _write_receipt(receipt, {"evaluation": protocol, "seeds": states})
 
 
-def _evaluated(path: Path, name: str, protocol: str) -> bool:
+def _evaluated(path: Path, expected: tuple[str, str, str]) -> bool:
+    """Whether the records at ``path`` are of the expected run, evaluation and images."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -285,11 +291,17 @@ def _evaluated(path: Path, name: str, protocol: str) -> bool:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowInvalid):
         return False
-    return (metadata.get(b"fingerprint"), metadata.get(b"evaluation")) == (name.encode(), protocol.encode())
+    found = tuple(metadata.get(key, b"").decode() for key in (b"fingerprint", b"evaluation", b"data"))
+    return found == expected
 
 
 def evaluate_model(
-    model: Any, benchmark: Benchmark, directory: RunDirectory, run: Mapping[str, Any], pools: Mapping[str, Any]
+    model: Any,
+    benchmark: Benchmark,
+    directory: RunDirectory,
+    run: Mapping[str, Any],
+    pools: Mapping[str, Any],
+    indices: Mapping[str, Index],
 ) -> None:
     """Write the records and predictions of ``model`` on every target's pool; ``run`` goes into their metadata."""
     import torch
@@ -303,12 +315,15 @@ def evaluate_model(
         "protocol": protocol.id,
         "label_map": protocol.label_map,
         "boundary_width": protocol.boundary_width,
+        "boundary_widths": json.dumps(protocol.boundary_widths),
+        "rings": json.dumps(protocol.rings),
         **run,
     }
     with progress_bar(str(directory.root), sum(len(pool) for pool in pools.values())) as advance:
         for target, pool in pools.items():
             table, shown = evaluate_target(model, pool, protocol, device, benchmark.predictions, progress=advance)
-            write_target(directory.evaluation, directory.predictions, target, table, shown, facts | {"target": target})
+            own = {"target": target, "data": indices[target].digest}
+            write_target(directory.evaluation, directory.predictions, target, table, shown, facts | own)
 
 
 @contextmanager

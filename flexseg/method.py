@@ -116,6 +116,17 @@ class Method:
         """Values to log beside the losses, named ``part/quantity``."""
         return {}
 
+    def observe(self, model: Segmentor, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        """What is worth looking at, asked at a few moments of training on the same K images; by default nothing.
+
+        Maps by name, for the reports: e.g. ``prediction`` (K, H, W) uint8, ``entropy`` (K, H, W) float16. Must change
+        nothing and draw no random number; the model is in eval mode, without gradients.
+
+        Args:
+            images: (K, 3, H, W) normalised. labels: (K, H, W) int64.
+        """
+        return {}
+
     def state(self) -> dict[str, np.ndarray]:
         """What must survive an interruption, beside modules and optimiser."""
         return {}

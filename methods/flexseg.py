@@ -22,7 +22,9 @@ from flexseg.components.ube import (
     mean_over_images,
     mean_over_valid,
     pixel_cross_entropy,
+    predictive_entropy,
     uncertainty_boundary_losses,
+    uncertainty_weights,
 )
 from flexseg.method import Batch, Method, Setup, option, upsample
 from flexseg.models import Output, Segmentor
@@ -131,6 +133,18 @@ class FlexSeg(Method):
                 threshold * generated.mean() + (1 - threshold) * probabilities[generated].sum()
             ),
         }
+
+    def observe(self, model: Segmentor, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
+        logits = model.predict(images)
+        entropy = predictive_entropy(logits)
+        shown = {"prediction": logits.argmax(dim=1).byte(), "entropy": entropy.half()}
+        if self.options.ube:
+            boundary = label_boundary(labels, self.options.boundary_kernel)
+            shown["weight"] = uncertainty_weights(entropy, boundary, self.options.alpha).half()
+        if self._prototypes is not None:
+            bank = self._prototypes.bank
+            shown |= {"prototypes": bank.prototypes.transpose(0, 1), "updates": bank.updates.transpose(0, 1)}
+        return {name: values.cpu().numpy() for name, values in shown.items()}
 
     def state(self) -> dict[str, np.ndarray]:
         return self._sampler.state() if self._sampler is not None else {}

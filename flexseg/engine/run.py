@@ -49,6 +49,11 @@ class RunDirectory:
         return self.root / "checkpoint.safetensors"
 
     @property
+    def observations(self) -> Path:
+        """What the method shows of itself at a few moments of training, one file a moment."""
+        return self.root / "observations"
+
+    @property
     def evaluation(self) -> Path:
         """One parquet of per-image records a target."""
         return self.root / "evaluation"

@@ -24,6 +24,7 @@ from flexseg.data.index import Index
 from flexseg.data.pool import Pool
 from flexseg.data.transforms import normalise, random_crop
 from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
+from flexseg.engine.observe import moments, observe
 from flexseg.engine.optimise import WeightAverage, build_optimizer, set_learning_rate
 from flexseg.engine.run import RunDirectory
 from flexseg.errors import RunError, UserError
@@ -166,7 +167,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.optimizer.step()
-        self.average.update(self.learner.model, iteration)
+        self.average.update(iteration)
         self.method.after_step(batch)
         return rate, terms, loss
 
@@ -191,6 +192,7 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
         )
         trainer.method.load_state(state)
     log = _Log(directory.log, done.log_bytes) if fabric.is_global_zero else None
+    looked_at = moments(training.iterations)
     clock = time.perf_counter()
     for iteration in range(done.iteration, training.iterations):
         rate, terms, total = trainer.step(iteration)
@@ -199,6 +201,9 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
         last = done.iteration == training.iterations
         if progress is not None:
             progress(done.iteration, loss)
+        if done.iteration in looked_at:
+            model = trainer.learner.model
+            observe(trainer.method, model, job.pool, directory, name, done.iteration, log is not None)
         if log is None:
             continue
         if done.iteration % training.log_every == 0 or last:

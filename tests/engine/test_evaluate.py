@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,9 @@ from torch import Tensor, nn
 
 from flexseg.analysis.metrics import mean_iou
 from flexseg.benchmark import Benchmark, Protocol, fingerprint
+from flexseg.components.boundary import label_boundary
 from flexseg.data.pool import Pool
-from flexseg.engine.evaluate import (
-    boundary_band,
-    calibration_counts,
-    confusion_counts,
-    evaluate_target,
-)
+from flexseg.engine.evaluate import evaluate_target
 from flexseg.engine.run import RunDirectory
 from flexseg.errors import UserError
 from flexseg.files import read_json
@@ -60,67 +57,6 @@ def pool_of(*sizes: tuple[int, int]) -> Pool:
     return Pool(images, labels, names, conditions, np.zeros(len(sizes), np.int8))
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_confusion_counts_against_a_loop(masked: bool) -> None:
-    labels = torch.from_numpy(np.stack([labels_of(n, 7, 9) for n in range(3)]).astype(np.int64))
-    predictions = torch.from_numpy(np.random.default_rng(1).integers(0, 19, (3, 7, 9)))
-    mask = torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(0)) < 0.5 if masked else None
-    got = confusion_counts(labels, predictions, mask)
-    expected = np.zeros((3, 19, 19), dtype=np.int64)
-    for b, y, x in np.ndindex(3, 7, 9):
-        if labels[b, y, x] != 255 and (mask is None or mask[b, y, x]):
-            expected[b, labels[b, y, x], predictions[b, y, x]] += 1
-    assert got.dtype == torch.int64
-    np.testing.assert_array_equal(got.numpy(), expected.reshape(3, -1))
-
-
-def test_confusion_counts_of_void_alone_and_of_the_last_class() -> None:
-    void = torch.full((2, 3, 3), 255)
-    assert not confusion_counts(void, torch.zeros_like(void)).any()
-    last = torch.full((1, 3, 3), 18)
-    counts = confusion_counts(last, last)
-    assert counts.shape == (1, 361)
-    assert counts[0, -1] == 9
-    assert counts.sum() == 9
-
-
-@pytest.mark.parametrize("width", [1, 2, 4])
-def test_boundary_band_against_brute_force(width: int) -> None:
-    labels = np.stack([labels_of(n, 12, 15, block=5, void=0.05) for n in range(3)])
-    got = boundary_band(torch.from_numpy(labels.astype(np.int64)), width).numpy()
-    for b, y, x in np.ndindex(labels.shape):
-        own = labels[b, y, x]
-        near = any(
-            labels[b, v, u] not in (own, 255)
-            for v in range(max(y - width, 0), min(y + width + 1, 12))
-            for u in range(max(x - width, 0), min(x + width + 1, 15))
-        )
-        # A pixel between two other classes is on their boundary: with its own class there are two already.
-        assert got[b, y, x] == (own != 255 and near), (b, y, x)
-
-
-@pytest.mark.parametrize("bins", [1, 10, 15])
-def test_calibration_counts_against_a_loop(bins: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.from_numpy(np.stack([labels_of(n, 6, 7) for n in range(2)]).astype(np.int64))
-    log_p = torch.log_softmax(3 * torch.randn(2, 19, 6, 7, generator=generator), 1)
-    log_p[0, :, 0, 0] = torch.log(torch.eye(19)[4])  # a confidence of exactly one
-    labels[0, 0, 0] = 4
-    count, correct, total = calibration_counts(labels, log_p, bins)
-    expected = np.zeros((3, 2, bins))
-    for b, y, x in np.ndindex(2, 6, 7):
-        if labels[b, y, x] == 255:
-            continue
-        best = int(log_p[b, :, y, x].argmax())
-        confidence = float(log_p[b, best, y, x].exp())
-        place = min(int(np.float32(confidence) * np.float32(bins)), bins - 1)
-        expected[:, b, place] += (1, best == labels[b, y, x], confidence)
-    np.testing.assert_array_equal(count.numpy(), expected[0])
-    np.testing.assert_array_equal(correct.numpy(), expected[1])
-    np.testing.assert_allclose(total.numpy(), expected[2], rtol=1e-12)
-    assert (count.dtype, correct.dtype, total.dtype) == (torch.int64, torch.int64, torch.float64)
-
-
 def test_records_against_a_loop() -> None:
     pool = pool_of((9, 12), (9, 12), (9, 12))
     model = Oracle()
@@ -136,7 +72,7 @@ def test_records_against_a_loop() -> None:
         confusion = np.zeros((19, 19), int)
         np.add.at(confusion, (label[valid], predicted[valid]), 1)
         np.testing.assert_array_equal(table["confusion"][number].as_py(), confusion.ravel())
-        band = boundary_band(torch.from_numpy(label[None].astype(np.int64)), 2)[0].numpy()
+        band = label_boundary(torch.from_numpy(label[None].astype(np.int64)), 5)[0].numpy()
         on_band = np.zeros((19, 19), int)
         np.add.at(on_band, (label[band], predicted[band]), 1)
         np.testing.assert_array_equal(table["boundary_confusion"][number].as_py(), on_band.ravel())
@@ -155,6 +91,10 @@ def test_schema_of_the_records() -> None:
         "pixels": pa.int64(),
         "confusion": pa.list_(pa.int32(), 361),
         "boundary_confusion": pa.list_(pa.int32(), 361),
+        "ring_pixels": pa.list_(pa.int32(), 4),
+        "ring_correct": pa.list_(pa.int32(), 4),
+        "boundary_iou": pa.list_(pa.int32(), 3 * 3 * 19),
+        "boundary_f1": pa.list_(pa.int32(), 3 * 4 * 19),
         "calibration_count": pa.list_(pa.int32(), 10),
         "calibration_correct": pa.list_(pa.int32(), 10),
         "calibration_confidence": pa.list_(pa.float64(), 10),
@@ -177,7 +117,8 @@ def test_records_do_not_depend_on_the_batch_size_even_with_sizes_that_differ(bat
         progress=seen.append,  # type: ignore[arg-type]
     )
     assert sum(seen) == 7
-    for name in ("image", "pixels", "confusion", "boundary_confusion", "calibration_count", "calibration_correct"):
+    inexact = {"nll_sum", "calibration_confidence"}
+    for name in set(reference.column_names) - inexact:
         assert table[name].to_pylist() == reference[name].to_pylist(), name
     np.testing.assert_allclose(table["nll_sum"], reference["nll_sum"], rtol=1e-5)
     assert shown.keys() == again.keys() == set(pool.ids)
@@ -290,6 +231,9 @@ def test_evaluating_writes_records_and_predictions(tiny: Benchmark, evaluated: R
             "protocol": "smoke-v1",
             "label_map": "cityscapes19",
             "boundary_width": "2",
+            "boundary_widths": "[1, 2, 4]",
+            "rings": "[1, 2, 3]",
+            "data": open_index(tiny, target, smoke_data).digest,
         }
         ids = open_index(tiny, target, smoke_data).split("test")["id"].tolist()
         assert table["image"].to_pylist() == ids
@@ -314,6 +258,28 @@ def test_records_are_kept_and_only_missing_ones_are_made(
     damaged.write_bytes(before[damaged][:50])
     jobs.evaluate_row(tiny, "dginstyle", methods, results)
     assert {path: path.read_bytes() for path in evaluated.evaluation.iterdir()} == before, "the same bytes again"
+
+
+def test_records_of_other_images_are_made_again(
+    tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path
+) -> None:
+    from flexseg import jobs
+    from flexseg.data.index import build_index
+
+    before = {path.name: path.read_bytes() for path in evaluated.evaluation.iterdir()}
+    shared = results / "smoke" / "data"  # a link to what all tests read: change a copy
+    rendered = shared.resolve()
+    shared.unlink()
+    shutil.copytree(rendered, shared)
+    root = jobs.domain_folder(results, tiny, "night")
+    path = next((root / "leftImg8bit" / "test").rglob("*.png"))
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB")).copy()
+    Image.fromarray(255 - pixels).save(path)
+    build_index(root, tiny.domains["night"].splits, fingerprint(tiny.domain_definition("night")))
+    jobs.evaluate_row(tiny, "dginstyle", methods, results)
+    after = {path.name: path.read_bytes() for path in evaluated.evaluation.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"night.parquet"}
 
 
 def test_another_protocol_evaluates_again(
@@ -361,8 +327,6 @@ def test_damaged_weights_are_named(tiny: Benchmark, evaluated: RunDirectory, res
 
 
 def test_target_that_changed_on_disk(tiny: Benchmark, tmp_path: Path, smoke_data: Path, methods: Path) -> None:
-    import shutil
-
     from flexseg.data.pool import load_pool
     from flexseg.jobs import open_index
 
