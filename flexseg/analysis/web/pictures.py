@@ -1,0 +1,148 @@
+"""The pictures of the page's viewer: test image, truth and predictions, each embedded once.
+
+Label maps travel as the bytes of their train ids, deflated: the page colours them, lays them over the image and
+compares them with the truth. (Ids read back from a drawn PNG could be altered by browsers that blur canvas reads.)
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from flexseg.analysis.panels import panel_rows, panel_seed
+from flexseg.analysis.scores import Scores
+from flexseg.analysis.tables import target_title
+
+Json = dict[str, Any]
+MOST_WIDTH = 512
+"""Wider pictures are embedded smaller, labels by nearest neighbour; pixels."""
+BUDGET = 4_000_000
+"""Characters that all pictures of a page may take; what comes later is left out and counted."""
+
+
+def pictures(scores: Scores) -> Json:
+    """The targets with their images; ``seeds`` has the seed whose predictions stand for each row.
+
+    An image holds ``image`` (a data URI), ``truth`` and ``predictions`` (base64 of the deflated (H, W) train ids).
+    """
+    benchmark, seeds = scores.benchmark, prediction_seeds(scores)
+    top = scores.records.results / benchmark.name / "data"
+    found: dict[str, list[Json]] = {target: [] for target in benchmark.targets}
+    indices = {target: _index(top / target) for target in benchmark.targets}
+    maps = {target: _maps(scores, target, seeds) for target in benchmark.targets}
+    spent = left_out = 0
+    # Images take turns over the targets, so that a full budget leaves some of every target.
+    for number in range(max((len(names) for names in maps.values()), default=0)):
+        for target in benchmark.targets:
+            names = list(maps[target])
+            if number >= len(names) or names[number] not in indices[target]:
+                continue
+            name = names[number]
+            entry = _entry(name, indices[target][name], maps[target][name])
+            size = _size(entry) if entry else 0
+            if entry and spent + size <= BUDGET:
+                spent += size
+                found[target].append(entry)
+            elif entry:
+                left_out += 1
+    targets = [
+        {"key": target, "title": target_title(scores, target), "images": images}
+        for target, images in found.items()
+        if images
+    ]
+    return {"targets": targets, "seeds": seeds, "leftOut": left_out, "pair": list(panel_rows(scores))}
+
+
+def prediction_seeds(scores: Scores) -> dict[str, int]:
+    """Row → seed: the seed of the report's panels, else the first finished one of the row; {} without predictions."""
+    chosen = panel_seed(scores, panel_rows(scores))
+    found = {}
+    for row in scores.benchmark.rows:
+        finished = [run.seed for run in scores.records.of_row(row) if run.status == "finished"]
+        kept = [seed for seed in finished if (scores.records.runs[row, seed].folder / "predictions").is_dir()]
+        if kept:
+            found[row] = chosen if chosen in kept else kept[0]
+    return found
+
+
+def _maps(scores: Scores, target: str, seeds: dict[str, int]) -> dict[str, dict[str, Path]]:
+    """Image id → row → prediction."""
+    found: dict[str, dict[str, Path]] = {}
+    for row, seed in seeds.items():
+        folder = scores.records.runs[row, seed].folder / "predictions" / target
+        for path in folder.rglob("*.png"):
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), {})[row] = path
+    return dict(sorted(found.items()))
+
+
+def _index(folder: Path) -> dict[str, tuple[Path, Path, str]]:
+    """Image id → image, label, condition; {} if the data are gone."""
+    path = folder / "index.parquet"
+    if not path.is_file():
+        return {}
+    try:
+        table = pq.read_table(path, columns=["id", "image", "label", "condition"], use_threads=False)
+    except (pa.ArrowException, OSError):
+        return {}
+    return {
+        row["id"]: (folder / row["image"], folder / row["label"], row["condition"] or "") for row in table.to_pylist()
+    }
+
+
+def _entry(name: str, files: tuple[Path, Path, str], predictions: dict[str, Path]) -> Json | None:
+    """One image with its maps, all of one size; None if image or truth cannot be read."""
+    image_path, label_path, condition = files
+    try:
+        with Image.open(image_path) as opened:
+            image = opened.convert("RGB")
+        scale = min(1.0, MOST_WIDTH / image.width)
+        size = (round(image.width * scale), round(image.height * scale))
+        truth = _label(label_path, size)
+    except (OSError, ValueError):
+        return None
+    kept = {}
+    for row, path in predictions.items():
+        try:
+            kept[row] = _packed(_label(path, size))
+        except (OSError, ValueError):
+            continue
+    return {
+        "id": name, "condition": condition, "width": size[0], "height": size[1],
+        "image": _data_uri(image, size), "truth": _packed(truth), "predictions": kept,
+    }  # fmt: skip
+
+
+def _label(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    with Image.open(path) as opened:
+        label = opened if opened.mode in ("L", "P") else opened.convert("L")
+        ids = Image.fromarray(np.asarray(label, dtype=np.uint8))
+    return np.asarray(ids if ids.size == size else ids.resize(size, Image.Resampling.NEAREST))
+
+
+def _packed(label: NDArray[np.uint8]) -> str:
+    return base64.b64encode(zlib.compress(label.tobytes(), 9)).decode()
+
+
+def _data_uri(image: Image.Image, size: tuple[int, int]) -> str:
+    """The image as PNG, or smaller and as JPEG if it is too wide to be embedded as it is."""
+    buffer = io.BytesIO()
+    if image.size == size:
+        image.save(buffer, "PNG", optimize=True)
+        kind = "png"
+    else:
+        image.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=88)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _size(entry: Json) -> int:
+    return len(entry["image"]) + len(entry["truth"]) + sum(map(len, entry["predictions"].values()))

@@ -1,0 +1,224 @@
+"""The words of the page: what was measured, the facts of a run, and a methods paragraph as a paper would print it.
+
+All are written from the benchmark file and from what the runs recorded, so they cannot disagree with the numbers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from flexseg.analysis.formats import number
+from flexseg.analysis.records import Run, seeds_text
+from flexseg.analysis.scores import Scores
+from flexseg.analysis.tables import target_title
+from flexseg.analysis.web.payload import value_text
+from flexseg.classes import NUM_CLASSES
+
+
+@dataclass
+class Assumed:
+    """An option that the papers leave open: its default, what it is, and the rows of each other value."""
+
+    method: str
+    name: str
+    default: str
+    explanation: str
+    others: dict[str, list[str]] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The value and who deviates from it, in one line."""
+        return self.default + "".join(f"; {value} in {', '.join(rows)}" for value, rows in self.others.items())
+
+
+def assumed(scores: Scores) -> list[Assumed]:
+    """Every option that is marked as assumed, one a method and name, in the order of the rows."""
+    records = scores.records
+    found: dict[tuple[str, str], Assumed] = {}
+    for run in records.finished():
+        method = records.benchmark.row(run.row).method
+        for name, option in run.options.items():
+            if not option.get("assumed"):
+                continue
+            explanation = " ".join(str(option.get("help") or "").split())
+            default, value = value_text(option.get("default")), value_text(option.get("value"))
+            entry = found.setdefault((method, name), Assumed(method, name, default, explanation))
+            if value != default and run.row not in entry.others.setdefault(value, []):
+                entry.others[value].append(run.row)
+    return list(found.values())
+
+
+def summary(scores: Scores) -> str:
+    """What was measured, in two sentences."""
+    benchmark = scores.benchmark
+    rows, seeds, targets = len(benchmark.rows), len(benchmark.seeds), len(benchmark.targets)
+    return (
+        f"{counted(rows, 'setting')} of training {'was' if rows == 1 else 'were'} run with {counted(seeds, 'seed')} "
+        f"{'' if rows == 1 else 'each '}on one synthetic source, under one protocol. "
+        f"Every model was tested on {counted(targets, 'target domain')} that training never saw "
+        f"({and_list([target_title(scores, target) for target in benchmark.targets])})."
+    )
+
+
+def analogues(scores: Scores) -> str:
+    """That the targets are analogues and of what; empty if the benchmark names none."""
+    domains = scores.benchmark.domains
+    named = [
+        f"{target_title(scores, target)} of {domains[target].analogue_of}"
+        for target in scores.benchmark.targets
+        if domains[target].analogue_of
+    ]
+    if not named:
+        return ""
+    return (
+        f"The targets are analogues in structure ({and_list(named)}), never the data sets themselves. These numbers "
+        "are evidence about a mechanism under controlled conditions and cannot be compared with published ones."
+    )
+
+
+def facts(scores: Scores) -> list[tuple[str, str]]:
+    """Protocol, seeds and provenance: (name, value)."""
+    benchmark, runs = scores.benchmark, scores.records.finished()
+    seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)
+    total = len(benchmark.rows) * len(benchmark.seeds)
+    return [
+        ("Protocol", f"{benchmark.protocol.id} (labels {benchmark.protocol.label_map}, {benchmark.protocol.inference} "
+         f"image, {benchmark.protocol.checkpoint} checkpoint)"),
+        ("Seeds", ", ".join(map(str, benchmark.seeds))),
+        ("Runs", f"{len(runs)} of {total} finished; {number(seconds / 60, 0)} min of training"),
+        ("Commit", joined(runs, commit)),
+        ("Code digest", f"{joined(runs, library)}; today’s is {scores.records.code}"),
+        ("Machine", joined(runs, machine)),
+    ]  # fmt: skip
+
+
+def methods_text(scores: Scores) -> list[str]:
+    """The paragraphs of a methods section: data, training, evaluation and statistics, provenance."""
+    return [_data(scores), _training(scores), _evaluation(scores), _provenance(scores)]
+
+
+def _data(scores: Scores) -> str:
+    benchmark = scores.benchmark
+    world, domains = benchmark.world, benchmark.domains
+    source, generated = domains[benchmark.source], domains[benchmark.generated]
+    tests = [f"{target_title(scores, target)} ({domains[target].test} images)" for target in benchmark.targets]
+    others = sorted({benchmark.row(row).generated for row in benchmark.rows} - {"", benchmark.generated})
+    text = (
+        f"All images are rendered by version {world.version} of a procedural street world at {world.height} × "
+        f"{world.width} pixels. The training data are {source.train} images of the source and, for the rows that use "
+        f"them, {generated.train} generated images: source layouts painted again, their outlines displaced against "
+        f"the labels with strength {generated.misalignment:g}."
+    )
+    for name in others:
+        text += f" Some rows use “{domains[name].title or name}” instead (strength {domains[name].misalignment:g})."
+    count = counted(len(benchmark.targets), "unseen target domain")
+    return text + f" We test on {count}: {and_list(tests)}."
+
+
+def _training(scores: Scores) -> str:
+    benchmark = scores.benchmark
+    training = benchmark.training
+    parts = [str(part["type"]) for part in benchmark.model.values() if isinstance(part, dict) and "type" in part]
+    sizes = sorted({int(run.info["parameters"]) for run in scores.records.finished() if run.info.get("parameters")})
+    if sizes:
+        parts.append(" or ".join(f"{size / 1e6:.2f} M" for size in sizes) + " parameters")
+    head = training.head_learning_rate_factor
+    rate = f"learning rate {training.learning_rate:g}" + (f", {head:g} times that for the head" if head != 1 else "")
+    warm = f"linear warm-up over {training.warmup} iterations, " if training.warmup else ""
+    low, high = training.scale
+    scaled = f", scaled by {low:g}–{high:g}" if (low, high) != (1.0, 1.0) else ""
+    flips = ", flipped horizontally at random" if training.flip else ", without flips"
+    average = (
+        f" We evaluate the exponential moving average of the weights (decay {training.ema:g}) after the last iteration."
+        if training.ema
+        else " We evaluate the weights after the last iteration."
+    )
+    return (
+        f"Every row trains the same network ({', '.join(parts)}) from random weights for "
+        f"{training.iterations} iterations with AdamW ({rate}, weight decay {training.weight_decay:g}), {warm}"
+        f"polynomial decay of power {training.power:g}, batch {training.batch_size}, crops of {training.crop[0]} × "
+        f"{training.crop[1]} pixels{scaled}{flips}.{average} No target image is used for training or for choosing a "
+        "setting or a checkpoint."
+    )
+
+
+def _evaluation(scores: Scores) -> str:
+    benchmark = scores.benchmark
+    seeds, targets = len(benchmark.seeds), len(benchmark.targets)
+    averages = [
+        f"{name} is the mean over {and_list([target_title(scores, member) for member in members])}"
+        for name, members in benchmark.averages.items()
+    ]
+    text = (
+        f"We report mIoU in percent over the {NUM_CLASSES} Cityscapes classes, from pixel counts summed over all test "
+        "images of a target; a class without a truth pixel is left out for every row alike."
+    )
+    text += f" {'; '.join(averages)}." if averages else ""
+    if seeds == 1:
+        return f"{text} Results come from a single seed, so no interval can be given."
+    text += (
+        f" Results are means over {seeds} seeds with 95 % t-intervals. Differences are paired by seed and test image; "
+        "their 95 % intervals join the residual variance of all rows × seeds with the image variance that the seeds "
+        f"share, from {scores.replicates} bootstrap replicates of the test images (Cochran and Cox’s weighted quantile)"
+    )
+    return text + (f", Holm-adjusted over the {targets} targets." if targets > 1 else ".")
+
+
+def _provenance(scores: Scores) -> str:
+    records = scores.records
+    runs, total = records.finished(), len(records.runs)
+    text = f"{len(runs)} of {counted(total, 'run')} finished"
+    missing = [f"{records.benchmark.row(row).title}: {note}" for row in records.benchmark.rows
+               for note in records.notes(row)]  # fmt: skip
+    text += f" (not in the numbers: {'; '.join(missing)})." if missing else "."
+    if runs:
+        text += f" Code: commit {joined(runs, commit)}. Machine: {joined(runs, machine)}."
+    versions = {run.info.get("versions", {}).get("torch") for run in runs} - {None}
+    return text + (f" PyTorch {', '.join(sorted(versions))}." if versions else "")
+
+
+def joined(runs: list[Run], describe: Callable[[Run], str]) -> str:
+    """What ``describe`` says of all runs: one text, or each with its number of runs."""
+    counts = Counter(describe(run) for run in runs)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{text} ({counted(count, 'run')})" for text, count in counts.items()) or "–"
+
+
+def commit(run: Run) -> str:
+    """The commit that made a run, twelve digits."""
+    git = run.info.get("git") or {}
+    return str(git.get("commit") or "not recorded")[:12] + (" with uncommitted changes" if git.get("dirty") else "")
+
+
+def library(run: Run) -> str:
+    """The digest of the code that made a run."""
+    return str(run.info.get("library") or "not recorded")
+
+
+def machine(run: Run) -> str:
+    """The machine that made a run."""
+    found = run.info.get("machine") or {}
+    parts = f"{found.get('processor', '?')}, {found.get('cores', '?')} cores, {found.get('system', '?')}"
+    return f"{parts}; device {run.info.get('device', '?')}"
+
+
+def other_code(scores: Scores) -> list[str]:
+    """Which rows were made by other code than today's, one line a digest."""
+    made: dict[str, list[str]] = {}
+    for row in scores.benchmark.rows:
+        for digest in scores.records.other_code(row):
+            seeds = [run.seed for run in scores.records.of_row(row) if run.other_code and library(run) == digest]
+            made.setdefault(digest, []).append(f"{row} ({seeds_text(seeds)})")
+    return [f"{digest}: {', '.join(rows)}" for digest, rows in made.items()]
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 run``, ``3 runs``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def and_list(items: list[str]) -> str:
+    """``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
