@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ import typer
 from rich.console import Console
 
 from flexseg.benchmark import Benchmark, benchmark_names, load_benchmark, select_rows
-from flexseg.errors import UserError
+from flexseg.errors import UserError, did_you_mean
 
 app = typer.Typer(
     help="FLEX-Seg Bench: a reproducibility benchmark suite for domain-generalized semantic segmentation.",
@@ -28,6 +29,7 @@ app.add_typer(show, name="show")
 app.add_typer(bench, name="bench")
 
 BENCHMARKS, METHODS, RESULTS = Path("benchmarks"), Path("methods"), Path("results")
+DEFAULT = "streetworld"
 
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]
 RowName = Annotated[str, typer.Argument(metavar="ROW", help="A row of the benchmark, or a method's file name.")]
@@ -102,18 +104,18 @@ def tables(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds =
 @app.command()
 def report(
     name: Name,
-    kind: Annotated[str, typer.Argument(help="comparison or ablation.")],
-    output: Annotated[Path, typer.Argument(help="The PDF to write.")],
+    kind: Annotated[str, typer.Argument(help="comparison, ablation (PDF), page (HTML), summary or figures.")],
+    output: Annotated[Path, typer.Argument(help="The file to write; figures: that of the captions.")],
     study: Study = "default",
     rows: Rows = "",
     seeds: Seeds = "",
 ) -> None:
-    """Write a report (PDF) from the records of the runs."""
-    from flexseg.analysis import write_report
+    """Write a product (a PDF, the page, the summary, the single figures) from the records of the runs."""
+    from flexseg.analysis import KINDS, write_report
 
-    if kind not in ("comparison", "ablation"):
-        raise UserError(f"there is no report {kind!r}: choose comparison or ablation")
-    write_report(_selected(name, study, rows, seeds), kind, RESULTS, METHODS, output)  # type: ignore[arg-type]
+    if kind not in KINDS:
+        raise UserError(f"there is no report {kind!r}{did_you_mean(kind, KINDS)}: choose {', '.join(KINDS)}")
+    write_report(_selected(name, study, rows, seeds), kind, RESULTS, METHODS, output)
     print(output)
 
 
@@ -125,10 +127,77 @@ def status(
     seeds: Seeds = "",
     retry: Annotated[bool, typer.Option(help="Forget the recorded failures, so that they are tried again.")] = False,
 ) -> None:
-    """Say which runs are finished, failed or missing; exits with 1 if any failed."""
+    """Say which runs are finished, running, failed or missing, and the time left; exits with 1 if any failed."""
     from flexseg.show import print_status
 
     if print_status(_selected(name, study, rows, seeds), METHODS, RESULTS, Console(), retry=retry):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    name: Name,
+    a: Annotated[str, typer.Argument(metavar="A", help="A row, or a method's file name: what B is compared with.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another row. With --other it may be left out: A itself.")] = "",
+    other: Annotated[
+        Path | None, typer.Option(help="Another results folder to take A from, e.g. that of before an upgrade.")
+    ] = None,
+    quantity: Annotated[str, typer.Option(help="What is compared, e.g. 'boundary mIoU'.")] = "mIoU",
+    per: Annotated[str, typer.Option(help="target (and averages), class or condition.")] = "target",
+    study: Annotated[str, typer.Option(help="The study whose rows tell how noisy a run is.")] = "default",
+    seeds: Seeds = "",
+) -> None:
+    """Compare two rows, B minus A: paired differences with 95 % intervals, and whether any was shown.
+
+    flexseg compare streetworld dginstyle flexseg
+
+    flexseg compare streetworld flexseg --other before/results
+    """
+    from flexseg.analysis.compare import check_per, load_pair
+    from flexseg.analysis.compare import compare as compared
+    from flexseg.analysis.scores import Scores
+    from flexseg.show import print_comparison
+
+    if not b and other is None:
+        raise UserError(f"compare {a!r} with what? Name a second row, or another results folder with --other")
+    way = check_per(per)
+    rows = dict.fromkeys([*_selected(name, study, "", "").rows, a, b or a])
+    pair = load_pair(_selected(name, study, ",".join(rows), seeds), RESULTS, METHODS, a, b or a, other)
+    found = compared(Scores(pair.records), pair.a, pair.b, quantity, way)
+    print_comparison(replace(found, notes=[*pair.notes, *found.notes]), Console())
+
+
+@app.command()
+def verify(
+    name: Annotated[
+        str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")
+    ] = DEFAULT,
+    study: Study = "default",
+    rows: Rows = "",
+    seeds: Seeds = "",
+    cells: Annotated[bool, typer.Option("--cells", "--verbose", help="Show every cell with its interval.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Make these results the reference.")] = False,
+) -> None:
+    """Compare these results with the reference that the repository ships; exits with 1 only if they differ."""
+    from flexseg.analysis.records import load_records
+    from flexseg.analysis.reference import read_reference, reference_path, write_reference
+    from flexseg.analysis.scores import Scores
+    from flexseg.analysis.verify import verify as verified
+    from flexseg.show import print_verification
+
+    benchmark = _selected(name, study, rows, seeds)
+    path = reference_path(benchmark, BENCHMARKS)
+    if not write and not path.is_file():
+        print(f"{name}: no reference results to compare with ({path} does not exist; --write makes it from these)")
+        return
+    scores = Scores(load_records(benchmark, RESULTS, METHODS))
+    if write:
+        write_reference(scores, path)
+        print(path)
+        return
+    found = verified(scores, read_reference(path, benchmark))
+    print_verification(found, Console(), cells=cells)
+    if found.differs:
         raise typer.Exit(1)
 
 
@@ -179,7 +248,7 @@ def show_world(
 
 @bench.command("step")
 def bench_step(
-    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = "streetworld",
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = DEFAULT,
     rows: Annotated[str, typer.Option(help="Rows to measure.")] = "dginstyle,flexseg",
     steps: Annotated[int, typer.Option(min=2, help="Steps a round.")] = 15,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, taken in turn.")] = 5,
@@ -193,7 +262,7 @@ def bench_step(
 
 @bench.command("world")
 def bench_world(
-    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = "streetworld",
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = DEFAULT,
     images: Annotated[int, typer.Option(min=1, help="Images a domain.")] = 40,
 ) -> None:
     """Images a second that the street world renders on one core, for every domain."""

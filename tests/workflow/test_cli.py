@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import typer.main
 import yaml
 
+from flexseg.analysis.reference import Reference
+from flexseg.analysis.verify import Cell, Verdict, Verification
 from flexseg.cli import app, main
 
 
@@ -36,7 +41,10 @@ def test_help_names_every_command(here: Path, capsys: pytest.CaptureFixture[str]
         assert command.help, f"{name} says nothing"
 
 
-@pytest.mark.parametrize("command", ["check", "dataset", "train", "evaluate", "tables", "report", "status", "tune"])
+@pytest.mark.parametrize(
+    "command",
+    ["check", "dataset", "train", "evaluate", "tables", "report", "status", "compare", "verify", "tune"],
+)
 def test_every_command_has_help(here: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(command, "--help") == 0
     assert "Usage" in capsys.readouterr().out
@@ -63,8 +71,16 @@ def test_unknown_command_or_argument(here: Path, arguments: list[str], capsys: p
         (["train", "smoke", "flexsge", "0"], "no row is named 'flexsge'"),
         (["train", "smoke", "dginstyle", "0"], "index.parquet does not exist: write the domain first"),
         (["evaluate", "smoke", "dginstyle"], "holds no finished run of these settings: train it first"),
-        (["report", "smoke", "summary", "x.pdf"], "there is no report 'summary': choose comparison or ablation"),
+        (["report", "smoke", "sumary", "x.md"], "did you mean 'summary'?): choose comparison, ablation"),
         (["tune", "smoke"], "has no tuning block"),
+        (["compare", "smoke", "dginstyle", "flexsge"], "no row is named 'flexsge' (did you mean 'flexseg'?)"),
+        (["compare", "smoke", "dginstyle"], "compare 'dginstyle' with what? Name a second row"),
+        (["compare", "smoke", "flexseg", "flexseg"], "'flexseg' cannot be compared with itself"),
+        (["compare", "smoke", "flexseg", "--other", "old"], "--other old: there is no folder old/smoke"),
+        (["compare", "smoke", "dginstyle", "flexseg", "--per", "clas"], "per 'clas' (did you mean 'class'?)"),
+        (["compare", "smoke", "dginstyle", "flexseg", "--quantity", "mIuO"], "there is no quantity 'mIuO'"),
+        (["verify", "smok"], "no benchmark is named 'smok' (did you mean 'smoke'?)"),
+        (["verify", "smoke", "--write"], "smoke.reference.csv was not written, since the results"),
     ],
 )
 def test_mistake_is_one_message_and_exit_code_2(
@@ -144,6 +160,54 @@ def test_check_lists_every_wrong_option(here: Path, capsys: pytest.CaptureFixtur
 def test_status_of_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("status", "smoke") == 0
     assert "2 missing" in capsys.readouterr().out
+
+
+def test_compare_without_any_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("compare", "smoke", "dginstyle", "flexseg") == 0
+    shown = capsys.readouterr().out
+    assert "not comparable, as no seed has finished both" in shown
+    assert "A, seed 0 missing: not run." in shown
+
+
+def test_verify_without_a_reference_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("verify", "smoke") == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("smoke: no reference results to compare with (benchmarks/smoke.reference.csv")
+    assert shown.count("\n") == 1
+
+
+def test_verify_with_a_damaged_reference(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "benchmarks" / "smoke.reference.csv").write_text("row,column\n")
+    assert call("verify", "smoke") == 2
+    assert "benchmarks/smoke.reference.csv is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("differs", 1), ("outside", 0), ("within noise", 0), ("missing", 0)])
+def test_verify_fails_only_if_results_differ(
+    here: Path, verdict: Verdict, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = Reference(Path(), {"processors": ["x"], "libraries": []}, {}, (0,), {})
+    cell = Cell("flexseg", "night", verdict, here=30.0, there=20.0, n_here=1, n_there=3, half=2.0, p=0.0)
+    found = Verification("smoke", ("night",), {("flexseg", "night"): cell})
+    (here / "benchmarks" / "smoke.reference.csv").touch()
+    monkeypatch.setattr("flexseg.analysis.reference.read_reference", lambda *_: reference)
+    monkeypatch.setattr("flexseg.analysis.verify.verify", lambda *_: found)
+    assert call("verify", "smoke", "--cells") == code
+    assert ("These results differ" in capsys.readouterr().out) == bool(code)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["status", "smoke"], ["compare", "smoke", "dginstyle", "flexseg"], ["verify", "smoke"]]
+)
+def test_what_people_ask_by_hand_starts_without_torch(here: Path, root: Path, arguments: list[str]) -> None:
+    program = (
+        "import sys\nfrom flexseg.cli import main\n"
+        f"try:\n    main({arguments})\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules\nassert 'matplotlib' not in sys.modules\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_interruption_is_one_line_and_exit_code_130(

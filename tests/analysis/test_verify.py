@@ -1,0 +1,352 @@
+"""Verdicts on repeated results: exact repetition, noise, real differences, and files that cannot be trusted."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from scipy.stats import ttest_ind
+
+from flexseg.analysis import verify as v
+from flexseg.analysis.records import load_records
+from flexseg.analysis.reference import Reference, definition_parts, read_reference, write_reference
+from flexseg.analysis.scores import Scores
+from flexseg.analysis.statistics import holm
+from flexseg.benchmark import Benchmark
+from flexseg.errors import UserError
+from flexseg.show import print_verification
+
+ROWS = ["source_only", "dginstyle", "flexseg_no_ube", "flexseg_no_has", "constant_weight"]
+Built = tuple[Benchmark, Path, Path]
+
+
+@pytest.fixture
+def built(small: Built) -> Built:
+    """Five complete rows of three seeds."""
+    benchmark, results, methods = small
+    return benchmark.model_copy(update={"rows": {row: benchmark.rows[row] for row in ROWS}}), results, methods
+
+
+@pytest.fixture
+def scores(built: Built) -> Scores:
+    return Scores(load_records(*built))
+
+
+@pytest.fixture
+def path(scores: Scores, tmp_path: Path) -> Path:
+    """The reference file of these very results."""
+    path = tmp_path / "streetworld.reference.csv"
+    write_reference(scores, path)
+    return path
+
+
+def changed(path: Path, benchmark: Benchmark, change: Callable[[str, str, int], float]) -> Reference:
+    """The reference with ``change(row, column, seed)`` added to each value."""
+    reference = read_reference(path, benchmark)
+    values = {
+        (row, column): {seed: value + change(row, column, seed) for seed, value in found.items()}
+        for (row, column), found in reference.values.items()
+    }
+    return Reference(reference.path, reference.provenance, reference.rows, reference.seeds, values)
+
+
+def shown(found: v.Verification, cells: bool = False, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_verification(found, console, cells=cells)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_same_results_are_reproduced(scores: Scores, path: Path) -> None:
+    found = v.verify(scores, read_reference(path, scores.benchmark))
+    assert found.judged == found.count("reproduced") == 5 * 8
+    assert not found.differs
+    text = shown(found, width=200)
+    assert "of 40 cells 40 reproduced, 0 within noise, 0 differ after Holm over all." in text
+    assert "reproduced, number by number" in text
+    assert "instruction set" not in text
+
+
+def test_the_file_holds_what_the_tables_say_and_is_small(scores: Scores, path: Path) -> None:
+    reference = read_reference(path, scores.benchmark)
+    assert list(reference.rows) == sorted(scores.benchmark.rows)
+    assert reference.seeds == (0, 1, 2)
+    for (row, column), values in reference.values.items():
+        assert list(values.values()) == pytest.approx(scores.per_seed(row, column), abs=1e-8)
+    line = next(line for line in path.read_text().splitlines() if line.startswith("constant_weight,Avg5,")).split(",")
+    mean = scores.mean("constant_weight", "Avg5")
+    assert [float(cell) for cell in line[2:6]] == pytest.approx(
+        [mean.value, mean.half, scores.per_seed("constant_weight", "Avg5").std(ddof=1), 3], abs=1e-6
+    )
+    assert reference.provenance["commits"] == ["0123456789abcdef0123456789abcdef01234567"]
+    assert reference.provenance["protocol"] == "streetworld-v1"
+    assert path.stat().st_size < 8000
+
+
+def test_a_small_difference_is_noise_and_a_large_one_is_not(scores: Scores, path: Path) -> None:
+    def shift(row: str, column: str, seed: int) -> float:
+        return {"constant_weight": 0.02, "dginstyle": 15.0}.get(row, 0.0)
+
+    found = v.verify(scores, changed(path, scores.benchmark, shift))
+    for column in scores.columns:
+        assert found.cells["constant_weight", column].verdict == "within noise"
+        assert found.cells["constant_weight", column].difference == pytest.approx(-0.02)
+        assert found.cells["dginstyle", column].verdict == "differs"
+        assert found.cells["source_only", column].verdict == "reproduced"
+    assert found.differs
+    text = shown(found)
+    assert "These results differ from the reference: dginstyle on " in text
+    assert "✗ −15.0" in text
+
+
+def test_within_noise_says_why_numbers_need_not_be_equal(scores: Scores, path: Path) -> None:
+    found = v.verify(scores, changed(path, scores.benchmark, lambda row, column, seed: 0.001 * (seed + 1)))
+    assert found.count("within noise") == 40
+    text = shown(found, width=200)
+    assert "confirmed" in text
+    assert "instruction set" in text
+    assert "The reference was made on the same kind of processor." in text
+    text = shown(replace(found, processors=["another CPU"]), width=200)
+    assert "The reference was made on another, Example CPU @ 2.50GHz." in text
+
+
+def test_one_seed_that_differs_is_not_reproduced(scores: Scores, path: Path) -> None:
+    found = v.verify(
+        scores, changed(path, scores.benchmark, lambda *cell: 2e-6 * (cell == ("constant_weight", "night", 1)))
+    )
+    assert found.cells["constant_weight", "night"].verdict == "within noise"
+    assert found.count("reproduced") == 39
+    found = v.verify(
+        scores, changed(path, scores.benchmark, lambda *cell: 5e-7 * (cell == ("constant_weight", "night", 1)))
+    )
+    assert found.count("reproduced") == 40
+
+
+def test_what_is_not_run_is_missing(built: Built, path: Path, tmp_path: Path) -> None:
+    benchmark, results, methods = built
+    shutil.copytree(results, tmp_path / "part")
+    shutil.rmtree(tmp_path / "part" / benchmark.name / "constant_weight")
+    shutil.rmtree(tmp_path / "part" / benchmark.name / "dginstyle" / "seed-2")
+    part = Scores(load_records(benchmark, tmp_path / "part", methods))
+    found = v.verify(part, read_reference(path, benchmark))
+    assert {found.cells["constant_weight", column].verdict for column in part.columns} == {"missing"}
+    cell = found.cells["dginstyle", "night"]
+    assert (cell.verdict, cell.n_here, cell.n_there) == ("reproduced", 2, 3)
+    assert not found.differs
+    text = shown(found)
+    assert "Not judged: missing here: 8." in text
+    assert "other definition" not in text
+    assert "constant_weight: seeds 0, 1, 2 missing: not run." in text
+    with pytest.raises(UserError, match="not complete") as error:
+        write_reference(part, tmp_path / "new.csv")
+    assert "dginstyle: seed 2 missing: not run" in str(error.value)
+    assert not (tmp_path / "new.csv").exists()
+
+
+def test_nothing_run_is_said_so(built: Built, path: Path, tmp_path: Path) -> None:
+    benchmark, _, methods = built
+    found = v.verify(Scores(load_records(benchmark, tmp_path, methods)), read_reference(path, benchmark))
+    assert found.judged == 0
+    assert not found.differs
+    assert "nothing can be said" in shown(found)
+
+
+def test_another_definition_gets_no_verdict_and_is_named(scores: Scores, path: Path) -> None:
+    text = path.read_text()
+    line = next(line for line in text.splitlines() if line.startswith("# rows: "))
+    rows = json.loads(line.removeprefix("# rows: "))
+    rows["constant_weight"]["options"] = "0" * 8
+    rows["constant_weight"]["training"] = "0" * 8
+    path.write_text(text.replace(line, "# rows: " + json.dumps(rows)))
+    reference = changed(path, scores.benchmark, lambda row, column, seed: 20.0 * (row == "constant_weight"))
+    found = v.verify(scores, reference)
+    assert {found.cells["constant_weight", column].verdict for column in scores.columns} == {"other definition"}
+    assert not found.differs
+    assert "constant_weight: other definition than the reference's: options, training." in found.notes
+    assert "? −20.0" in shown(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"averages": {"Avg2": ["night", "mixed"]}}, "averages"),
+        ({"targets": ["adverse", "night", "clear_city", "mixed"]}, "targets"),
+    ],
+)
+def test_what_is_evaluated_is_part_of_the_definition(scores: Scores, change: dict, part: str) -> None:
+    before = definition_parts(scores.records, "constant_weight")
+    other = scores.records.benchmark.model_copy(update=change)
+    after = definition_parts(type(scores.records)(other, Path(), scores.records.runs, ""), "constant_weight")
+    assert [name for name in before if before[name] != after[name]] == [part]
+
+
+def test_a_row_without_reference_is_shown(scores: Scores, path: Path) -> None:
+    reference = read_reference(path, scores.benchmark)
+    kept = {key: value for key, value in reference.values.items() if key[0] != "constant_weight"}
+    rows = {row: parts for row, parts in reference.rows.items() if row != "constant_weight"}
+    found = v.verify(scores, Reference(path, reference.provenance, rows, reference.seeds, kept))
+    assert found.cells["constant_weight", "night"].verdict == "no reference"
+    assert found.judged == 32
+
+
+def test_other_code_is_named(scores: Scores, path: Path) -> None:
+    path.write_text(path.read_text().replace('"libraries": ["today"]', '"libraries": ["yesterday"]'))
+    found = v.verify(scores, read_reference(path, scores.benchmark))
+    assert "The code that decides a run differs: today here, yesterday in the reference." in found.notes
+
+
+def test_a_reference_of_one_seed_has_no_interval(built: Built, tmp_path: Path) -> None:
+    benchmark, results, methods = built
+    one = benchmark.model_copy(update={"seeds": [0]})
+    single = Scores(load_records(one, results, methods))
+    write_reference(single, tmp_path / "one.csv")
+    reference = read_reference(tmp_path / "one.csv", one)
+    assert v.verify(single, reference).count("reproduced") == 40
+    found = v.verify(single, changed(tmp_path / "one.csv", one, lambda *_: 3.0))
+    assert found.count("no interval") == 40
+    assert found.judged == 0
+    assert not found.differs
+
+
+def test_cells_show_the_interval(scores: Scores, path: Path) -> None:
+    found = v.verify(scores, changed(path, scores.benchmark, lambda row, column, seed: 0.1))
+    text = shown(found, cells=True, width=120)
+    cell = found.cells["constant_weight", "Avg5"]
+    line = next(line for line in text.splitlines() if line.startswith("constant_weight ") and " Avg5 " in line)
+    assert f"{cell.half:.2f}" in line.split()
+    assert "≈ within noise" in line
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("# provenance:", "# provinance:", "its `# provenance:` line is missing"),
+        ('"format": 1', '"format": 2', "its format is 2, and this library reads 1"),
+        ('"commits"', '"comits"', "its provenance has no 'commits'"),
+        ('# rows: {"', "# rows: {", "its `# rows:` line is no JSON"),
+        ("row,column,mean", "row,colum,mean", "its columns are not row, column, mean"),
+        ("seed 1", "seed one", "is not named `seed` and a number"),
+        ("\nconstant_weight,night,", "\nconstant_weight,night,9", "contradicts itself"),
+        ("\nconstant_weight,night,", "\nconstant_weight,mixed,", "contradicts itself|stands there twice"),
+        ("\nconstant_weight,night,", "\nconstant_weight,night,,", "has 10 cells, not 9"),
+        ("\nconstant_weight,night,", "\nconstant_weight,night,x", "could not convert string to float"),
+        ("\nconstant_weight,night,", "\nconstant_wieght,night,", "row 'constant_wieght' is not in its `# rows:` line"),
+        ("\nconstant_weight,night,", "\n#constant_weight,night,", "not every row has every column"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_message(scores: Scores, path: Path, old: str, new: str, message: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError, match=message) as error:
+        read_reference(path, scores.benchmark)
+    assert str(path) in str(error.value)
+    assert "git checkout" in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-3.0", "101"])
+def test_values_that_are_no_miou_are_damage(scores: Scores, path: Path, value: str) -> None:
+    lines = path.read_text().splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("constant_weight,night,"))
+    cells = lines[place].split(",")
+    lines[place] = ",".join([*cells[:2], value, *cells[3:6], value, value, value])
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match="is damaged"):
+        read_reference(path, scores.benchmark)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"# nothing\n", b"row,column\n"])
+def test_a_file_that_is_none(scores: Scores, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.csv").write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        read_reference(tmp_path / "x.csv", scores.benchmark)
+
+
+def test_another_benchmarks_reference_is_refused(scores: Scores, path: Path) -> None:
+    other = scores.benchmark.model_copy(update={"name": "smoke"})
+    with pytest.raises(UserError, match="of benchmark 'streetworld', not 'smoke'"):
+        read_reference(path, other)
+
+
+def test_a_cut_file_is_noticed_wherever_it_is_cut(scores: Scores, path: Path) -> None:
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 2, 37):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError):
+            read_reference(path, scores.benchmark)
+
+
+def test_one_pooled_variance_is_students_test_of_two_samples() -> None:
+    """With the pooled variance of both samples it is the textbook's t-test."""
+    rng = np.random.default_rng(0)
+    here, there = rng.normal(1, 1, 4), rng.normal(0, 1, 6)
+    pooled = (here.var(ddof=1) * 3 + there.var(ddof=1) * 5) / 8
+    expected = ttest_ind(here, there)
+    half, p = v.judge(here, there, pooled, 8)
+    interval = expected.confidence_interval(0.95)
+    assert p == pytest.approx(expected.pvalue)
+    assert half == pytest.approx((interval.high - interval.low) / 2)
+
+
+def test_moderated_variances_find_the_prior_they_were_drawn_from() -> None:
+    """s² ~ s₀²·d₀/χ²(d₀) · χ²(d)/d, with d₀ = 6 and s₀² = 2: the moderated ones are nearer to the truth."""
+    rng = np.random.default_rng(4)
+    truth = 2.0 * 6 / rng.chisquare(6, 4000)
+    seen = truth * rng.chisquare(2, 4000) / 2
+    found, freedom = v.moderated(seen, 2)
+    assert freedom - 2 == pytest.approx(6, rel=0.15)
+    error, plain, pooled = (np.square(np.log(x / truth)).mean() for x in (found, seen, seen.mean()))
+    assert error < 0.8 * min(plain, pooled)
+
+
+def test_equal_variances_are_pooled_and_hostile_ones_survive() -> None:
+    found, freedom = v.moderated(np.full(10, 0.5), 2)
+    assert found == pytest.approx(0.5)
+    assert freedom == 20
+    for variances in ([0.0] * 10, [0.0] * 9 + [1.0], [1e-12] * 5 + [1e6] * 5, [0.3]):
+        found, freedom = v.moderated(np.array(variances), 2)
+        assert np.isfinite(found).all()
+        assert (found >= 0).all()
+        assert 2 <= freedom <= 2 * len(variances)
+    assert v.judge(np.array([1.0]), np.array([1.0, 1.0]), 0.0, 20) == (0.0, 1.0)
+    assert v.judge(np.array([1.1]), np.array([1.0, 1.0]), 0.0, 20) == (0.0, 0.0)
+
+
+def _false_alarms(spread: float, shared: float = 0.0, seeds: int = 3, trials: int = 600) -> tuple[float, float]:
+    """Faithful repetitions of ten rows: (share of cells outside, share of repetitions with any after Holm).
+
+    The rows' standard deviations run from exp(−spread) to exp(spread); ``shared`` is the seeds' share of the variance.
+    """
+    rng = np.random.default_rng([int(10 * spread), int(10 * shared), seeds])
+    sd = np.exp(np.linspace(-spread, spread, 10))[:, None] * np.sqrt(1 - shared)
+    cells, families = 0, 0
+    for _ in range(trials):
+        seed = rng.normal(0, np.sqrt(shared), 3)
+        there = rng.normal(0, sd, (10, 3)) + seed
+        here = rng.normal(0, sd, (10, seeds)) + seed[:seeds]
+        variances, freedom = v.moderated(there.var(axis=1, ddof=1), 2)
+        p = np.array([v.judge(here[row], there[row], variances[row], freedom)[1] for row in range(10)])
+        cells, families = cells + int((p < 0.05).sum()), families + bool((holm(p) < 0.05).any())
+    return cells / (10 * trials), families / trials
+
+
+def test_about_five_percent_of_faithful_cells_are_outside() -> None:
+    for seeds in (2, 3):
+        cell, family = _false_alarms(0.0, seeds=seeds)
+        assert 0.04 < cell < 0.07
+        assert family < 0.075
+    cell, family = _false_alarms(0.35)  # the noisiest row twice as noisy as the quietest
+    assert 0.04 < cell < 0.075
+    assert family < 0.1
+
+
+def test_equal_seeds_that_share_something_make_it_careful() -> None:
+    cell, family = _false_alarms(0.0, shared=0.5)
+    assert cell < 0.04
+    assert family < 0.04
