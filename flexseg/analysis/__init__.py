@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from flexseg.benchmark import Benchmark
 
+Kind = Literal["comparison", "ablation", "page", "summary", "figures"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
 
 def write_tables(benchmark: Benchmark, results: Path, methods: Path) -> list[Path]:
-    """Write ``results/<name>/tables/{comparison,ablation,per_class,per_condition}.{csv,md,tex}``; the paths written."""
+    """Write all tables to ``results/<name>/tables`` as CSV, Markdown and LaTeX; the paths written."""
     from flexseg.analysis.records import load_records
     from flexseg.analysis.scores import Scores
     from flexseg.analysis.tables import write_all
@@ -17,12 +20,29 @@ def write_tables(benchmark: Benchmark, results: Path, methods: Path) -> list[Pat
     return write_all(Scores(load_records(benchmark, results, methods)), results / benchmark.name / "tables")
 
 
-def write_report(
-    benchmark: Benchmark, kind: Literal["comparison", "ablation"], results: Path, methods: Path, output: Path
-) -> None:
-    """Write the report of ``kind`` as a PDF to ``output``; the same inputs give the same bytes."""
+def write_report(benchmark: Benchmark, kind: Kind, results: Path, methods: Path, output: Path) -> None:
+    """Write one product to ``output``; the same inputs give the same bytes.
+
+    ``comparison`` and ``ablation`` are PDFs, ``page`` is one HTML file, ``summary`` is Markdown, and ``figures`` is the
+    Markdown file of the captions, beside which every figure is written as PDF, SVG and PNG.
+    """
     from flexseg.analysis.records import load_records
-    from flexseg.analysis.report import make_report
     from flexseg.analysis.scores import Scores
 
-    make_report(Scores(load_records(benchmark, results, methods)), kind, output)
+    scores = Scores(load_records(benchmark, results, methods))
+    if kind == "page":
+        from flexseg.analysis.web import write_page
+
+        write_page(scores, output)
+    elif kind == "summary":
+        from flexseg.analysis.summary import write_summary
+
+        write_summary(scores, output)
+    elif kind == "figures":
+        from flexseg.analysis.export import export_figures
+
+        export_figures(scores, output)
+    else:
+        from flexseg.analysis.report import make_report
+
+        make_report(scores, kind, output)

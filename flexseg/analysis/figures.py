@@ -1,4 +1,4 @@
-"""Figures that both reports share, and those of the comparison. Each fills the body of a page and gives its caption."""
+"""Figures of the comparison, and what other figures share. Each fills the body of a canvas and gives its caption."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from flexseg.analysis.canvas import Canvas
 from flexseg.analysis.formats import number
-from flexseg.analysis.pages import Page
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.statistics import Difference
-from flexseg.analysis.style import GREY, INK, RULE, colour, wrap
+from flexseg.analysis.style import GREY, INK, RULE, colour, text_width
 from flexseg.analysis.tables import Notes, target_title
 from flexseg.classes import CLASS_NAMES
 
@@ -56,7 +56,7 @@ def off_scale(column: Sequence[Dot]) -> list[bool]:
 
 
 def facets(
-    page: Page, titles: Sequence[str], labels: Sequence[str], dots: Sequence[Sequence[Dot]], axis: str,
+    page: Canvas, titles: Sequence[str], labels: Sequence[str], dots: Sequence[Sequence[Dot]], axis: str,
     lines: Sequence[float], groups: Sequence[int] = (), label_width: float = 150, clip: bool = False,
 ) -> None:  # fmt: skip
     """One facet a column, one line a row: dots with intervals.
@@ -71,25 +71,28 @@ def facets(
     places = np.arange(len(labels))[::-1]
     inks = [colour(group) for group in groups] or [INK] * len(labels)
     away = [clip and any(flags) for flags in zip(*map(off_scale, dots), strict=True)]
+    texts = ["\n".join(page.wrap(label, page.size(label_width), 8)) for label in labels]
+    taken = max((text_width(line, page.size(8)) for text in texts for line in text.split("\n")), default=0.0)
+    room = (page.right - page.left - taken) / len(titles)
     for axes_, title, column, line in zip(axes, titles, dots, lines, strict=True):
         if np.isfinite(line):
             axes_.axvline(line, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
         for place, dot, ink, far in zip(places, column, inks, away, strict=True):
-            _dot(axes_, place, dot, ink, far)
+            _dot(axes_, place, dot, ink, far, page.scale)
         for row in range(1, len(groups)):
             if groups[row] != groups[row - 1]:
                 axes_.axhline(places[row] + 0.5, color=INK, linewidth=0.5)
-        axes_.set_title("\n".join(wrap(title, 74, 9)), fontsize=9)
+        axes_.set_title("\n".join(page.wrap(title, room - 4, 9)))
         axes_.tick_params(axis="y", length=0)
         axes_.set_ylim(-0.6, len(labels) - 0.4)
         axes_.grid(axis="y", color=RULE, linewidth=0.3)
         axes_.margins(x=0.14)
-        axes_.locator_params(axis="x", nbins=3)
-    axes[0].set_yticks(places, ["\n".join(wrap(label, label_width, 8)) for label in labels])
+        axes_.locator_params(axis="x", nbins=3 if room > 60 else 2)
+    axes[0].set_yticks(places, texts)
     page.lay_out()
 
 
-def _dot(axis: Axes, place: float, dot: Dot, ink: str, far: bool) -> None:
+def _dot(axis: Axes, place: float, dot: Dot, ink: str, far: bool, scale: float) -> None:
     if not np.isfinite(dot.value):
         transform = axis.get_yaxis_transform()
         axis.text(0.5, place, "–", transform=transform, ha="center", va="center", color=GREY, backgroundcolor="white")
@@ -97,27 +100,28 @@ def _dot(axis: Axes, place: float, dot: Dot, ink: str, far: bool) -> None:
     if far:
         text = f"◂ {number(dot.value, sign=True)}" if dot.value < 0 else f"{number(dot.value, sign=True)} ▸"
         x, align = (0.05, "left") if dot.value < 0 else (0.95, "right")
-        transform = axis.get_yaxis_transform()
-        weight = "bold" if dot.filled else "normal"
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         axis.text(
-            x, place, text, transform=transform, ha=align, va="center", color=ink, fontsize=8, weight=weight, bbox=box
-        )
+            x, place, text, transform=axis.get_yaxis_transform(), ha=align, va="center", color=ink, fontsize=8 * scale,
+            weight="bold" if dot.filled else "normal", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
         return
     if np.isfinite(dot.low):
-        axis.plot([dot.low, dot.high], [place] * 2, color=ink, linewidth=1.1, marker="|", markersize=5, zorder=2)
+        axis.plot(
+            [dot.low, dot.high], [place] * 2, color=ink, linewidth=1.1, marker="|", markersize=5 * scale, zorder=2
+        )
     face = ink if dot.filled else "white"
-    axis.plot([dot.value], [place], marker="o", color=ink, markerfacecolor=face, markersize=4.8, zorder=3)
+    axis.plot([dot.value], [place], marker="o", color=ink, markerfacecolor=face, markersize=4.8 * scale, zorder=3)
 
 
-def miou_figure(page: Page, scores: Scores) -> None:
+def miou_figure(page: Canvas, scores: Scores) -> None:
     """mIoU of every row on every target and average."""
     benchmark, notes = scores.benchmark, Notes(scores)
+    labels = [notes.title(row) for row in benchmark.rows]
     page.caption(
         f"mIoU in percent on each target and average. Dot: mean over seeds (n = {_seeds(scores)}); bar: 95 % "
         "t-interval over seeds (none for a single seed). Dashed: the reference row. Intervals of two rows may "
-        "overlap although their "
-        "paired difference is shown: rows share seeds and test images, so compare rows by the next figure.",
+        "overlap although their paired difference is shown: rows share seeds and test images, so compare rows by the "
+        f"figure of paired differences.{_explained(notes)}",
         most=ROW * len(benchmark.rows) + 60,
     )
     dots = []
@@ -125,8 +129,12 @@ def miou_figure(page: Page, scores: Scores) -> None:
         means = [scores.mean(row, column) for row in benchmark.rows]
         dots.append([Dot(mean.value, mean.value - mean.half, mean.value + mean.half) for mean in means])
     zero = [scores.mean(benchmark.reference, column).value for column in scores.columns]
-    labels = [notes.title(row) for row in benchmark.rows]
     facets(page, [target_title(scores, column) for column in scores.columns], labels, dots, "mIoU (%)", zero)
+
+
+def _explained(notes: Notes) -> str:
+    """The notes whose marks stand on the labels, for the end of a caption."""
+    return "".join(f" {mark} {note}." for mark, note in notes.lines())
 
 
 def _seeds(scores: Scores) -> str:
@@ -134,14 +142,19 @@ def _seeds(scores: Scores) -> str:
     return str(min(counts)) if len(counts) == 1 else f"{min(counts)}–{max(counts)}"
 
 
-def difference_figure(page: Page, scores: Scores) -> None:
+def difference_figure(page: Canvas, scores: Scores) -> None:
     """Paired differences of every row to the reference, on every target and average."""
     benchmark, notes = scores.benchmark, Notes(scores)
     rows = [row for row in benchmark.rows if row != benchmark.reference]
+    if not rows:
+        page.nothing("Only the reference row was selected: there is no difference to show.")
+        return
+    labels = [notes.title(row) for row in rows]
     page.caption(
         f"Paired difference in mIoU to “{benchmark.row(benchmark.reference).title}” (same seeds, same test images; n "
         f"= {_seeds(scores)} seeds). Bar: 95 % interval over seeds and test images (none for a single seed), not "
-        f"adjusted; for single targets, filled goes by the p-value after Holm over the targets. {FILLED}",
+        f"adjusted; for single targets, filled goes by the p-value after Holm over the targets. {FILLED}"
+        f"{_explained(notes)}",
         most=ROW * len(rows) + 60,
     )
     against = [scores.against(row, benchmark.reference) for row in rows]
@@ -150,7 +163,7 @@ def difference_figure(page: Page, scores: Scores) -> None:
     facets(
         page,
         titles,
-        [notes.title(row) for row in rows],
+        labels,
         dots,
         "difference in mIoU (points)",
         [0.0] * len(titles),
@@ -159,7 +172,7 @@ def difference_figure(page: Page, scores: Scores) -> None:
 
 
 def heatmap(
-    page: Page, blocks: Sequence[tuple[str, NDArray[np.float64], bool]], labels: Sequence[str], heads: Sequence[str],
+    page: Canvas, blocks: Sequence[tuple[str, NDArray[np.float64], bool]], labels: Sequence[str], heads: Sequence[str],
     breaks: Sequence[int] = (), tops: Sequence[tuple[float, str]] = (), share: bool = False,
 ) -> None:  # fmt: skip
     """Blocks of numbers on colour, one under the other: (title, (rows, columns), diverging).
@@ -168,7 +181,9 @@ def heatmap(
     which a gap is drawn, ``tops`` headings (position, text) over groups of columns.
     """
     axes = page.figure.subplots(len(blocks), 1, sharex=True, squeeze=False)[:, 0]
-    size = min(8.0, 330 / max(len(labels) * len(blocks), 8), 560 / max(len(heads), 1) / 2.6)
+    names = ["\n".join(page.wrap(label, page.size(150), 7.5)) for label in labels]
+    high, wide = (page.floor - page.y) * 0.72, page.right - page.left - page.size(150)
+    size = min(page.size(8.0), high / max(len(labels) * len(blocks), 8), wide / max(len(heads), 1) / 2.4)
     for axis, (title, values, diverging) in zip(axes, blocks, strict=True):
         finite = values[np.isfinite(values)]
         reach = max(float(np.quantile(np.abs(finite), 0.85)), 1e-9) if diverging and len(finite) else 1.0
@@ -181,13 +196,13 @@ def heatmap(
             axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size)
         for place in breaks:
             axis.axvline(place, color=INK, linewidth=0.8)
-        axis.set_yticks(np.arange(len(labels)) + 0.5, labels, fontsize=7.5)
+        axis.set_yticks(np.arange(len(labels)) + 0.5, names, fontsize=page.size(7.5))
         axis.set_ylim(len(labels), 0)
-        axis.set_title(title, loc="left", fontsize=9, pad=16 if tops else 4)
+        axis.set_title(title, loc="left", pad=page.size(16) if tops else 4)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
         for centre, text in tops:
-            axis.text(centre, -0.12, text, ha="center", va="bottom", fontsize=8, style="italic")
+            axis.text(centre, -0.12, text, ha="center", va="bottom", fontsize=page.size(8), style="italic")
     slanted = max(map(len, heads)) > 7
     axes[-1].set_xticks(
         np.arange(len(heads)) + 0.5, heads, rotation=35 if slanted else 0, ha="right" if slanted else "center"
@@ -195,35 +210,38 @@ def heatmap(
     page.lay_out()
 
 
-def class_figure(page: Page, scores: Scores) -> None:
+def class_figure(page: Canvas, scores: Scores) -> None:
     """IoU of each class, and its difference to the reference."""
     rows, notes = list(scores.benchmark.rows), Notes(scores)
+    labels = [notes.title(row) for row in rows]
     page.caption(
         f"IoU in percent of each class: mean over seeds (n = {_seeds(scores)}), then over the targets whose truth "
         "holds the class; below, the difference to the reference row, without intervals: 19 classes × rows are for "
         "looking, not "
-        "for claims. A dash: the class is in no truth, or no run was finished.",
+        f"for claims. A dash: the class is in no truth, or no run was finished.{_explained(notes)}",
         most=2 * ROW * len(rows) + 100,
     )
     values = np.array([scores.class_average(row) for row in rows])
     reference = values[rows.index(scores.benchmark.reference)]
     blocks = [("IoU (%)", values, False), ("difference to the reference (points)", values - reference, True)]
-    heatmap(page, blocks, [notes.title(row) for row in rows], CLASS_NAMES)
+    heatmap(page, blocks, labels, CLASS_NAMES)
 
 
-def condition_figure(page: Page, scores: Scores) -> None:
+def condition_figure(page: Canvas, scores: Scores) -> None:
     """mIoU on each condition of each target, and its difference to the reference."""
     benchmark, notes = scores.benchmark, Notes(scores)
     groups = [(target, list(scores.conditions(target).items())) for target in benchmark.targets]
     pairs = [(target, condition) for target, found in groups for condition, _ in found]
+    if not pairs:
+        page.nothing("No run was finished.")
+        return
+    labels = [notes.title(row) for row in benchmark.rows]
     page.caption(
         f"mIoU in percent on the images of one condition, over the classes that occur in them: mean over seeds (n = "
-        f"{_seeds(scores)}); below, the difference to the reference row. In brackets: number of images.",
+        f"{_seeds(scores)}); below, the difference to the reference row. In brackets: number of images."
+        f"{_explained(notes)}",
         most=2 * ROW * len(benchmark.rows) + 130,
     )
-    if not pairs:
-        page.paragraph("No run was finished: there is nothing to show.", 10)
-        return
     values = np.array([[scores.condition_mean(row, *pair).value for pair in pairs] for row in benchmark.rows])
     reference = values[list(benchmark.rows).index(benchmark.reference)]
     tops: list[tuple[float, str]] = []
@@ -235,4 +253,4 @@ def condition_figure(page: Page, scores: Scores) -> None:
         start += len(found)
     heads = [f"{condition} ({images})" for _, found in groups for condition, images in found]
     blocks = [("mIoU (%)", values, False), ("difference to the reference (points)", values - reference, True)]
-    heatmap(page, blocks, [notes.title(row) for row in benchmark.rows], heads, breaks[1:], tops)
+    heatmap(page, blocks, labels, heads, breaks[1:], tops)

@@ -1,21 +1,21 @@
-"""Figures of the ablation: components, boundary against interior, misalignment, training and HAS."""
+"""Figures of the ablation: components, factorial, misalignment, training and HAS."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from matplotlib.lines import Line2D
 
-from flexseg.analysis.effects import ablation_lines, alignment_pairs, factorial_cells, factorial_effects
+from flexseg.analysis.canvas import Canvas
+from flexseg.analysis.effects import NOT_RUN, ablation_lines, alignment_pairs, factorial_cells, factorial_effects
 from flexseg.analysis.figures import FILLED, ROW, difference_dot, facets
 from flexseg.analysis.formats import difference_text
-from flexseg.analysis.pages import Page
 from flexseg.analysis.records import Records
 from flexseg.analysis.scores import Scores
-from flexseg.analysis.style import GREY, HATCHES, INK, colour, series
-from flexseg.analysis.tables import target_title
+from flexseg.analysis.style import GREY, series
 
 
 def _averages(scores: Scores) -> list[str]:
@@ -28,11 +28,11 @@ def shown_rows(scores: Scores) -> list[str]:
     return [row for row in (ablation.none, *ablation.full) if row in scores.benchmark.rows]
 
 
-def contrast_figure(page: Page, scores: Scores) -> None:
+def contrast_figure(page: Canvas, scores: Scores) -> None:
     """Every contrast of the ablation table: leave one out, controls, misalignment."""
     lines = [line for line in ablation_lines(scores.records) if line.contrast]
     if not lines:
-        page.paragraph("No contrast can be drawn: the rows that it needs were not selected.", 10)
+        page.nothing("The rows that a contrast needs were not selected.")
         return
     page.caption(
         "What each component and control does to mIoU. Leave one out: “effect of X” is the full row minus the row "
@@ -65,11 +65,12 @@ def contrast_figure(page: Page, scores: Scores) -> None:
     facets(page, averages, labels, dots, "difference in mIoU (points)", [0.0] * len(averages), groups, 250, True)
 
 
-def factorial_figure(page: Page, scores: Scores, full: str) -> bool:
-    """Main effects and interactions as dots; False if the factorial is not complete."""
+def factorial_figure(page: Canvas, scores: Scores, full: str) -> None:
+    """Main effects and interactions around the row ``full`` as dots."""
     effects = factorial_effects(list(scores.benchmark.ablation.components), factorial_cells(scores.records, full))
     if not effects:
-        return False
+        page.nothing(f"The factorial is not complete. {NOT_RUN[0].upper()}{NOT_RUN[1:]}")
+        return
     averages = _averages(scores)
     page.caption(
         f"Main effects and interactions of the factorial around “{scores.benchmark.row(full).title}”: mean with "
@@ -80,60 +81,13 @@ def factorial_figure(page: Page, scores: Scores, full: str) -> bool:
     )
     dots = [[difference_dot(scores.contrasts(weights)[name]) for weights in effects.values()] for name in averages]
     facets(page, averages, list(effects), dots, "effect on mIoU (points)", [0.0] * len(averages))
-    return True
 
 
-def boundary_figure(page: Page, scores: Scores) -> None:
-    """Error of boundary-band pixels against interior pixels, and mIoU of the band, per target."""
-    benchmark = scores.benchmark
-    rows, targets = shown_rows(scores), benchmark.targets
-    page.caption(
-        f"Above: share of wrong pixels in the boundary band ({benchmark.protocol.boundary_width} px to either side "
-        "of a label boundary) and in the interior. Below: mIoU over band pixels alone. Bars: mean over seeds; "
-        "lines: 95 % t-interval over seeds (none for a single seed)."
-    )
-    above, below = page.figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-    series_ = [(row, part) for row in rows for part in ("boundary error", "interior error")]
-    _bars(above, scores, series_, "wrong pixels (%)")
-    _bars(below, scores, [(row, "boundary mIoU") for row in rows], "boundary mIoU (%)")
-    below.set_xticks(np.arange(len(targets)), [target_title(scores, target) for target in targets])
-    page.lay_out()
-
-
-def _bars(axis: Any, scores: Scores, bars: list[tuple[str, str]], label: str) -> None:
-    width = 0.84 / max(len(bars), 1)
-    places = np.arange(len(scores.benchmark.targets))
-    for index, (row, quantity) in enumerate(bars):
-        means = [scores.mean(row, target, quantity) for target in scores.benchmark.targets]
-        values = np.array([mean.value for mean in means])
-        halves = np.array([mean.half for mean in means])
-        interior = quantity.startswith("interior")
-        number = shown_rows(scores).index(row)
-        name = scores.benchmark.row(row).title
-        ink = colour(number)
-        axis.bar(
-            places + (index - (len(bars) - 1) / 2) * width,
-            np.nan_to_num(values),
-            width * 0.92,
-            color="white" if interior else ink,
-            edgecolor=ink if interior else INK,
-            linewidth=0.6,
-            hatch=HATCHES[number % len(HATCHES)],
-            yerr=halves,
-            error_kw={"linewidth": 0.9, "ecolor": INK},
-            capsize=2,
-            label=name if quantity == "boundary mIoU" else f"{name}: {quantity.split()[0]}",
-        )
-    axis.set_ylabel(label)
-    axis.set_ylim(bottom=0)
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=max(1, len(shown_rows(scores))), borderaxespad=0.2)
-
-
-def alignment_figure(page: Page, scores: Scores) -> None:
+def alignment_figure(page: Canvas, scores: Scores) -> None:
     """mIoU against the strength of misalignment, for every row that has an aligned twin."""
     benchmark, pairs = scores.benchmark, alignment_pairs(scores.records)
     if not pairs:
-        page.paragraph("No row with its twin on aligned data was selected, or it was not run.", 10)
+        page.nothing("No row with its twin on aligned generated data was selected.")
         return
     none = benchmark.ablation.none
     words = []
@@ -147,11 +101,13 @@ def alignment_figure(page: Page, scores: Scores) -> None:
                 f"less): {difference_text(difference)}."
             )
     page.caption(
-        "mIoU after training on generated images whose geometry is displaced against the labels (misalignment 1 is "
-        "the benchmark's default) and on the same scenes without displacement (0). Marks: mean over seeds; bars: 95 "
-        "% t-interval over seeds, which holds the spread that two rows share, so the paired difference is the "
-        "sharper statement. " + " ".join(words)
+        "mIoU after training on generated images whose geometry is displaced against the labels (the benchmark's "
+        f"default is {benchmark.domains[benchmark.generated].misalignment:g}) and on the same scenes without "
+        "displacement (0). Marks: mean over seeds; bars: 95 % t-interval over seeds, which holds the spread that two "
+        "rows share, so the paired difference is the sharper statement. " + " ".join(words),
+        most=390,
     )
+    page.axis_label("misalignment of the generated images")
     averages = _averages(scores)
     axes = page.figure.subplots(1, len(averages), squeeze=False)[0]
     for axis, name in zip(axes, averages, strict=True):
@@ -161,11 +117,9 @@ def alignment_figure(page: Page, scores: Scores) -> None:
             shift = (index - (len(pairs) - 1) / 2) * 0.03
             axis.errorbar(
                 np.array(strengths) + shift, [mean.value for mean in means], yerr=[mean.half for mean in means],
-                capsize=3,
-                markersize=6, label=benchmark.row(row).title, **series(index),
+                capsize=3, markersize=page.size(6), label=benchmark.row(row).title, **series(index),
             )  # fmt: skip
         axis.set_title(name)
-        axis.set_xlabel("misalignment of the generated images")
         axis.set_xticks(sorted({_strength(scores, row) for pair in pairs.items() for row in pair}))
         axis.margins(x=0.2)
     axes[0].set_ylabel("mIoU (%)")
@@ -210,37 +164,59 @@ def _read_log(path: Path) -> list[dict[str, float]]:
     return lines
 
 
-def curve_figure(page: Page, scores: Scores, panels: list[tuple[str, str]], caption: str) -> None:
+CURVES = {"loss": "total loss", "loss/ce": "cross-entropy term", "loss/gap": "GAP term"}
+HAS = {
+    "has/threshold": "threshold: chance of a uniform draw",
+    "has/effective_sample_size": "effective sample size 1/Σp²",
+    "has/generated_share": "share of draws from the generated data",
+}
+
+
+def training_figure(page: Canvas, scores: Scores) -> None:
+    """The loss terms over training."""
+    _curves(
+        page, scores, CURVES,
+        "Loss terms as logged during training. Line: mean over the finished seeds; band: their range. Losses of rows "
+        "with other terms are not comparable in height.",
+    )  # fmt: skip
+
+
+def has_figure(page: Canvas, scores: Scores) -> None:
+    """What HAS does over training."""
+    _curves(
+        page, scores, HAS,
+        "HAS over training: the threshold, below which a draw is uniform; the effective number of images, 1/Σp², of "
+        "the hardness distribution; the share of images that were drawn from the generated data. Line: mean over the "
+        "finished seeds; band: their range.",
+    )  # fmt: skip
+
+
+def _curves(page: Canvas, scores: Scores, panels: Mapping[str, str], caption: str) -> None:
     """One panel a logged value (name, label): mean over seeds as a line, range over seeds as a band."""
-    page.caption(caption)
     curves = {row: read_curves(scores.records, row) for row in shown_rows(scores)}
+    if not any(name in found for name in panels for found in curves.values()):
+        page.nothing("No finished run of the baseline or of a full row logged it.")
+        return
+    page.caption(caption, most=390)
     axes = page.figure.subplots(1, len(panels), squeeze=False)[0]
-    for axis, (name, label) in zip(axes, panels, strict=True):
-        drawn = False
+    handles: dict[str, Line2D] = {}
+    for axis, (name, label) in zip(axes, panels.items(), strict=True):
         for index, (row, found) in enumerate(curves.items()):
             if name in found:
                 steps, values = found[name]
                 style = series(index)
-                axis.plot(steps, np.nanmean(values, axis=0), markevery=max(1, len(steps) // 8),
-                          label=scores.benchmark.row(row).title, **style)  # fmt: skip
+                every = (index * len(steps) // 24, max(1, len(steps) // 8))  # marks of two rows stand apart
+                line = axis.plot(steps, np.nanmean(values, axis=0), markevery=every, **style)[0]
+                handles.setdefault(scores.benchmark.row(row).title, line)
                 axis.fill_between(
                     steps, np.nanmin(values, 0), np.nanmax(values, 0), color=style["color"], alpha=0.2, lw=0
                 )
-                drawn = True
-        if not drawn:
+        if not axis.has_data():
             axis.text(
-                0.5,
-                0.5,
-                "not logged by any\nfinished run",
-                ha="center",
-                va="center",
-                transform=axis.transAxes,
+                0.5, 0.5, "not logged by any\nfinished run", ha="center", va="center", transform=axis.transAxes,
                 color=GREY,
-            )
-        axis.set_title(label)
+            )  # fmt: skip
+        axis.set_title("\n".join(page.wrap(label, (page.right - page.left) / len(panels) - 40, 9)))
         axis.set_xlabel("iteration")
-    found_handles = {
-        label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-    }
-    page.legend(found_handles)
+    page.legend(handles)
     page.lay_out()

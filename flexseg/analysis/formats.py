@@ -44,7 +44,10 @@ class Row:
 
 @dataclass
 class Table:
-    """A table for people: title, columns, lines, the caption that says what was done, and notes by their mark."""
+    """A table for people: title, columns, lines, the caption that says what was done, and notes by their mark.
+
+    A ``wide`` one spans both columns of a LaTeX page and is scaled to their width.
+    """
 
     name: str
     title: str
@@ -52,6 +55,7 @@ class Table:
     columns: list[Column]
     rows: list[Row]
     notes: list[tuple[str, str]] = field(default_factory=list)
+    wide: bool = False
 
     def sections(self) -> list[tuple[str, list[Row]]]:
         """The lines under their section headings, in order."""
@@ -136,7 +140,8 @@ def to_markdown(table: Table) -> str:
 _TEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "—": "---", "±": r"$\pm$", MINUS: "$-$",
-    "Δ": r"$\Delta$", "→": r"$\rightarrow$", "†": r"$\dagger$", "×": r"$\times$", "…": r"\ldots{}", "·": r"$\cdot$",
+    "Δ": r"$\Delta$", "→": r"$\rightarrow$", "†": r"$\dagger$",
+    "‡": r"$\ddagger$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "…": r"\ldots{}", "·": r"$\cdot$",
     "∪": r"$\cup$", "α": r"$\alpha$", "λ": r"$\lambda$", "τ": r"$\tau$", "≥": r"$\geq$", "≤": r"$\leq$", 
     "•": r"$\bullet$",
     "“": "``", "”": "''", "‘": "`", "’": "'", "\N{THIN SPACE}": r"\,", "√": r"$\surd$", "²": r"\textsuperscript{2}",
@@ -149,15 +154,17 @@ def escape_tex(text: str) -> str:
 
 
 def to_tex(table: Table) -> str:
-    """A LaTeX ``table`` float with booktabs rules; needs ``\\usepackage{booktabs}``."""
+    """A LaTeX ``table`` float with booktabs rules; needs ``\\usepackage{booktabs}``, a wide one graphicx too."""
+    packages, kind = ("booktabs,graphicx", "table*") if table.wide else ("booktabs", "table")
     groups, start, rules = [], 1, []
     for title, width in table.groups():
         groups.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_tex(title)}}}")
         if title:
             rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
         start += width
-    lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering\small"]
+    lines = [rf"% needs \usepackage{{{packages}}}", rf"\begin{{{kind}}}", r"\centering\small"]
     lines.append(rf"\caption{{{escape_tex(table.caption)}}}")
+    lines += [r"\resizebox{\textwidth}{!}{%"] if table.wide else []
     lines.append(rf"\begin{{tabular}}{{@{{}}{''.join(column.align for column in table.columns)}@{{}}}}")
     lines.append(r"\toprule")
     if rules:
@@ -171,9 +178,9 @@ def to_tex(table: Table) -> str:
         for row in rows:
             texts = [(escape_tex(cell.text), cell.bold) for cell in row.cells]
             lines.append(" & ".join(rf"\textbf{{{text}}}" if bold else text for text, bold in texts) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}" + ("}" if table.wide else "")]
     lines += [rf"\par\smallskip\footnotesize {escape_tex(f'{mark} {note}')}" for mark, note in table.notes]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    return "\n".join([*lines, rf"\end{{{kind}}}"]) + "\n"
 
 
 def write_csv(path: Path, columns: list[str], records: Iterable[Mapping[str, object]]) -> None:

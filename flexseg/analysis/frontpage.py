@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from flexseg.analysis.canvas import BOTTOM, LEFT, RIGHT, Page
 from flexseg.analysis.formats import number
-from flexseg.analysis.pages import BOTTOM, LEFT, RIGHT, Book, Page
+from flexseg.analysis.pages import Book
 from flexseg.analysis.records import Run, seeds_text
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.style import GREY, INK, text_width, wrap
@@ -40,21 +41,23 @@ def draw_front(book: Book, scores: Scores, kind: str) -> None:
         page.text(LEFT + shift, page.y + 18, f"{kind} report", 17, colour=GREY)
         page.line(LEFT, RIGHT, page.y + 28, 1.0)
         page.y += 36
-        page.paragraph(_what(scores), 9.5, gap=7)
         page.paragraph("What was found (differences in mIoU points with 95 % interval)", 11, bold=True, gap=2)
         for question, answer in verdict(scores):
             below = page.paragraph(question, 9.5, width=QUESTION, y=page.y, colour=GREY)
             page.y = max(
                 below, page.paragraph(answer, 9.5, x=LEFT + QUESTION + 10, width=RIGHT - LEFT - QUESTION - 10, y=page.y)
             )
-        page.y += 4
+        page.y += 5
+        page.paragraph("What was measured", 11, bold=True, gap=2)
+        page.paragraph(what(scores), 9.5, gap=4)
         entries = _fill(page, entries)
     while entries:
         with book.page("Protocol and assumptions, continued") as page:
             entries = _fill(page, entries)
 
 
-def _what(scores: Scores) -> str:
+def what(scores: Scores) -> str:
+    """What the benchmark is, and of what its targets are analogues."""
     benchmark = scores.benchmark
     analogues = [
         f"{target_title(scores, target)} (of {benchmark.domains[target].analogue_of})"
@@ -129,16 +132,17 @@ def _facts(scores: Scores) -> Iterator[Entry]:
     yield Entry("Seeds", ", ".join(map(str, benchmark.seeds)))
     yield Entry("Power", power_statement(scores))
     yield Entry("Where it comes from")
-    yield Entry("Commit", _joined(runs, _commit))
+    yield Entry("Commit", joined(runs, commit))
     yield Entry(
-        "Code digest", _joined(runs, lambda run: str(run.info.get("library"))) + f"; today's {scores.records.code}"
+        "Code digest", joined(runs, lambda run: str(run.info.get("library"))) + f"; today's {scores.records.code}"
     )
-    yield Entry("Machine", _joined(runs, _machine))
+    yield Entry("Machine", joined(runs, machine))
     seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)
     yield Entry("Training time", f"{number(seconds / 60, 1)} min in {len(runs)} finished runs")
 
 
-def _joined(runs: list[Run], function: Any) -> str:
+def joined(runs: list[Run], function: Callable[[Run], str]) -> str:
+    """What ``function`` says of the runs, each answer once, with how many runs gave it if there are several."""
     counts: dict[str, int] = {}
     for run in runs:
         counts[function(run)] = counts.get(function(run), 0) + 1
@@ -147,15 +151,17 @@ def _joined(runs: list[Run], function: Any) -> str:
     return "; ".join(f"{text} ({count} {'run' if count == 1 else 'runs'})" for text, count in counts.items()) or "–"
 
 
-def _commit(run: Run) -> str:
+def commit(run: Run) -> str:
+    """The commit that a run was made at, and whether files differed from it."""
     git = run.info.get("git") or {}
-    commit = str(git.get("commit") or "not recorded")[:12]
-    return commit + (" with uncommitted changes" if git.get("dirty") else "")
+    name = str(git.get("commit") or "not recorded")[:12]
+    return name + (" with uncommitted changes" if git.get("dirty") else "")
 
 
-def _machine(run: Run) -> str:
-    machine = run.info.get("machine") or {}
-    parts = f"{machine.get('processor', '?')}, {machine.get('cores', '?')} cores, {machine.get('system', '?')}"
+def machine(run: Run) -> str:
+    """Processor, cores, system and device of a run."""
+    found = run.info.get("machine") or {}
+    parts = f"{found.get('processor', '?')}, {found.get('cores', '?')} cores, {found.get('system', '?')}"
     return f"{parts}; device {run.info.get('device', '?')}"
 
 

@@ -1,112 +1,36 @@
-"""The page: A4 landscape with heading, body, caption and foot line. Positions are points from the top left."""
+"""The report as a book: pages with running numbers, figures on pages, and tables set as booktabs would."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
 import matplotlib as mpl
-from matplotlib.artist import Artist
 from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from flexseg.analysis.formats import Cell, Table
-from flexseg.analysis.style import GREY, INK, RC, RULE, balanced, text_width, wrap
+from flexseg.analysis.canvas import BOTTOM, CAPTION, HEIGHT, LEFT, RIGHT, SMALL, Page, Plate
+from flexseg.analysis.formats import Cell, Column, Row, Table
+from flexseg.analysis.style import balanced, style_at, text_width, wrap
 from flexseg.files import replacing
 
-WIDTH, HEIGHT = 841.89, 595.28
-LEFT, RIGHT, TOP, BOTTOM = 45.0, WIDTH - 45.0, 40.0, HEIGHT - 40.0
-CAPTION, SMALL = 8.5, 7.5
 SPACE = 0.28
 """The gap between a number and its interval, in type sizes."""
 
 
-class Page:
-    """One page; ``y`` is where the next thing goes, ``floor`` where the body ends."""
-
-    def __init__(self, heading: str, foot: str, number: int) -> None:
-        self.figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
-        self.y, self.floor = TOP, BOTTOM - 6
-        self.line(LEFT, RIGHT, BOTTOM + 2, 0.4, RULE)
-        self.text(LEFT, BOTTOM + 12, foot, 7.5, colour=GREY)
-        self.text(RIGHT, BOTTOM + 12, str(number), 7.5, align="right", colour=GREY)
-        if heading:
-            self.text(LEFT, self.y + 10, heading, 14, bold=True)
-            self.line(LEFT, RIGHT, self.y + 17, 0.8, INK)
-            self.y += 28
-
-    def text(
-        self, x: float, y: float, text: str, size: float, *, bold: bool = False, italic: bool = False,
-        align: str = "left", colour: str = INK,
-    ) -> None:  # fmt: skip
-        """One line of text on the base line ``y``."""
-        self.figure.text(
-            x / WIDTH, 1 - y / HEIGHT, text, size=size, ha=align, va="baseline", color=colour, parse_math=False,
-            weight="bold" if bold else "normal", style="italic" if italic else "normal",
-        )  # fmt: skip
-
-    def line(self, x0: float, x1: float, y: float, width: float, colour: str = INK) -> None:
-        """A horizontal rule."""
-        positions = [x0 / WIDTH, x1 / WIDTH], [1 - y / HEIGHT] * 2
-        self.figure.add_artist(Line2D(*positions, color=colour, linewidth=width, solid_capstyle="butt"))
-
-    def paragraph(
-        self, text: str, size: float, *, x: float = LEFT, width: float = RIGHT - LEFT, bold: bool = False,
-        colour: str = INK, y: float | None = None, gap: float = 4.0,
-    ) -> float:  # fmt: skip
-        """Wrapped text from ``y`` (default: here) down; moves ``self.y`` below it when it was put here."""
-        here = self.y if y is None else y
-        for line in wrap(text, width, size, bold):
-            here += size * 1.25
-            self.text(x, here - size * 0.25, line, size, bold=bold, colour=colour)
-        if y is None:
-            self.y = here + gap
-        return here + gap
-
-    def caption(self, text: str, most: float = HEIGHT) -> None:
-        """The caption under the body, which ends above it and is at most ``most`` points high."""
-        lines = wrap(text, RIGHT - LEFT, CAPTION)
-        self.floor = min(BOTTOM - 4 - len(lines) * CAPTION * 1.25, self.y + most)
-        self.paragraph(text, CAPTION, y=self.floor)
-        self.floor -= 8
-
-    def body(self, top: float = 0.0, bottom: float = 0.0) -> tuple[float, float, float, float]:
-        """The rectangle that is left, in figure fractions (left, bottom, width, height), less margins in points."""
-        height = self.floor - bottom - self.y - top
-        return LEFT / WIDTH, 1 - (self.floor - bottom) / HEIGHT, (RIGHT - LEFT) / WIDTH, height / HEIGHT
-
-    def axis_label(self, text: str) -> None:
-        """A label for the x axes of all facets, at the foot of the body, which ends above it."""
-        self.text((LEFT + RIGHT) / 2, self.floor - 2, text, 9, align="center")
-        self.floor -= 13
-
-    def legend(self, entries: Mapping[str, Artist]) -> None:
-        """One legend for all axes, at the head of the body, which begins below it."""
-        if not entries:
-            return
-        anchor = (0.5, 1 - self.y / HEIGHT)
-        columns = min(len(entries), 4)
-        self.figure.legend(
-            list(entries.values()), list(entries), loc="upper center", bbox_to_anchor=anchor, ncols=columns,
-            borderaxespad=0.0,
-        ).set_in_layout(False)  # fmt: skip
-        self.y += 8 + 12 * -(-len(entries) // columns)
-
-    def lay_out(self, top: float = 0.0, bottom: float = 0.0) -> None:
-        """Let the axes fill the body without touching each other's labels."""
-        self.figure.set_layout_engine(
-            "constrained", rect=self.body(top, bottom), w_pad=3 / 72, h_pad=3 / 72, wspace=0.01, hspace=0.03
-        )
-
-
 class Book:
-    """The PDF that is being written: pages with running numbers."""
+    """The PDF that is being written: pages, figures and tables with running numbers.
+
+    ``missing`` holds (heading, reason) of the figures that had nothing to show: they get a line instead of a page.
+    """
 
     def __init__(self, pdf: PdfPages, foot: str) -> None:
         self.pdf, self.foot, self.number = pdf, foot, 0
+        self.figures = self.tables_made = 0
+        self.missing: list[tuple[str, str]] = []
 
     @contextmanager
     def page(self, heading: str = "") -> Iterator[Page]:
@@ -116,17 +40,76 @@ class Book:
         yield page
         self.pdf.savefig(page.figure)
 
-    def table(self, table: Table, heading: str = "") -> None:
-        """A table with its notes and caption under it; a long table goes on on the next page."""
-        rest = table_lines(table)
-        below = [(f"{mark} {note}", SMALL) for mark, note in table.notes] + [(table.caption, CAPTION)]
-        while rest:
-            with self.page(heading or table.title) as page:
-                page.floor -= sum(len(wrap(text, RIGHT - LEFT, size)) * size * 1.25 + 2 for text, size in below) + 8
-                rest = draw_table(page, table, rest)
-                page.y += 4
-                for text, size in below:
-                    page.paragraph(text, size, gap=2)
+    def figure(self, plate: Plate) -> None:
+        """A page with one numbered figure, or a line in ``missing``."""
+        page = Page(plate.heading, self.foot, self.number + 1, f"Figure {self.figures + 1}.")
+        plate.draw(page)
+        if page.empty:
+            self.missing.append((plate.heading, page.empty))
+            return
+        self.number += 1
+        self.figures += 1
+        self.pdf.savefig(page.figure)
+
+    def tables(self, tables: Sequence[Table]) -> None:
+        """Numbered tables, each with its notes and caption under it, as many on a page as fit whole.
+
+        A table that is longer than a page goes on on the next one.
+        """
+        waiting = list(tables)
+        while waiting:
+            rest, heading = table_lines(waiting[0]), waiting[0].title
+            if not rest:  # a table without a line would be a page without content
+                waiting.pop(0)
+                self.missing.append((heading, "There is nothing to tabulate."))
+                continue
+            label, caption = self._label(), waiting[0].caption
+            while rest:
+                with self.page(heading) as page:
+                    rest = _placed(page, waiting[0], rest, f"{label} {caption}")
+                    if rest:
+                        heading, caption = f"{waiting[0].title}, continued", "Continued."
+                        continue
+                    waiting.pop(0)
+                    while waiting and table_height(waiting[0]) + 34 < BOTTOM - 6 - page.y:
+                        table = waiting.pop(0)
+                        page.y += 20
+                        page.paragraph(table.title, 12, bold=True, gap=6)
+                        _placed(page, table, table_lines(table), f"{self._label()} {table.caption}")
+
+    def _label(self) -> str:
+        self.tables_made += 1
+        return f"Table {self.tables_made}."
+
+    def missing_table(self) -> list[Table]:
+        """The figures that are not shown so far, and why, as a table; none if there are none."""
+        rows = [Row((Cell(heading), Cell(reason))) for heading, reason in self.missing]
+        columns = [Column("Figure", "l"), Column("Why", "l")]
+        caption = "Figures that this report would have if there were something to show."
+        return [Table("missing", "Not shown, and why", caption, columns, rows)] if rows else []
+
+
+def _placed(
+    page: Page, table: Table, lines: list[tuple[Cell, ...] | str], caption: str
+) -> list[tuple[Cell, ...] | str]:  # fmt: skip
+    """Draw ``lines`` with notes and caption from ``page.y`` down; the lines that found no room."""
+    floor = page.floor
+    below = [(f"{mark} {note}", SMALL) for mark, note in table.notes] + [(caption, CAPTION)]
+    page.floor -= sum(len(wrap(text, RIGHT - LEFT, size)) * size * 1.25 + 2 for text, size in below) + 8
+    rest = draw_table(page, table, lines)
+    page.y += 4
+    for text, size in below:
+        page.paragraph(text, size, gap=2)
+    page.floor = floor
+    return rest
+
+
+def table_height(table: Table) -> float:
+    """The points that a table takes with its notes and caption: measured by drawing it on a page of its own."""
+    page = Page("", "", 0)
+    start = page.y
+    rest = _placed(page, table, table_lines(table), f"Table 00. {table.caption}")
+    return page.y - start if not rest else HEIGHT
 
 
 @contextmanager
@@ -139,7 +122,8 @@ def open_book(path: Path, title: str, subject: str, foot: str) -> Iterator[Book]
         "Producer": "matplotlib",
         "CreationDate": None,
     }
-    with mpl.rc_context(cast(Any, RC)), replacing(path) as temporary, PdfPages(temporary, metadata=metadata) as pdf:
+    rc = cast(Any, style_at(1.0))
+    with mpl.rc_context(rc), replacing(path) as temporary, PdfPages(temporary, metadata=metadata) as pdf:
         yield Book(pdf, foot)
 
 
@@ -160,10 +144,21 @@ def _split(text: str) -> tuple[str, str]:
     return text, ""
 
 
+def _pieces(title: str) -> list[str]:
+    """What a heading may be broken into: words, and parts that end in a hyphen; an arrow stays with its word."""
+    return re.sub(r" (?![↑↓])", " \n", title).replace("-", "-\n").split("\n")
+
+
 def _heads(table: Table, size: float, widths: list[float]) -> list[list[str]]:
-    return [
-        wrap(column.title, max(width, 8), size, bold=True) for column, width in zip(table.columns, widths, strict=True)
-    ]
+    heads = []
+    for column, width in zip(table.columns, widths, strict=True):
+        lines = [""]
+        for piece in _pieces(column.title):
+            if lines[-1] and text_width((lines[-1] + piece).rstrip(), size, True) > max(width, 8) + 0.01:
+                lines.append("")
+            lines[-1] += piece
+        heads.append([line.rstrip() for line in lines])
+    return heads
 
 
 def _widths(table: Table, size: float) -> tuple[list[float], list[float]]:
@@ -178,7 +173,7 @@ def _widths(table: Table, size: float) -> tuple[list[float], list[float]]:
         whole = [
             text_width(f"{head} {tail}".strip(), size, bold) for (head, tail), bold in parts if not (tail and numeric)
         ]
-        word = max((text_width(word, size, True) for word in column.title.split()), default=0)
+        word = max(text_width(piece.rstrip(), size, True) for piece in _pieces(column.title))
         tail_width = max(tail_widths, default=0)
         totals.append(max([max(heads, default=0) + tail_width, word, *whole]))
         tails.append(tail_width)
@@ -214,10 +209,12 @@ def draw_table(
     page.line(LEFT, end, page.y, 0.6)
     page.y += size * 0.15
     done = 0
-    for line in lines:
+    for place, line in enumerate(lines):
         need = leading * (1.2 if isinstance(line, str) else 1.0)
         if page.y + need + 3 > page.floor and done:
             break
+        if isinstance(line, str) and done and page.y + leading * _section(lines, place) + 3 > page.floor:
+            break  # a section that does not fit whole begins on the next page
         page.y += need
         base = page.y - size * 0.42
         if isinstance(line, str):
@@ -229,6 +226,12 @@ def draw_table(
     page.line(LEFT, end, page.y + size * 0.3, 1.0)
     page.y += size
     return lines[done:]
+
+
+def _section(lines: list[tuple[Cell, ...] | str], start: int) -> float:
+    """How many lines high the section is whose heading stands at ``start``."""
+    rows = takewhile(lambda line: not isinstance(line, str), lines[start + 1 :])
+    return 1.2 + sum(1 for _ in rows)
 
 
 def _group_heads(

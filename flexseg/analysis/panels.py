@@ -12,13 +12,14 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from flexseg.analysis.pages import HEIGHT, LEFT, RIGHT, WIDTH, Book, Page
+from flexseg.analysis.canvas import Canvas
 from flexseg.analysis.scores import Scores
-from flexseg.analysis.style import GREY, RULE, wrap
+from flexseg.analysis.style import GREY, RULE
 from flexseg.analysis.tables import target_title
 from flexseg.classes import CLASSES
 
 Picture = NDArray[np.uint8]
+MARGIN, GAP = 72.0, 5.0
 
 
 def palette() -> Picture:
@@ -69,33 +70,34 @@ def panel_seed(scores: Scores, rows: tuple[str, str]) -> int | None:
     return None
 
 
-def draw_panels(book: Book, scores: Scores) -> None:
-    """One page for each predicted image of the targets: a line a target, image – truth – two predictions."""
+def panel_count(scores: Scores) -> int:
+    """How many figures of panels there are: one for each predicted image of a target, at least one."""
+    return max(scores.benchmark.predictions, 1)
+
+
+def panel_figure(page: Canvas, scores: Scores, number: int) -> None:
+    """The predicted image at place ``number`` of every target: a line a target, image – truth – two predictions."""
     benchmark, rows = scores.benchmark, panel_rows(scores)
     seed = panel_seed(scores, rows)
     titles = ["image", "truth", *[benchmark.row(row).title if row in benchmark.rows else row for row in rows]]
     if seed is None or not benchmark.predictions:
-        with book.page("Qualitative panels") as page:
-            why = (
-                "No seed has finished runs of both"
-                if benchmark.predictions
-                else "The benchmark keeps no predictions of"
-            )
-            page.paragraph(f"{why} {titles[2]} and {titles[3]}: there is nothing to show.", 10)
+        why = "No seed has finished runs of both" if benchmark.predictions else "The benchmark keeps no predictions of"
+        page.nothing(f"{why} {titles[2]} and {titles[3]}.")
         return
     top = scores.records.results / benchmark.name
-    columns = {}
+    lines = {}
     for target in benchmark.targets:
         found = [_predictions(scores.records.runs[row, seed].folder / "predictions" / target) for row in rows]
-        columns[target] = _index(top / "data" / target), found, sorted(set(found[0]) & set(found[1]))
-    count = max((len(names) for _, _, names in columns.values()), default=0)
-    for number in range(max(count, 1)):
-        with book.page(f"Qualitative panels ({number + 1} of {max(count, 1)})") as page:
-            page.caption(
-                f"Test images that were fixed before training, the same for every run; seed {seed}. Colours are "
-                "those of the Cityscapes palette; black is void in the truth. Chosen by index, not by result."
-            )
-            _draw_grid(page, scores, titles, {target: _paths(columns[target], number) for target in benchmark.targets})
+        names = sorted(set(found[0]) & set(found[1]))
+        lines[target] = _paths((_index(top / "data" / target), found, names), number)
+    page.caption(
+        f"Test images that were fixed before training, the same for every run (image {number + 1} of each target); "
+        f"seed {seed}. Chosen by index, not by result. Colours are those of the Cityscapes palette; black is void in "
+        "the truth.",
+        most=_picture_width(page) / _ratio(scores) * len(lines) + GAP * len(lines) + page.size(64),
+        exact=True,
+    )
+    _draw_grid(page, scores, titles, lines)
 
 
 def _paths(
@@ -106,46 +108,53 @@ def _paths(
     return [*index.get(name, (None, None)), *(each.get(name) for each in found)]
 
 
-def _draw_grid(page: Page, scores: Scores, titles: list[str], lines: dict[str, list[Path | None]]) -> None:
+def _ratio(scores: Scores) -> float:
+    return scores.benchmark.world.width / scores.benchmark.world.height
+
+
+def _picture_width(page: Canvas) -> float:
+    """The width of a picture, in points, when four stand side by side."""
+    return (page.right - page.left - page.size(MARGIN) - 3 * GAP) / 4
+
+
+def _draw_grid(page: Canvas, scores: Scores, titles: list[str], lines: dict[str, list[Path | None]]) -> None:
     """A line a target; all pictures share one axes in points, so that the page is written at once."""
-    margin, gap, legend = 72.0, 5.0, 30.0
-    heads = [wrap(title, 160, 9) for title in titles]
-    top = page.y + max(map(len, heads)) * 11
+    margin, gap, legend, lead = page.size(MARGIN), GAP, page.size(30.0), page.size(11)
+    ratio, most = _ratio(scores), _picture_width(page)
+    heads = [page.wrap(title, most, 9) for title in titles]
+    top = page.y + max(map(len, heads)) * lead
     height = (page.floor - legend - top - gap * len(lines)) / len(lines)
-    ratio = scores.benchmark.world.width / scores.benchmark.world.height
-    width = min(height * ratio, (RIGHT - LEFT - margin - 3 * gap) / 4)
+    width = min(height * ratio, most)
     height = width / ratio
-    axis = page.figure.add_axes((0, 0, 1, 1))
-    axis.set_axis_off()
+    axis = page.picture_axes()
     for place, head in enumerate(heads):
         for index, line in enumerate(head):
-            x = LEFT + margin + place * (width + gap) + width / 2
-            page.text(x, top - 5 - (len(head) - 1 - index) * 11, line, 9, align="center")
+            x = page.left + margin + place * (width + gap) + width / 2
+            page.text(x, top - page.size(5) - (len(head) - 1 - index) * lead, line, 9, align="center")
     for target, paths in lines.items():
-        for index, line in enumerate(wrap(target_title(scores, target), margin - 6, 9)):
-            page.text(LEFT, top + height / 2 + index * 11, line, 9)
+        for index, line in enumerate(page.wrap(target_title(scores, target), margin - 6, 9)):
+            page.text(page.left, top + height / 2 + index * lead, line, 9)
         for place, path in enumerate(paths):
-            x = LEFT + margin + place * (width + gap)
+            x = page.left + margin + place * (width + gap)
             pixels = _pixels(path, labels=place > 0)
             if pixels is None:
                 page.text(x + width / 2, top + height / 2, "not available", 8, align="center", colour=GREY)
             else:
-                axis.imshow(pixels, extent=(x, x + width, HEIGHT - top - height, HEIGHT - top), interpolation="none")
+                page.put(axis, x, top, width, height, pixels)
         top += height + gap
-    axis.set(xlim=(0, WIDTH), ylim=(0, HEIGHT), aspect="auto")
+    axis.set(xlim=(0, page.width), ylim=(0, page.height))
     _legend(axis, page, top + 4)
 
 
-def _legend(axis: Axes, page: Page, top: float) -> None:
+def _legend(axis: Axes, page: Canvas, top: float) -> None:
     entries = [(each.name, each.colour) for each in CLASSES] + [("void", (0, 0, 0))]
-    step = (RIGHT - LEFT) / 10
+    step, lead = (page.right - page.left) / 10, page.size(12)
     for place, (name, rgb) in enumerate(entries):
-        x, y = LEFT + place % 10 * step, top + place // 10 * 12
-        corner = (x, HEIGHT - y - 8)
-        axis.add_patch(
-            Rectangle(corner, 10, 8, facecolor=tuple(part / 255 for part in rgb), edgecolor=RULE, linewidth=0.4)
-        )
-        page.text(x + 13, y + 7, name, 8)
+        x, y = page.left + place % 10 * step, top + place // 10 * lead
+        shade = tuple(part / 255 for part in rgb)
+        box = (x, page.height - y - page.size(8)), page.size(10), page.size(8)
+        axis.add_patch(Rectangle(*box, facecolor=shade, edgecolor=RULE, linewidth=0.4))
+        page.text(x + page.size(13), y + page.size(7), name, 7.5)
 
 
 def _pixels(path: Path | None, labels: bool) -> Picture | None:

@@ -6,8 +6,10 @@ of another protocol, or of other test images, are refused: they could not stand 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flexseg.benchmark import Benchmark, fingerprint
+from flexseg.analysis.metrics import class_counts
+from flexseg.benchmark import Benchmark, Protocol, fingerprint
 from flexseg.classes import NUM_CLASSES
 from flexseg.errors import UserError
 from flexseg.files import read_json
@@ -27,6 +30,7 @@ STALE = "stale: other settings than the benchmark file's"
 _COLUMNS = [
     "image", "condition", "pixels", "confusion", "boundary_confusion",
     "calibration_count", "calibration_correct", "calibration_confidence", "nll_sum",
+    "ring_pixels", "ring_correct", "boundary_iou", "boundary_f1",
 ]  # fmt: skip
 
 
@@ -34,19 +38,85 @@ _COLUMNS = [
 class TargetRecord:
     """The records of one run on one target, images in the order of their ids.
 
-    ``counts`` (N, 3, C) holds true positives, truth pixels and predicted pixels of each image and class;
-    ``confusion`` and ``boundary`` (C, C) are sums over images, truth × prediction; ``conditions`` has the confusion
-    of each condition; ``calibration`` (3, bins) sums count, correct and confidence; ``nll`` is nats a pixel.
+    ``N`` images, ``C`` classes, ``W`` boundary widths and ``R`` rings of the protocol. Everything additive is kept
+    image by image, so that a resampling of the images can be scored like the images themselves.
+
+    Attributes:
+        images: the ids.
+        condition_of: (N,) the condition of each image, as a place in the sorted ``conditions``.
+        conditions: the confusion (C, C) of each condition, truth × prediction.
+        condition_images: how many images each condition has.
+        confusion: (C, C) sum over images, truth × prediction.
+        boundary: (C, C) the same over pixels of the boundary band.
+        counted: the counts of each image, by name; see :meth:`per_image`.
     """
 
     images: tuple[str, ...]
-    counts: NDArray[np.int64]
-    confusion: NDArray[np.int64]
-    boundary: NDArray[np.int64]
+    condition_of: NDArray[np.int64]
     conditions: dict[str, NDArray[np.int64]]
     condition_images: dict[str, int]
-    calibration: NDArray[np.float64]
-    nll: float
+    confusion: NDArray[np.int64]
+    boundary: NDArray[np.int64]
+    counted: Mapping[str, NDArray[Any]]
+
+    def per_image(self, name: str) -> NDArray[Any]:
+        """Additive counts of each image (N, *shape), by name.
+
+        - ``classes``, ``band``, ``interior`` (3, C): true positives, truth and predicted pixels of each class: of all
+          pixels, of those in the boundary band, and of the rest;
+        - ``conditions`` (K, 3, C): ``classes`` in the image's own condition, 0 in the others;
+        - ``rings`` (2, R+1): pixels, and right pixels, of each ring and of what lies beyond;
+        - ``boundary_iou`` (W, 3, C), ``boundary_f1`` (W, 4, C): at each width, see the properties below;
+        - ``calibration`` (3, bins): pixels, right pixels, sum of confidences; ``nll`` (2,): sum of −log p, and pixels.
+        """
+        if name == "conditions":  # made when asked for: it is the largest, and mostly zeros
+            own = self.condition_of[:, None] == np.arange(len(self.conditions))
+            return self.counts[:, None] * own[:, :, None, None]
+        if name == "interior":
+            return self.counts - self.counted["band"]
+        return self.counted[name]
+
+    def total(self, name: str) -> NDArray[Any]:
+        """:meth:`per_image` summed over the images. (*shape)"""
+        if name not in self._totals:
+            counts = self.per_image(name)
+            self._totals[name] = counts.sum(0, dtype=np.int64 if np.issubdtype(counts.dtype, np.integer) else None)
+        return self._totals[name]
+
+    @cached_property
+    def _totals(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(N, 3, C) true positives, truth pixels and predicted pixels of each image and class."""
+        return self.counted["classes"]
+
+    @property
+    def calibration(self) -> NDArray[np.float64]:
+        """(3, bins) sums over images: count, correct, confidence."""
+        return self.total("calibration")
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood in nats a pixel."""
+        total, pixels = self.total("nll")
+        return float(total / pixels) if pixels else float("nan")
+
+    @property
+    def rings(self) -> NDArray[np.int64]:
+        """(2, R+1) sums over images: pixels, and right pixels, of each ring and of what lies beyond."""
+        return self.total("rings")
+
+    @property
+    def boundary_iou(self) -> NDArray[np.int64]:
+        """(W, 3, C) sums over images: pixels of each class near a boundary in both, in truth, in prediction."""
+        return self.total("boundary_iou")
+
+    @property
+    def boundary_f1(self) -> NDArray[np.int64]:
+        """(W, 4, C) sums over images: predicted contour pixels, those near the truth's; true ones, those near."""
+        return self.total("boundary_f1")
 
 
 @dataclass(frozen=True)
@@ -112,7 +182,8 @@ def load_records(benchmark: Benchmark, results: Path, methods: Path) -> Records:
     """Read every run of ``benchmark`` under ``results/<name>``.
 
     Raises:
-        UserError: records of another protocol than the benchmark's, or of other test images than another run's.
+        UserError: records of another protocol than the benchmark's (or from before a part of the protocol was
+            measured), or of other test images than another run's.
     """
     library = code_digest()
     runs = {}
@@ -143,7 +214,7 @@ def _load_run(benchmark: Benchmark, folder: Path, row: str, seed: int, expected:
         return Run(row, seed, folder, "stale", STALE, finished)
     targets, absent = {}, {}
     for target, path in paths.items():
-        loaded = _load_target(path, expected)
+        loaded = _load_target(path, expected, benchmark.protocol)
         if isinstance(loaded, str):
             # A finished training whose evaluation failed says why in failure.json.
             absent[target] = f"failed: {failed['reason']}" if failed and failed.get("reason") else loaded
@@ -174,55 +245,65 @@ def _check_protocol(benchmark: Benchmark, path: Path) -> None:
         "protocol": benchmark.protocol.id,
         "label_map": benchmark.protocol.label_map,
         "boundary_width": str(benchmark.protocol.boundary_width),
+        "boundary_widths": json.dumps(list(benchmark.protocol.boundary_widths)),
+        "rings": json.dumps(list(benchmark.protocol.rings)),
     }
     for key, value in ours.items():
         if metadata.get(key) != value:
             raise UserError(
                 f"{path}: its {key.replace('_', ' ')} is {metadata.get(key, 'not recorded')!r}, but benchmark "
                 f"{benchmark.name} has {value!r}. Records of different protocols never share a table: evaluate this "
-                "run again, or keep the other protocol under another results folder"
+                f"run again (flexseg evaluate {benchmark.name} {path.parents[2].name}), or keep the other protocol "
+                "under another results folder"
             )
 
 
-def _load_target(path: Path, expected: str) -> TargetRecord | str:
+def _load_target(path: Path, expected: str, protocol: Protocol) -> TargetRecord | str:
     if not path.is_file():
         return "not evaluated"
     try:
-        table = pq.read_table(path, columns=_COLUMNS, use_threads=False)
+        with pq.ParquetFile(path) as file:  # read_table would look for a partitioned data set, and import pandas
+            table = file.read(columns=_COLUMNS, use_threads=False)
         made_by = (table.schema.metadata or {}).get(b"fingerprint", b"").decode()
         if made_by != expected:
             return "records of another run"
-        return _reduce(table)
+        return _reduce(table, protocol)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         return f"records cannot be read ({type(error).__name__})"
 
 
-def _reduce(table: pa.Table) -> TargetRecord:
+def _reduce(table: pa.Table, protocol: Protocol) -> TargetRecord:
     images = np.asarray(table["image"].to_pylist())
     if not len(images):
         raise ValueError("no images")
     order = np.argsort(images, kind="stable")
-    conditions = np.asarray(table["condition"].to_pylist())[order]
+    names, condition_of = np.unique(np.asarray(table["condition"].to_pylist())[order], return_inverse=True)
 
-    def array(name: str, width: int = -1) -> NDArray[Any]:
-        values = table[name].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return np.asarray(values.reshape(len(images), width)[order])
+    def array(name: str, *shape: int) -> NDArray[Any]:
+        column = table[name].combine_chunks()
+        values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
+        return np.asarray(values.to_numpy(zero_copy_only=False).reshape(len(images), *shape)[order])
 
-    confusion = array("confusion", NUM_CLASSES**2).astype(np.int64).reshape(-1, NUM_CLASSES, NUM_CLASSES)
-    boundary = array("boundary_confusion", NUM_CLASSES**2).sum(0, dtype=np.int64).reshape(NUM_CLASSES, NUM_CLASSES)
-    counts = np.stack([np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)], axis=1)
-    names = sorted(set(conditions.tolist()))
-    calibration = np.stack([array(f"calibration_{part}").sum(0) for part in ("count", "correct", "confidence")])
-    pixels = int(table["pixels"].to_numpy().sum())
+    confusion = array("confusion", NUM_CLASSES, NUM_CLASSES).astype(np.int64)
+    boundary = array("boundary_confusion", NUM_CLASSES, NUM_CLASSES)
+    rings, widths, bins = len(protocol.rings) + 1, len(protocol.boundary_widths), protocol.calibration_bins
+    calibration = [array(f"calibration_{part}", bins) for part in ("count", "correct", "confidence")]
     return TargetRecord(
         images=tuple(images[order].tolist()),
-        counts=counts,
+        condition_of=condition_of,
+        conditions={str(name): confusion[condition_of == place].sum(0) for place, name in enumerate(names)},
+        condition_images={str(name): int((condition_of == place).sum()) for place, name in enumerate(names)},
         confusion=confusion.sum(0),
-        boundary=boundary,
-        conditions={name: confusion[conditions == name].sum(0) for name in names},
-        condition_images={name: int((conditions == name).sum()) for name in names},
-        calibration=calibration.astype(np.float64),
-        nll=float(table["nll_sum"].to_numpy().sum()) / pixels if pixels else float("nan"),
+        boundary=boundary.sum(0, dtype=np.int64),
+        counted={
+            "classes": class_counts(confusion),
+            "band": class_counts(boundary),
+            "rings": np.stack([array("ring_pixels", rings), array("ring_correct", rings)], axis=1),
+            "boundary_iou": array("boundary_iou", widths, 3, NUM_CLASSES),
+            "boundary_f1": array("boundary_f1", widths, 4, NUM_CLASSES),
+            "calibration": np.stack(calibration, axis=1).astype(np.float64),
+            "nll": np.stack([array("nll_sum"), array("pixels")], axis=1).astype(np.float64),
+        },
     )
 
 

@@ -1,43 +1,23 @@
-"""The two reports: which pages, in which order."""
+"""The two reports: which pages, in which order. The answer stands first, then what it rests on, then the details."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from flexseg.analysis import figures, figures_ablation
-from flexseg.analysis.effects import factorial_cells
+from flexseg.analysis import plates
 from flexseg.analysis.formats import Cell, Column, Row, Table, difference_cell, mean_text, number
 from flexseg.analysis.frontpage import draw_front
 from flexseg.analysis.pages import Book, open_book
-from flexseg.analysis.panels import draw_panels
 from flexseg.analysis.published import HEADING, Published, all_published
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.statistics import t_interval
 from flexseg.analysis.tables import Notes, ablation_table, comparison_table, factorial_table
-
-CURVES = [("loss", "total loss"), ("loss/ce", "cross-entropy term"), ("loss/gap", "GAP term")]
-HAS = [
-    ("has/threshold", "threshold: chance of a uniform draw"),
-    ("has/effective_sample_size", "effective sample size 1/Σp²"),
-    ("has/generated_share", "share of draws from the generated data"),
-]
+from flexseg.analysis.tables_metrics import boundary_table, metrics_table, power_table
 
 
-CURVES_CAPTION = (
-    "Loss terms as logged during training. Line: mean over the finished seeds; band: their range. Losses of rows "
-    "with other terms are not comparable in height."
-)
-HAS_CAPTION = (
-    "HAS over training: the threshold, below which a draw is uniform; the effective number of images, 1/Σp², of the "
-    "hardness distribution; the share of images that were drawn from the generated data. Line: mean over the "
-    "finished seeds; band: their range."
-)
-
-
-def make_report(scores: Scores, kind: Literal["comparison", "ablation"], output: Path) -> None:
+def make_report(scores: Scores, kind: plates.Kind, output: Path) -> None:
     """Write the report of ``kind`` to ``output``."""
     benchmark = scores.benchmark
     title = f"{benchmark.title}: {kind} report"
@@ -50,50 +30,26 @@ def make_report(scores: Scores, kind: Literal["comparison", "ablation"], output:
 
 
 def _comparison(book: Book, scores: Scores) -> None:
-    book.table(comparison_table(scores))
-    with book.page("mIoU per target") as page:
-        figures.miou_figure(page, scores)
-    _differences(book, scores)
-    with book.page("Classes") as page:
-        figures.class_figure(page, scores)
-    with book.page("Conditions") as page:
-        figures.condition_figure(page, scores)
-    book.table(cost_table(scores))
-    draw_panels(book, scores)
-    _published(book, scores)
-
-
-def _differences(book: Book, scores: Scores) -> None:
-    with book.page("Paired differences to the reference") as page:
-        if len(scores.benchmark.rows) > 1:
-            figures.difference_figure(page, scores)
-        else:
-            page.paragraph("Only the reference row was selected: there is no difference to show.", 10)
+    book.tables([comparison_table(scores)])
+    _figures(book, plates.comparison_answers(scores))
+    book.tables([metrics_table(scores), power_table(scores)])
+    _figures(book, plates.comparison_details(scores))
+    _figures(book, plates.pictures(scores))
+    book.tables([cost_table(scores), *_published(scores), *book.missing_table()])
 
 
 def _ablation(book: Book, scores: Scores) -> None:
-    benchmark = scores.benchmark
-    book.table(ablation_table(scores))
-    _differences(book, scores)
-    with book.page("Components, controls, misalignment") as page:
-        figures_ablation.contrast_figure(page, scores)
-    book.table(factorial_table(scores))
-    for full in benchmark.ablation.full:
-        if len(factorial_cells(scores.records, full)) == 2 ** len(benchmark.ablation.components):
-            with book.page(f"Factorial effects around “{benchmark.row(full).title}”") as page:
-                figures_ablation.factorial_figure(page, scores, full)
-    with book.page("Boundary against interior") as page:
-        figures_ablation.boundary_figure(page, scores)
-    with book.page("Aligned against misaligned generated data") as page:
-        figures_ablation.alignment_figure(page, scores)
-    for heading, panels, caption in (
-        ("Training", CURVES, CURVES_CAPTION),
-        ("Hardness-aware sampling", HAS, HAS_CAPTION),
-    ):
-        with book.page(heading) as page:
-            figures_ablation.curve_figure(page, scores, panels, caption)
-    draw_panels(book, scores)
-    _published(book, scores)
+    book.tables([ablation_table(scores)])
+    _figures(book, plates.ablation_answers(scores))
+    book.tables([factorial_table(scores), boundary_table(scores)])
+    _figures(book, plates.ablation_details(scores))
+    _figures(book, plates.pictures(scores))
+    book.tables([power_table(scores), *_published(scores), *book.missing_table()])
+
+
+def _figures(book: Book, listed: list[plates.Plate]) -> None:
+    for plate in listed:
+        book.figure(plate)
 
 
 def cost_table(scores: Scores) -> Table:
@@ -118,11 +74,9 @@ def cost_table(scores: Scores) -> Table:
     return Table("cost", "Cost", caption, columns, rows, notes.lines())
 
 
-def _published(book: Book, scores: Scores) -> None:
+def _published(scores: Scores) -> list[Table]:
     numbers = all_published(scores.records)
-    main = [each for each in numbers if each.table == "main"]
-    if main:
-        book.table(published_table(scores, numbers), "Published beside measured")
+    return [published_table(scores, numbers)] if any(each.table == "main" for each in numbers) else []
 
 
 def published_table(scores: Scores, numbers: list[Published]) -> Table:

@@ -1,4 +1,4 @@
-"""From records to numbers: mIoU of every run on every target and average, means over seeds, and paired contrasts."""
+"""From records to numbers: every quantity of every run on every target, means over seeds, and paired contrasts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexseg.analysis import bootstrap
-from flexseg.analysis.metrics import class_iou, expected_calibration_error, mean_iou, nanmean, pixel_error
+from flexseg.analysis.definitions import Quantity, quantities
+from flexseg.analysis.metrics import class_iou, mean_iou, nanmean
 from flexseg.analysis.records import Records, TargetRecord
 from flexseg.analysis.statistics import Difference, Mean, Noise, blocked_noise, paired_interval, t_interval, with_holm
 from flexseg.benchmark import Benchmark
@@ -18,24 +19,22 @@ from flexseg.benchmark import Benchmark
 Floats = NDArray[np.float64]
 Weights = Mapping[str, float]
 
-QUANTITIES: dict[str, Callable[[TargetRecord], float]] = {
-    "mIoU": lambda record: 100 * float(mean_iou(record.confusion)),
-    "boundary mIoU": lambda record: 100 * float(mean_iou(record.boundary)),
-    "interior mIoU": lambda record: 100 * float(mean_iou(record.confusion - record.boundary)),
-    "boundary error": lambda record: 100 * pixel_error(record.boundary),
-    "interior error": lambda record: 100 * pixel_error(record.confusion - record.boundary),
-    "calibration error": lambda record: 100 * expected_calibration_error(record.calibration),
-    "negative log-likelihood": lambda record: record.nll,
-}
-"""What is computed from the record of one run on one target; percent, but the last, which is nats a pixel."""
-
 
 @dataclass(frozen=True)
 class Scores:
-    """The numbers of a benchmark. ``columns`` are its targets and then its averages."""
+    """The numbers of a benchmark. ``columns`` are its targets and then its averages.
+
+    ``replicates`` is how often the test images are resampled for mIoU; other quantities take at most
+    :data:`~flexseg.analysis.bootstrap.FEWER` of the same draws.
+    """
 
     records: Records
     replicates: int = bootstrap.REPLICATES
+
+    @cached_property
+    def quantities(self) -> dict[str, Quantity]:
+        """Everything that is computed from a record, by name: unit, better direction, function."""
+        return quantities(self.benchmark.protocol)
 
     @property
     def benchmark(self) -> Benchmark:
@@ -72,7 +71,7 @@ class Scores:
         key = (row, seed, target, quantity)
         if key not in self._values:
             record = self.records.runs[row, seed].targets.get(target)
-            self._values[key] = QUANTITIES[quantity](record) if record else float("nan")
+            self._values[key] = self.quantities[quantity].compute(record) if record else float("nan")
         return self._values[key]
 
     @cached_property
@@ -104,59 +103,88 @@ class Scores:
         return {}
 
     @cached_property
-    def _replicates(self) -> dict[tuple[str, int, str], Floats]:
-        weights: dict[str, NDArray[np.float32]] = {}
-        found = {}
-        for run in self.records.finished():
-            for target, record in run.targets.items():
-                if target not in weights:
-                    weights[target] = bootstrap.image_weights(target, len(record.images), self.replicates)
-                found[run.row, run.seed, target] = 100 * bootstrap.miou_replicates(weights[target], record.counts)
-        return found
+    def _weights(self) -> dict[str, NDArray[np.float32]]:
+        images = {target: self.images(target) for target in self.benchmark.targets}
+        return {target: bootstrap.image_weights(target, n, self.replicates) for target, n in images.items() if n}
 
-    def contrast(self, weights: Weights, column: str) -> Difference:
-        """Σ_row weight · mIoU(row) on ``column``, paired over the seeds that all its rows have finished."""
-        values = np.array([weight * self.per_seed(row, column) for row, weight in weights.items()])
+    @cached_property
+    def _resampled(self) -> dict[tuple[str, int, str, str], Floats]:
+        return {}
+
+    def _replicates(self, row: str, seed: int, target: str, quantity: str) -> Floats:
+        """``quantity`` under each resampling of the images of ``target``. (B,)"""
+        key = (row, seed, target, quantity)
+        if key not in self._resampled:
+            record, weights = self.records.runs[row, seed].targets[target], self._weights[target]
+            wanted = [self.quantities[quantity]]
+            if quantity != "mIoU":  # all that are functions of the same sums, at once
+                weights = weights[: bootstrap.FEWER]
+                wanted = [q for q in self.quantities.values() if q.counts == wanted[0].counts and q.name != "mIoU"]
+            sums = bootstrap.resampled(weights, record.per_image(wanted[0].counts))
+            self._resampled.update({(row, seed, target, each.name): each.of(sums) for each in wanted})
+        return self._resampled[key]
+
+    def contrast(self, weights: Weights, column: str, quantity: str = "mIoU") -> Difference:
+        """Σ_row weight · quantity(row) on ``column``, paired over the seeds that all its rows have finished.
+
+        The interval is over seeds and test images, for every quantity.
+        """
+        values = np.array([weight * self.per_seed(row, column, quantity) for row, weight in weights.items()])
         values = values.reshape(len(weights), len(self.benchmark.seeds)).sum(0)
         chosen = np.flatnonzero(np.isfinite(values))
         if len(chosen) < 2:
             return paired_interval(values[chosen], np.zeros((2, len(chosen))), 2)
         squares = sum(weight**2 for weight in weights.values())
         members = self.members(column)
-        replicates = np.zeros((self.replicates, len(chosen)))
+        replicates = np.zeros((1, len(chosen)))
         for row, weight in weights.items():
-            for place, index in enumerate(chosen):
-                seed = self.benchmark.seeds[index]
-                parts = [self._replicates[row, seed, target] for target in members]
-                replicates[:, place] += weight * sum(parts) / len(members)
+            runs = [(row, self.benchmark.seeds[index]) for index in chosen]
+            parts = [[self._replicates(*run, target, quantity) for target in members] for run in runs]
+            replicates = replicates + weight * np.mean(parts, axis=1).T
+        # A resampling may miss all pixels that a quantity is about, e.g. the only images with a thick boundary.
+        replicates = replicates[np.isfinite(replicates).all(1)]
         images = min(self.images(target) for target in members)
-        return paired_interval(values[chosen], replicates, images, self.noise(column), squares)
+        return paired_interval(values[chosen], replicates, images, self.noise(column, quantity), squares)
 
     def images(self, target: str) -> int:
         """How many test images ``target`` has, from any run that has it."""
         return sum(self.conditions(target).values())
 
     @cached_property
-    def _contrasts(self) -> dict[tuple[tuple[str, float], ...], dict[str, Difference]]:
+    def _contrasts(self) -> dict[tuple[tuple[tuple[str, float], ...], str], dict[str, Difference]]:
         return {}
 
-    def contrasts(self, weights: Weights) -> dict[str, Difference]:
+    def contrasts(self, weights: Weights, quantity: str = "mIoU") -> dict[str, Difference]:
         """:meth:`contrast` on every column; those of the targets are Holm-adjusted among each other."""
-        key = tuple(weights.items())
+        key = (tuple(weights.items()), quantity)
         if key not in self._contrasts:
-            targets = with_holm([self.contrast(weights, target) for target in self.benchmark.targets])
+            targets = with_holm([self.contrast(weights, target, quantity) for target in self.benchmark.targets])
             found = dict(zip(self.benchmark.targets, targets, strict=True))
-            found |= {average: self.contrast(weights, average) for average in self.benchmark.averages}
+            found |= {average: self.contrast(weights, average, quantity) for average in self.benchmark.averages}
             self._contrasts[key] = found
         return self._contrasts[key]
 
-    def against(self, row: str, other: str) -> dict[str, Difference]:
+    def against(self, row: str, other: str, quantity: str = "mIoU") -> dict[str, Difference]:
         """``row`` minus ``other`` on every column."""
-        return self.contrasts({row: 1.0, other: -1.0})
+        return self.contrasts({row: 1.0, other: -1.0}, quantity)
 
-    def noise(self, column: str) -> Noise | None:
+    @property
+    def source_only(self) -> str:
+        """The first row that is plain training on the source alone; empty if none was selected."""
+        rows = self.benchmark.rows
+        return next((row for row in rows if self.benchmark.row(row).method == "source_only"), "")
+
+    @cached_property
+    def _noise(self) -> dict[tuple[str, str], Noise | None]:
+        return {}
+
+    def noise(self, column: str, quantity: str = "mIoU") -> Noise | None:
         """How much one run varies about its row's and its seed's effect, over all rows that have every seed."""
-        return blocked_noise(np.array([self.per_seed(row, column) for row in self.benchmark.rows]))
+        key = (column, quantity)
+        if key not in self._noise:
+            rows = [self.per_seed(row, column, quantity) for row in self.benchmark.rows]
+            self._noise[key] = blocked_noise(np.array(rows))
+        return self._noise[key]
 
     def class_average(self, row: str) -> Floats:
         """IoU in percent of each class, mean over the targets that have the class. (C,)"""

@@ -15,7 +15,6 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 """Okabe & Ito, *Color Universal Design*, 2008; without yellow, which white paper swallows."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "h")
 LINES = ("-", "--", "-.", ":")
-HATCHES = ("", "////", "....", "xxxx")
 INK, GREY, RULE = "#000000", "#555555", "#b0b0b0"
 FAMILY = ["STIXGeneral", "DejaVu Sans"]
 
@@ -36,13 +35,24 @@ RC: dict[str, Any] = {
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.2,
     "lines.markersize": 4.5,
-    "hatch.linewidth": 0.5,
     "pdf.fonttype": 42,
     "pdf.compression": 6,
     "mathtext.fontset": "stix",
     "image.composite_image": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "flexseg",
 }
-"""Type 42 fonts stay editable text; STIX comes with matplotlib, so every machine sets the same pages."""
+"""Type 42 fonts stay editable text; STIX comes with matplotlib, so every machine sets the same pages. In SVG, which
+cannot carry fonts, letters are outlines; the salt makes its ids the same every time."""
+SCALED = (
+    "font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize",
+    "lines.markersize",
+)  # fmt: skip
+
+
+def style_at(scale: float) -> dict[str, Any]:
+    """:data:`RC` with type and marks ``scale`` times as large."""
+    return RC | {name: RC[name] * scale for name in SCALED}
 
 
 def colour(index: int) -> str:

@@ -24,48 +24,19 @@ from flexseg.analysis.formats import (
     write_text,
 )  # fmt: skip
 from flexseg.analysis.published import COLUMNS, HEADING, published_cell, published_for
-from flexseg.analysis.scores import QUANTITIES, Scores
-from flexseg.analysis.statistics import Difference
+from flexseg.analysis.scores import Scores
+from flexseg.analysis.tables_common import (
+    INTERVALS,
+    Notes,
+    TableFiles,
+    averages_text,
+    difference_record,
+    target_title,
+)
+from flexseg.analysis.tables_metrics import METRIC_TABLES, write_long
 from flexseg.classes import CLASS_NAMES
 
 ON, OFF = "•", DASH
-INTERVALS = (
-    "A cell is the mean over seeds ± the half width of its 95 % t-interval over seeds. A difference is paired (same "
-    "seeds, same test images); its 95 % interval is over seeds and test images: the residual variance of all rows × "
-    "seeds (assumed equal for the rows) and the resampled image variance that the seeds share, joined after Cochran "
-    "and Cox. Bold: the interval excludes zero, for a single target after Holm over the targets."
-)
-
-
-class Notes:
-    """Notes below a table, numbered as they are first used."""
-
-    def __init__(self, scores: Scores) -> None:
-        self.records = scores.records
-        self._numbers: dict[str, int] = {}
-        self._digests: set[str] = set()
-
-    def title(self, row: str, title: str = "") -> str:
-        """The row's title with the marks of its notes."""
-        numbers = [self._numbers.setdefault(note, len(self._numbers) + 1) for note in self.records.notes(row)]
-        digests = self.records.other_code(row)
-        self._digests.update(digests)
-        mark = ",".join(map(str, numbers)).translate(SUPERSCRIPTS)
-        return (title or self.records.benchmark.row(row).title) + mark + ("†" if digests else "")
-
-    def lines(self) -> list[tuple[str, str]]:
-        """(mark, note) of all that were used."""
-        lines = [(str(index).translate(SUPERSCRIPTS), note) for note, index in self._numbers.items()]
-        if self._digests:
-            made = ", ".join(sorted(self._digests))
-            lines.append(("†", f"made by other code than today's (digest {made}; today's is {self.records.code})"))
-        return lines
-
-
-def target_title(scores: Scores, column: str) -> str:
-    """The heading of a target or average."""
-    domain = scores.benchmark.domains.get(column)
-    return (domain.title if domain and column in scores.benchmark.targets else "") or column
 
 
 def comparison_table(scores: Scores) -> Table:
@@ -88,21 +59,13 @@ def comparison_table(scores: Scores) -> Table:
     columns += [Column(f"Δ {scores.main}"), Column("n")]
     columns += [Column(name, group=HEADING) for name in COLUMNS] if beside else []
     caption = (
-        f"mIoU in percent on the test images of each target; training never saw a target. {_averages(scores)} "
+        f"mIoU in percent on the test images of each target; training never saw a target. {averages_text(scores)} "
         f"{INTERVALS} Δ is against “{reference}”; n is the number of seeds in {scores.main}, of "
         f"{len(benchmark.seeds)} planned."
     )
     if beside:
         caption += " Published numbers come from other data, trunks and schedules and compare with each other only."
     return Table("comparison", f"{benchmark.title}: comparison", caption, columns, rows, notes.lines())
-
-
-def _averages(scores: Scores) -> str:
-    parts = [
-        f"{name} is the mean of {', '.join(target_title(scores, member) for member in members)}"
-        for name, members in scores.benchmark.averages.items()
-    ]
-    return "; ".join(parts) + "." if parts else ""
 
 
 def _switch_cells(cell: Switches | None, count: int) -> list[Cell]:
@@ -136,7 +99,7 @@ def ablation_table(scores: Scores) -> Table:
     columns += [Column(name, group="mIoU %") for name in averages] + [Column("Difference", "l")]
     columns += [Column(f"Δ {name}", group="paired difference [95 % interval]") for name in averages]
     columns += [Column(name, group=HEADING) for name in COLUMNS] if beside else []
-    caption = f"Ablation. {ON} component on, {OFF} off. {_averages(scores)} {INTERVALS}"
+    caption = f"Ablation. {ON} component on, {OFF} off. {averages_text(scores)} {INTERVALS}"
     if beside:
         caption += " Published cells without a number were not published."
     return Table("ablation", f"{benchmark.title}: ablation", caption, columns, rows, notes.lines())
@@ -203,14 +166,6 @@ def per_condition_table(scores: Scores) -> Table:
     return Table("per_condition", f"{benchmark.title}: conditions", caption, columns, rows, notes.lines())
 
 
-def difference_record(difference: Difference) -> dict[str, object]:
-    """The CSV columns of a difference."""
-    return {
-        "value": difference.value, "low": difference.low, "high": difference.high,
-        "p": difference.p, "p_holm": difference.p_holm, "n": difference.n,
-    }  # fmt: skip
-
-
 def _comparison_records(scores: Scores) -> Iterator[dict[str, object]]:
     benchmark = scores.benchmark
     for row in benchmark.rows:
@@ -219,7 +174,7 @@ def _comparison_records(scores: Scores) -> Iterator[dict[str, object]]:
             yield name | {"quantity": "status", "seed": run.seed, "reason": run.reason or "finished"}
             for target, reason in run.absent.items():
                 yield name | {"quantity": "status", "target": target, "seed": run.seed, "reason": reason}
-        for quantity in QUANTITIES:
+        for quantity in scores.quantities:
             for column in scores.columns:
                 for seed, value in zip(benchmark.seeds, scores.per_seed(row, column, quantity), strict=True):
                     yield name | {"quantity": quantity, "target": column, "seed": seed, "value": float(value)}
@@ -284,32 +239,30 @@ def _condition_records(scores: Scores) -> Iterator[dict[str, object]]:
                 yield record | {"half_width": mean.half, "n": mean.n}
 
 
-_VALUES = ["value", "low", "high", "p", "p_holm", "n", "reason"]
-_CSV = {
-    "comparison": (["row", "title", "quantity", "target", "seed", "reference", *_VALUES], _comparison_records),
+_VALUES = ["value", "low", "high", "p", "p_holm", "effect_size", "n", "reason"]
+_TABLES: dict[str, TableFiles] = {
+    "comparison": (
+        comparison_table, ["row", "title", "quantity", "target", "seed", "reference", *_VALUES], _comparison_records,
+    ),
     "ablation": (
+        ablation_table,
         ["section", "row", "title", "question", "quantity", "target", "contrast", *_VALUES],
         _ablation_records,
     ),
-    "per_class": (["row", "target", "class", "iou", "half_width", "n"], _class_records),
-    "per_condition": (["row", "target", "condition", "images", "miou", "half_width", "n"], _condition_records),
-}
-_TABLES = {
-    "comparison": comparison_table,
-    "ablation": ablation_table,
-    "per_class": per_class_table,
-    "per_condition": per_condition_table,
-}
+    "per_class": (per_class_table, ["row", "target", "class", "iou", "half_width", "n"], _class_records),
+    "per_condition": (
+        per_condition_table, ["row", "target", "condition", "images", "miou", "half_width", "n"], _condition_records,
+    ),
+}  # fmt: skip
 
 
 def write_all(scores: Scores, folder: Path) -> list[Path]:
-    """Write every table as CSV, Markdown and LaTeX into ``folder``; the paths, in that order."""
+    """Write every table as CSV, Markdown and LaTeX into ``folder``, then every value as CSV; the paths, in order."""
     paths = []
-    for name, make in _TABLES.items():
+    for name, (make, columns, records) in (_TABLES | METRIC_TABLES).items():
         table = make(scores)
-        columns, records = _CSV[name]
         write_csv(folder / f"{name}.csv", columns, records(scores))
         write_text(folder / f"{name}.md", to_markdown(table))
         write_text(folder / f"{name}.tex", to_tex(table))
         paths += [folder / f"{name}.{suffix}" for suffix in ("csv", "md", "tex")]
-    return paths
+    return [*paths, write_long(scores, folder)]

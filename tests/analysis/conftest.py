@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from flexseg.benchmark import Benchmark, fingerprint, load_benchmark, select_rows
+from flexseg.benchmark import Benchmark, Protocol, fingerprint, load_benchmark, select_rows
 from flexseg.classes import NUM_CLASSES
 
 ROOT = Path(__file__).parents[2]
@@ -67,9 +67,45 @@ def simulate(
     return confusion, boundary
 
 
-def write_target(path: Path, confusion: np.ndarray, boundary: np.ndarray, conditions: list[str], meta: dict) -> None:
+def ring_counts(confusion: np.ndarray, boundary: np.ndarray, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels and right pixels (N, R+1) of the rings, which add up to all pixels and all right pixels of each image.
+
+    What lies within the boundary band is dealt to the rings within it, the rest to the others.
+    """
+    rng = np.random.default_rng(int(confusion.sum()))
+    pixels, correct = (np.zeros((len(confusion), len(protocol.rings) + 1), np.int64) for _ in range(2))
+    inside = [place for place, outer in enumerate(protocol.rings) if outer <= protocol.boundary_width]
+    rest = [place for place in range(pixels.shape[1]) if place not in inside]
+    for places, counts in ((inside, boundary), (rest, confusion - boundary)):
+        left, right = counts.sum((1, 2)), np.trace(counts, axis1=1, axis2=2)
+        for place in places:
+            pixels[:, place] = left if place == places[-1] else left // 2
+            correct[:, place] = rng.hypergeometric(right, left - right, pixels[:, place])
+            left, right = left - pixels[:, place], right - correct[:, place]
+    return pixels, correct
+
+
+def boundary_counts(confusion: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Counts for boundary IoU (N, W, 3, C) and F1 (N, W, 4, C): shares of the counts that grow with the width."""
+    hits, truth, predicted = np.diagonal(confusion, axis1=1, axis2=2), confusion.sum(2), confusion.sum(1)
+    iou, f1 = [], []
+    for width in widths:
+        share = 1 - np.exp(-width / 4)
+        near_truth, near_predicted = (truth * share).astype(int), (predicted * share).astype(int)
+        both = np.minimum((hits * share * (0.6 + 0.3 * share)).astype(int), np.minimum(near_truth, near_predicted))
+        iou.append(np.stack([both, near_truth, near_predicted], axis=1))
+        found = hits * (1 - np.exp(-width))
+        f1.append(np.stack([predicted // 5, found // 5, truth // 5, found // 5], axis=1).astype(int))
+    return np.stack(iou, axis=1), np.stack(f1, axis=1)
+
+
+def write_target(
+    path: Path, confusion: np.ndarray, boundary: np.ndarray, conditions: list[str], meta: dict, protocol: Protocol
+) -> None:
     """One ``evaluation/<target>.parquet``."""
-    images, bins = len(confusion), 15
+    images, bins = len(confusion), protocol.calibration_bins
+    ring_pixels, ring_correct = ring_counts(confusion, boundary, protocol)
+    boundary_iou, boundary_f1 = boundary_counts(confusion, protocol.boundary_widths)
     pixels = confusion.sum((1, 2))
     count = np.tile(pixels[:, None] // bins, (1, bins)).astype(np.int32)
     confidence = count * (np.arange(bins) + 0.5) / bins
@@ -89,6 +125,10 @@ def write_target(path: Path, confusion: np.ndarray, boundary: np.ndarray, condit
             "calibration_correct": lists((confidence * 0.9).astype(np.int32), pa.int32()),
             "calibration_confidence": lists(confidence, pa.float64()),
             "nll_sum": pa.array(pixels * 1.25, pa.float64()),
+            "ring_pixels": lists(ring_pixels, pa.int32()),
+            "ring_correct": lists(ring_correct, pa.int32()),
+            "boundary_iou": lists(boundary_iou, pa.int32()),
+            "boundary_f1": lists(boundary_f1, pa.int32()),
         }
     ).replace_schema_metadata(meta)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,8 +156,11 @@ def write_run(
             "protocol": benchmark.protocol.id, "label_map": benchmark.protocol.label_map, "benchmark": benchmark.name,
             "row": row, "seed": str(seed), "target": target, "fingerprint": made,
             "boundary_width": str(benchmark.protocol.boundary_width),
+            "boundary_widths": json.dumps(benchmark.protocol.boundary_widths),
+            "rings": json.dumps(benchmark.protocol.rings),
         }  # fmt: skip
-        write_target(folder / "evaluation" / f"{target}.parquet", confusion, boundary, conditions, meta)
+        path = folder / "evaluation" / f"{target}.parquet"
+        write_target(path, confusion, boundary, conditions, meta, benchmark.protocol)
     written = benchmark.row(row).options
     options = {
         name: {"value": written.get(name, default), "default": default, "assumed": assumed, "help": text}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from flexseg.analysis.bootstrap import image_weights, miou_replicates
+from flexseg.analysis.definitions import quantities
+from flexseg.analysis.metrics import class_counts
 from flexseg.analysis.records import STALE, load_records
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.statistics import paired_interval, t_interval
-from flexseg.benchmark import Benchmark
+from flexseg.benchmark import Benchmark, Protocol
 from flexseg.errors import UserError
 
 Built = tuple[Benchmark, Path, Path]
@@ -47,13 +50,28 @@ def test_stale_and_unevaluated_runs_do_not_enter_a_mean(small: Built) -> None:
     assert scores.against("flexseg", "dginstyle")["night"].n == 2
 
 
-@pytest.mark.parametrize("key", ["protocol", "label_map", "boundary_width"])
+@pytest.mark.parametrize("key", ["protocol", "label_map", "boundary_width", "boundary_widths", "rings"])
 def test_other_protocols_are_refused_by_both_names(builder, key: str) -> None:
     benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
     remeta(results / "streetworld/flexseg/seed-1/evaluation/night.parquet", **{key: "other-v9"})
-    ours = str(getattr(benchmark.protocol, "id" if key == "protocol" else key))
+    ours = getattr(benchmark.protocol, "id" if key == "protocol" else key)
+    ours = re.escape(str(list(ours) if isinstance(ours, tuple) else ours))
     with pytest.raises(UserError, match=rf"(?s)night\.parquet.*'other-v9'.*'{ours}'"):
         load_records(benchmark, results, methods)
+
+
+def test_records_from_before_the_boundary_counts_are_refused_with_what_to_do(builder) -> None:
+    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
+    path = results / "streetworld/flexseg/seed-1/evaluation/night.parquet"
+    table = pq.read_table(path).drop_columns(["ring_pixels", "ring_correct", "boundary_iou", "boundary_f1"])
+    metadata = {k: v for k, v in table.schema.metadata.items() if k not in (b"boundary_widths", b"rings")}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(UserError, match=r"not recorded.*flexseg evaluate streetworld flexseg"):
+        load_records(benchmark, results, methods)
+    # with the metadata but without the columns the file is damaged, which costs one target of one run
+    pq.write_table(table, path)
+    notes = load_records(benchmark, results, methods).notes("flexseg")
+    assert notes == ["seed 1 target night: records cannot be read (KeyError)"]
 
 
 def test_other_images_are_refused(builder) -> None:
@@ -114,6 +132,49 @@ def test_reduction_keeps_the_counts(small: Built) -> None:
     np.testing.assert_array_equal(record.counts[:, 0], [np.diag(each) for each in confusion])
     np.testing.assert_array_equal(sum(record.conditions.values()), record.confusion)
     assert record.nll == pytest.approx(1.25)
+    for name, shape in (("boundary_iou", (3, 3, 19)), ("boundary_f1", (3, 4, 19))):
+        raw = np.array(table[name].to_pylist()).reshape(-1, *shape)
+        np.testing.assert_array_equal(record.per_image(name), raw)
+        np.testing.assert_array_equal(getattr(record, name), raw.sum(0))
+    rings = [np.array(table[name].to_pylist()) for name in ("ring_pixels", "ring_correct")]
+    np.testing.assert_array_equal(record.rings, np.sum(rings, axis=1))
+    assert record.rings.sum(1).tolist() == [record.confusion.sum(), np.trace(record.confusion)]
+    boundary = np.array(table["boundary_confusion"].to_pylist()).sum(0).reshape(19, 19)
+    np.testing.assert_array_equal(record.total("band"), class_counts(boundary))
+    np.testing.assert_array_equal(record.total("interior"), class_counts(confusion.sum(0) - boundary))
+    for place, matrix in enumerate(record.conditions.values()):
+        np.testing.assert_array_equal(record.total("conditions")[place], class_counts(matrix))
+
+
+@pytest.fixture(scope="module")
+def scores(small: Built) -> Scores:
+    """The scores of the simulated runs from 30 resamplings."""
+    return Scores(load_records(*small), replicates=30)
+
+
+@pytest.mark.parametrize("quantity", list(quantities(Protocol(id="any", boundary_width=2))))
+def test_every_quantity_has_its_own_paired_contrast(scores: Scores, quantity: str) -> None:
+    """The interval of any quantity, from its definition applied to each resampling of the images, one at a time."""
+    known, rows = scores.quantities[quantity], ("source_only", "dginstyle")
+    replicates = np.zeros((30, 3, 2))
+    for place, target in enumerate(("adverse", "night")):
+        weights = image_weights(target, 24, 30)
+        for seed in range(3):
+            for row, sign in zip(rows, (1, -1), strict=True):
+                counts = scores.records.runs[row, seed].targets[target].per_image(known.counts)
+                for index, drawn in enumerate(weights.astype(float)):
+                    replicates[index, seed, place] += sign * known.of(np.tensordot(drawn, counts, 1))
+    pairs = scores.per_seed(rows[0], "Avg2", quantity) - scores.per_seed(rows[1], "Avg2", quantity)
+    expected = paired_interval(pairs, replicates.mean(2), 24, scores.noise("Avg2", quantity))
+    found = scores.against(*rows, quantity)["Avg2"]
+    assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
+    if quantity not in ("negative log-likelihood", "calibration error"):  # the same in all simulated records
+        assert found.high > found.low
+
+
+def test_the_source_only_row_is_found_by_its_method(small: Built, builder) -> None:
+    assert Scores(load_records(*small), 20).source_only == "source_only"
+    assert Scores(load_records(*builder(["dginstyle", "flexseg"], [0], 4, incidents=False)), 20).source_only == ""
 
 
 def test_averages_are_means_of_targets_and_contrasts_are_paired(small: Built) -> None:

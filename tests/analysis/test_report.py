@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from flexseg.analysis import write_report
+from flexseg.analysis.canvas import LEFT, RIGHT, Page, Plate
 from flexseg.analysis.effects import all_cells
 from flexseg.analysis.figures import Dot, off_scale
 from flexseg.analysis.figures_ablation import factorial_figure
-from flexseg.analysis.pages import LEFT, RIGHT, open_book
+from flexseg.analysis.formats import Cell, Column, Row, Table
+from flexseg.analysis.pages import _heads, draw_table, open_book, table_height, table_lines
 from flexseg.analysis.records import load_records
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.statistics import Difference
@@ -67,7 +69,7 @@ def test_one_seed_and_nothing_at_all(builder, tmp_path: Path, kind: Literal["com
     if kind == "ablation":
         results = tmp_path / "nothing"
     write_report(benchmark, kind, results, methods, tmp_path / "a.pdf")
-    assert pages((tmp_path / "a.pdf").read_bytes()) >= 7
+    assert pages((tmp_path / "a.pdf").read_bytes()) >= 5
 
 
 def test_a_complete_factorial_gets_its_effects(builder, tmp_path: Path) -> None:
@@ -90,7 +92,8 @@ def test_a_complete_factorial_gets_its_effects(builder, tmp_path: Path) -> None:
     scores = Scores(load_records(benchmark, results, methods), replicates=100)
     assert "Averaged over the whole factorial: GAP " in dict(verdict(scores))["Which component does it?"]
     with open_book(tmp_path / "a.pdf", "", "", "") as book, book.page("Factorial") as page:
-        assert factorial_figure(page, scores, "full")
+        factorial_figure(page, scores, "full")
+        assert not page.empty
         assert [label.get_text() for label in page.figure.axes[0].get_yticklabels()][::3] == [
             "GAP",
             "GAP × UBE",
@@ -98,7 +101,8 @@ def test_a_complete_factorial_gets_its_effects(builder, tmp_path: Path) -> None:
         ]
         rows_left = {name: row for name, row in benchmark.rows.items() if name != "no_gap"}
         fewer = Scores(load_records(benchmark.model_copy(update={"rows": rows_left}), results, methods), replicates=100)
-        assert not factorial_figure(page, fewer, "full")
+        factorial_figure(page, fewer, "full")
+        assert page.empty == "The factorial is not complete. Not run: --config study=factorial"
 
 
 def test_only_what_dwarfs_the_others_is_off_scale() -> None:
@@ -141,3 +145,37 @@ def test_wrapped_lines_fit_and_lose_nothing() -> None:
     assert max(text_width(line, 9) for line in lines) <= 200
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
     assert np.isclose(RIGHT - LEFT, 751.89)
+
+
+def test_pages_break_before_a_section_and_small_tables_share_one(tmp_path: Path) -> None:
+    def table(sections: int, rows: int) -> Table:
+        lines = [Row((Cell(f"{s}.{r}"),), f"Section {s}") for s in range(sections) for r in range(rows)]
+        return Table("a", "A", "Caption.", [Column("Row", "l")], lines)
+
+    with open_book(tmp_path / "a.pdf", "", "", "") as book:
+        book.tables([table(3, 12)])
+        assert book.number == 2  # 2 × 13 lines fit, the third section goes whole to the next page
+        book.tables([table(1, 3), table(1, 3), table(1, 25)])
+        assert (book.number, book.tables_made) == (4, 4)
+    assert table_height(table(1, 3)) < table_height(table(1, 4))
+
+
+def test_an_empty_figure_takes_no_page_but_a_line(tmp_path: Path) -> None:
+    plates = [
+        Plate("a", "Heading A", lambda page: page.nothing("because")),
+        Plate("b", "Heading B", lambda page: page.caption("What it shows.")),
+    ]
+    with open_book(tmp_path / "a.pdf", "", "", "") as book:
+        for plate in plates:
+            book.figure(plate)
+        assert (book.number, book.figures) == (1, 1)
+        (missing,) = book.missing_table()
+        assert [cell.text for cell in missing.rows[0].cells] == ["Heading A", "because"]
+    assert pages((tmp_path / "a.pdf").read_bytes()) == 1
+
+
+def test_arrows_and_hyphens_in_table_heads() -> None:
+    page = Page("", "", 1)
+    table = Table("a", "A", "", [Column("frequency-weighted IoU ↑")], [Row((Cell("1.0"),))])
+    assert _heads(table, 9, [text_width("weighted", 9, True)]) == [["frequency-", "weighted", "IoU ↑"]]
+    assert not draw_table(page, table, table_lines(table))

@@ -23,8 +23,9 @@ from flexseg.analysis.formats import (
 )
 from flexseg.analysis.records import load_records
 from flexseg.analysis.scores import Scores
-from flexseg.analysis.statistics import Difference, Mean
-from flexseg.analysis.tables import ablation_table, comparison_table, factorial_table
+from flexseg.analysis.statistics import Difference, Mean, detectable, power, seeds_needed
+from flexseg.analysis.tables import ablation_table, comparison_table, factorial_table, target_title, write_all
+from flexseg.analysis.tables_metrics import boundary_table, metrics_table, power_table, write_long
 from flexseg.benchmark import Benchmark
 
 NAN = float("nan")
@@ -74,6 +75,18 @@ new|one$\dagger$ & \textbf{+1.2 [0.3, 2.1]} & 48.58 \\
 """
 
 
+def read(path: Path) -> list[dict[str, str]]:
+    """A CSV file's lines."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def scores(small: Built) -> Scores:
+    """The scores of the simulated runs."""
+    return Scores(load_records(*small), replicates=200)
+
+
 def test_markdown_and_tex_by_example() -> None:
     assert to_markdown(TABLE) == MARKDOWN
     assert to_tex(TABLE) == TEX
@@ -97,13 +110,15 @@ def test_csv_by_example(tmp_path: Path) -> None:
     assert (tmp_path / "a.csv").read_text() == 'row,value,n\n"a,b",0.333333,4\n,,\n'
 
 
-def test_all_files_are_written_and_repeat_byte_by_byte(small: Built) -> None:
-    paths = write_tables(*small)
-    names = [f"{n}.{s}" for n in ("comparison", "ablation", "per_class", "per_condition") for s in ("csv", "md", "tex")]
-    assert [path.name for path in paths] == names
-    assert {path.parent for path in paths} == {small[1] / "streetworld" / "tables"}
+def test_all_files_are_written_and_repeat_byte_by_byte(builder) -> None:
+    built = builder(["source_only", "dginstyle", "flexseg"], [0, 1], 6, incidents=False)
+    paths = write_tables(*built)
+    tables = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power")
+    names = [f"{name}.{suffix}" for name in tables for suffix in ("csv", "md", "tex")]
+    assert [path.name for path in paths] == [*names, "scores_long.csv"]
+    assert {path.parent for path in paths} == {built[1] / "streetworld" / "tables"}
     first = [path.read_bytes() for path in paths]
-    assert [path.read_bytes() for path in write_tables(*small)] == first
+    assert [path.read_bytes() for path in write_tables(*built)] == first
 
 
 def test_trouble_stands_in_the_table_with_its_reason(small: Built) -> None:
@@ -121,11 +136,9 @@ def test_trouble_stands_in_the_table_with_its_reason(small: Built) -> None:
     assert sum(line.startswith("| ") for line in text.splitlines()) == 2 + 10
 
 
-def test_long_csv_agrees_with_the_scores(small: Built) -> None:
-    write_tables(*small)
-    scores = Scores(load_records(*small))
-    with (small[1] / "streetworld" / "tables" / "comparison.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
+def test_comparison_csv_agrees_with_the_scores(scores: Scores, tmp_path: Path) -> None:
+    write_all(scores, tmp_path)
+    lines = read(tmp_path / "comparison.csv")
     key = {"row": "flexseg_no_ube", "target": "Avg5", "quantity": "mIoU difference"}
     (line,) = [line for line in lines if key.items() <= line.items()]
     difference = scores.against("flexseg_no_ube", "dginstyle")["Avg5"]
@@ -160,3 +173,93 @@ def test_a_benchmark_without_any_run(builder, tmp_path: Path) -> None:
     benchmark, _, methods = builder(["dginstyle", "flexseg"], [0], 4, incidents=False)
     paths = write_tables(benchmark, tmp_path / "empty", methods)
     assert "seed 0 missing: not run" in paths[1].read_text()
+    (text,) = [path.read_text() for path in paths if path.name == "power.md"]
+    assert "| Avg5 | – | – | – |" in text
+
+
+def test_a_value_is_bold_only_by_its_shown_difference(scores: Scores) -> None:
+    """By the paired difference, in the better direction of its quantity; never by its height."""
+    table, reference, rows = metrics_table(scores), "dginstyle", list(scores.benchmark.rows)
+    marks = {"bold": 0, "worse": 0, "highest but not bold": 0}
+    for place, column in enumerate(table.columns):
+        name = column.title.removesuffix(" ↑").removesuffix(" ↓")
+        if name not in scores.quantities:
+            continue
+        quantity = scores.quantities[name]
+        assert column.title.endswith("↑") == quantity.higher_is_better
+        means = {row: scores.mean(row, "Avg5", name).value for row in rows}
+        best = (max if quantity.higher_is_better else min)(value for value in means.values() if value == value)
+        for row, line in zip(rows, table.rows, strict=True):
+            cell = line.cells[place]
+            assert cell.text.removesuffix("‡") == mean_text(scores.mean(row, "Avg5", name), quantity.digits)
+            found = scores.against(row, reference, name)["Avg5"]
+            shown = row != reference and found.shown
+            better = (found.value > 0) == quantity.higher_is_better
+            assert cell.bold == (shown and better)
+            assert cell.text.endswith("‡") == (shown and not better)
+            marks["bold"] += cell.bold
+            marks["worse"] += cell.text.endswith("‡")
+            marks["highest but not bold"] += means[row] == best and not cell.bold
+    assert all(marks.values()), marks
+
+
+def test_boundary_table_has_every_row_on_every_target(scores: Scores) -> None:
+    table = boundary_table(scores)
+    assert [title for title, _ in table.sections()] == [target_title(scores, each) for each in scores.benchmark.targets]
+    assert {len(rows) for _, rows in table.sections()} == {10}
+    assert [column.title for column in table.columns][1:] == [
+        *["1 px", "2 px", "4 px"] * 2, "thin-boundary", "medium-boundary", "thick-boundary", "deep-interior",
+    ]  # fmt: skip
+    row = table.sections()[1][1][list(scores.benchmark.rows).index("constant_weight")]
+    expected = scores.mean("constant_weight", "night", "boundary F1 (2 px)")
+    assert row.cells[5].text.removesuffix("‡") == mean_text(expected)
+    text = to_tex(table)
+    assert r"\begin{table*}" in text
+    assert r"\resizebox{\textwidth}{!}{%" in text
+    assert r"\multicolumn{3}{c}{boundary IoU $\uparrow$}" in text
+    assert r"\multicolumn{4}{c}{error $\downarrow$}" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_power_table_by_the_formulas(scores: Scores) -> None:
+    table = power_table(scores)
+    assert [row.cells[0].text for row in table.rows] == ["Avg2", "Avg3", "Avg5"]
+    noise = scores.noise("Avg5")
+    assert noise is not None
+    rows = noise.freedom // 2 + 1
+    texts = [cell.text for cell in table.rows[2].cells]
+    assert texts[1:3] == [number(noise.paired_sd, 2), str(noise.freedom)]
+    assert texts[3:6] == [number(100 * power(effect, noise.paired_sd, 3, rows), 0) for effect in (1.0, 1.5, 2.0)]
+    assert texts[6] == number(detectable(noise.paired_sd, 3, rows), 2)
+    assert texts[7:] == [str(seeds_needed(effect, noise.paired_sd, rows)) for effect in (0.5, 1.0, 1.5, 2.0)]
+
+
+def test_csv_of_quantities_agrees_with_the_scores(scores: Scores, tmp_path: Path) -> None:
+    write_all(scores, tmp_path)
+    key = {"row": "flexseg_no_ube", "target": "night", "quantity": "thin-boundary error"}
+    (line,) = [line for line in read(tmp_path / "boundary.csv") if key.items() <= line.items()]
+    found = scores.against("flexseg_no_ube", "dginstyle", "thin-boundary error")["night"]
+    for name in ("value", "low", "high", "p", "p_holm", "effect_size"):
+        assert float(line[f"reference_{name}"]) == pytest.approx(getattr(found, name), abs=1e-6)
+    assert (line["unit"], line["better"]) == ("%", "lower")
+    key = {"row": "dginstyle", "target": "Avg5", "quantity": "mIoU"}
+    (line,) = [line for line in read(tmp_path / "metrics.csv") if key.items() <= line.items()]
+    gain = scores.against("dginstyle", "source_only")["Avg5"]
+    assert float(line["source_only_value"]) == pytest.approx(gain.value, abs=1e-6)
+    assert line["reference_value"] == ""
+
+
+def test_the_long_csv_holds_every_value(scores: Scores, tmp_path: Path) -> None:
+    lines = read(write_long(scores, tmp_path))
+    assert list(lines[0]) == ["row", "title", "seed", "column", "quantity", "unit", "value"]
+    assert len(lines) == 10 * 3 * 8 * (len(scores.quantities) + 1)
+    for quantity in scores.quantities:
+        key = {"row": "flexseg_no_gap", "column": "Avg3", "quantity": quantity}
+        values = [float(line["value"]) for line in lines if key.items() <= line.items()]
+        assert values == pytest.approx(scores.per_seed("flexseg_no_gap", "Avg3", quantity), abs=1e-6)
+    key = {"row": "dginstyle", "column": "night", "quantity": "mIoU gain over source only"}
+    gains = [float(line["value"]) for line in lines if key.items() <= line.items()]
+    pairs = scores.per_seed("dginstyle", "night") - scores.per_seed("source_only", "night")
+    assert gains == pytest.approx(pairs, abs=1e-6)
+    missing = [line for line in lines if line["row"] == "flexseg_tuned_aligned" and line["seed"] == "0"]
+    assert {line["value"] for line in missing} == {""}

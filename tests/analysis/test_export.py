@@ -1,0 +1,99 @@
+"""Figures on their own: the same bytes twice, a column wide, cut to their content, with captions; and the summary."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from flexseg.analysis.canvas import DOUBLE, SINGLE, Canvas, Plate, Sheet
+from flexseg.analysis.export import export_figures, save
+from flexseg.analysis.records import load_records
+from flexseg.analysis.scores import Scores
+from flexseg.analysis.summary import write_summary
+from flexseg.benchmark import Benchmark, select_rows
+
+Built = tuple[Benchmark, Path, Path]
+
+
+@pytest.fixture(scope="module")
+def scores(small: Built) -> Scores:
+    benchmark, results, methods = small
+    rows = "source_only,dginstyle,flexseg_tuned,dginstyle_aligned,flexseg_tuned_aligned"
+    return Scores(load_records(select_rows(benchmark, rows=rows), results, methods), replicates=50)
+
+
+def test_every_format_is_the_same_twice_and_tells_no_date(scores: Scores, tmp_path: Path) -> None:
+    first, second = (export_figures(scores, tmp_path / name / "figures" / "captions.md") for name in ("a", "b"))
+    names = [path.relative_to(tmp_path / "a").as_posix() for path in first]
+    assert {"figures/differences.pdf", "figures/differences.svg", "figures/differences.png"} < set(names)
+    assert {"figures/boundary_rings.svg", "figures/panels_1.png", "figures/misalignment.pdf"} < set(names)
+    for one, other in zip(first, second, strict=True):
+        content = one.read_bytes()
+        assert content == other.read_bytes(), one.name
+        assert b"CreationDate" not in content
+        assert b"dc:date" not in content
+        if one.suffix == ".pdf":
+            assert b"FontFile2" in content, "fonts are embedded"
+            assert b"/Type3" not in content.replace(b" ", b"")
+        if one.suffix == ".png":
+            with Image.open(one) as image:
+                assert image.width == pytest.approx(7.0 * 300, abs=4), one.name
+    captions = first[-1].read_text()
+    assert first[-1].name == "captions.md"
+    assert "Paired difference in mIoU to “DGInStyle data (baseline)”" in captions
+    assert "no finished run left prototypes to look at" in captions
+    assert not (tmp_path / "a" / "figures" / "prototypes_flexseg_tuned.pdf").exists()
+
+
+def test_a_figure_that_went_empty_is_removed(scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stale = tmp_path / "figures" / "gone.png"
+    stale.parent.mkdir()
+    stale.touch()
+    plate = Plate("gone", "Gone", lambda page: page.nothing("Its rows were not run."))
+    monkeypatch.setattr("flexseg.analysis.export.all_plates", lambda scores: [plate])
+    paths = export_figures(scores, tmp_path / "figures" / "captions.md")
+    assert [path.name for path in paths] == ["captions.md"]
+    assert not stale.exists()
+    assert "Not drawn. Its rows were not run." in paths[0].read_text()
+
+
+def test_a_sheet_is_cut_below_its_content_and_keeps_its_legend(tmp_path: Path) -> None:
+    def draw(page: Canvas) -> None:
+        page.caption("A line.", most=300)
+        axis = page.figure.subplots()
+        (line,) = axis.plot([0, 1], [0, 1])
+        page.legend({"the line": line})
+        page.floor -= 60
+        page.lay_out()
+
+    heights = []
+    for width in (SINGLE, DOUBLE):
+        sheet = Sheet(width, 1.0)
+        draw(sheet)
+        save(sheet, [tmp_path / "a.png", tmp_path / "a.svg"])
+        with Image.open(tmp_path / "a.png") as image:
+            assert image.width == pytest.approx(width / 72 * 300, abs=2)
+            heights.append(image.height)
+            whole = sheet.height / 72 * 300
+            assert whole - 60 / 72 * 300 - 12 < image.height < whole - 50 / 72 * 300
+            head = image.convert("L").crop((0, 0, image.width, 30))
+            assert head.getextrema()[0] < 128, "the legend at the top was cut away"
+    assert heights[0] == pytest.approx(heights[1], abs=8)
+
+
+def test_summary_says_the_verdict_and_its_links_are_relative(scores: Scores, tmp_path: Path) -> None:
+    output = scores.records.results.parent / "reports" / "summary.md"
+    write_summary(scores, output)
+    text = output.read_text()
+    assert "- **Does it help on unseen domains?** “FLEX-Seg (tuned)” against" in text
+    assert "| Source only" in text
+    links = dict(re.findall(r"\[([^\]]+)\]\(([^)]+)\)", text))
+    assert links["Comparison report"] == "comparison.pdf"
+    assert links["Tables as CSV, Markdown and LaTeX"] == "../results/streetworld/tables/"
+    assert links["Paired differences to the reference row"] == "figures/differences.png"
+    assert str(tmp_path.anchor + "tmp") not in text
+    assert "of 15 (5 rows × 3 seeds)" in text
+    assert "Not in the numbers:" in text
