@@ -1,7 +1,7 @@
-# dataset → train → evaluate → tables, reports. Every rule is one `flexseg` command.
+# dataset → train → evaluate → tables, reports, verdict. Every rule is one `flexseg` command.
 #
 #   snakemake --cores all                              the default benchmark, end to end
-#   snakemake reports/ablation.pdf                     one product
+#   snakemake reports/ablation.pdf                     one product; also reports/index.html, reports/figures/captions.md
 #   snakemake --cores all --config benchmark=smoke     another benchmark (its reports lie in reports/smoke/)
 #   snakemake --cores all --config study=factorial     another study of it
 #   snakemake --cores all --config rows=my_idea,dginstyle seeds=0,1
@@ -37,7 +37,15 @@ except UserError as error:
 HOME = f"results/{NAME}"
 REPORTS = "reports" if NAME == DEFAULT else f"reports/{NAME}"
 SELECTION = f"--study {STUDY}" + (f" --rows {ROWS}" if ROWS else "") + (f" --seeds {SEEDS}" if SEEDS else "")
-TABLES = [f"{HOME}/tables/{table}.{kind}" for table in ("comparison", "ablation", "per_class", "per_condition") for kind in ("csv", "md", "tex")]
+KINDS = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power")
+TABLES = [f"{HOME}/tables/{table}.{form}" for table in KINDS for form in ("csv", "md", "tex")]
+PRODUCTS = {  # what people read, and what `flexseg report` calls it
+    "comparison.pdf": "comparison",
+    "ablation.pdf": "ablation",
+    "index.html": "page",
+    "summary.md": "summary",
+    "figures/captions.md": "figures",
+}
 TITLES = [BENCHMARK.title, BENCHMARK.description, *(BENCHMARK.row(row).title for row in BENCHMARK.rows)]
 EVALUATED = expand(f"{HOME}/{{row}}/evaluated.json", row=BENCHMARK.rows)
 
@@ -81,8 +89,7 @@ localrules:
 
 rule all:
     input:
-        f"{REPORTS}/comparison.pdf",
-        f"{REPORTS}/ablation.pdf",
+        [f"{REPORTS}/{product}" for product in PRODUCTS],
         EVALUATED,  # asked for by name, or `flexseg status --retry` would change nothing
         TABLES,
         f"{HOME}/status.txt",
@@ -140,7 +147,9 @@ rule tables:
     input:
         EVALUATED,
     output:
-        TABLES,
+        report(TABLES[0::3], caption="docs/captions/table.rst", category="Tables"),
+        [path for path in TABLES if not path.endswith(".csv")],
+        f"{HOME}/tables/scores_long.csv",
     params:
         selection=SELECTION,
         library=code_digest(),
@@ -151,32 +160,38 @@ rule tables:
         f"flexseg tables {NAME} {SELECTION} > {{log}} 2>&1"
 
 
-rule report_pdf:
+rule product:
+    """The PDFs, the page, the summary and the single figures (whose receipt is the list of their captions)."""
     input:
         EVALUATED,
     output:
-        report(f"{REPORTS}/{{kind}}.pdf", category="Reports", labels={"report": "{kind}"}),
+        report(
+            f"{REPORTS}/{{product}}",
+            caption="docs/captions/product.rst",
+            category="Reports",
+            labels={"product": "{product}"},
+        ),
     wildcard_constraints:
-        kind="comparison|ablation",
+        product="|".join(PRODUCTS),
     params:
+        kind=lambda wildcards: PRODUCTS[wildcards.product],
         selection=SELECTION,
         library=code_digest(),
         titles=TITLES,
     log:
-        f"{HOME}/logs/report-{{kind}}.log",
+        f"{HOME}/logs/report-{{product}}.log",
     shell:
-        f"flexseg report {NAME} {{wildcards.kind}} {{output}} {SELECTION} > {{log}} 2>&1"
+        f"flexseg report {NAME} {{params.kind}} {{output}} {SELECTION} > {{log}} 2>&1"
 
 
 rule status:
-    """Last: says what failed and why, and fails if anything did."""
+    """Last: whether the reference results were reproduced, then what failed and why; fails if anything did."""
     input:
-        f"{REPORTS}/comparison.pdf",
-        f"{REPORTS}/ablation.pdf",
+        [f"{REPORTS}/{product}" for product in PRODUCTS],
         TABLES,
     output:
         f"{HOME}/status.txt",
     params:
         selection=SELECTION,
     shell:
-        f"flexseg status {NAME} {SELECTION} | tee {{output}}"
+        f"( flexseg verify {NAME} {SELECTION} || true; flexseg status {NAME} {SELECTION} ) | tee {{output}}"

@@ -21,9 +21,16 @@ Result = subprocess.CompletedProcess[str]
 Command = Callable[..., Result]
 TABLES = [
     f"{table}.{kind}"
-    for table in ("comparison", "ablation", "per_class", "per_condition")
+    for table in ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power")
     for kind in ("csv", "md", "tex")
 ]
+PRODUCTS = {
+    "comparison.pdf": b"%PDF-",
+    "ablation.pdf": b"%PDF-",
+    "index.html": b"<!doctype html>",
+    "summary.md": b"# ",
+    "figures/captions.md": b"# ",
+}
 
 MY_IDEA = '''"""A new method: plain training that forgets every second label pixel."""
 
@@ -97,12 +104,18 @@ def finished(make_copy: Callable[[Path], Path], run_in: Command, tmp_path_factor
 
 def test_everything_appears(finished: Path) -> None:
     home = finished / "results" / "smoke"
-    for name in TABLES:
+    for name in [*TABLES, "scores_long.csv"]:
         assert (home / "tables" / name).stat().st_size > 0
-    for kind in ("comparison", "ablation"):
-        assert (finished / "reports" / "smoke" / f"{kind}.pdf").read_bytes()[:5] == b"%PDF-"
+    for product, start in PRODUCTS.items():
+        assert (finished / "reports" / "smoke" / product).read_bytes()[: len(start)].lower() == start.lower()
+    figures = {path.stem for path in (finished / "reports" / "smoke" / "figures").glob("*.pdf")}
+    assert figures
+    for form in ("svg", "png"):
+        assert {path.stem for path in (finished / "reports" / "smoke" / "figures").glob(f"*.{form}")} == figures
     assert not (finished / "reports" / "comparison.pdf").exists(), "the default benchmark's reports stay its own"
-    assert "2 finished" in (home / "status.txt").read_text()
+    said = (home / "status.txt").read_text()
+    assert "2 finished" in said
+    assert "no reference results" in said, "the smoke benchmark's numbers mean nothing, so it ships none"
     for row in ("dginstyle", "flexseg"):
         run = home / row / "seed-0"
         assert read_json(run / "run.json")["status"] == "finished"
@@ -131,7 +144,7 @@ def test_comment_in_the_library_retrains_nothing(finished: Path, run_in: Command
     with edited(finished / "flexseg" / "engine" / "train.py", lambda text: text + "\n# A comment.\n"):
         listed = jobs(run_in(finished, *snakemake("-n")))
     assert listed.keys().isdisjoint({"train", "evaluate", "dataset"})
-    assert {"tables", "report_pdf"} <= listed.keys(), "other code than the runs' must be marked in the reports"
+    assert {"tables", "product"} <= listed.keys(), "other code than the runs' must be marked in the reports"
 
 
 def test_editing_a_method_retrains_its_rows_alone(finished: Path, run_in: Command) -> None:
@@ -283,7 +296,7 @@ def test_dry_run_of_the_default_benchmark_is_quick(finished: Path, run_in: Comma
     assert "reports/comparison.pdf" in done.stdout
 
 
-@pytest.mark.parametrize("target", ["reports/ablation.pdf", "reports/comparison.pdf"])
+@pytest.mark.parametrize("target", ["reports/ablation.pdf", "reports/comparison.pdf", "reports/index.html"])
 def test_one_product_can_be_asked_for(finished: Path, run_in: Command, target: str) -> None:
     done = run_in(finished, "snakemake", "-n", target)
     assert done.returncode == 0, done.stdout
