@@ -213,7 +213,8 @@ def uncertainty_figure(page: Canvas, scores: Scores, row: str, start: int = 0) -
     height, width = next(iter(moments.values()))["label"].shape[1:]
     tall = _moment_width(page, len(moments)) * height / width + GAP
     page.caption(
-        f"“{title}” on images of the source's validation split while it trains, seed {seed}. Rows: prediction; entropy "
+        f"“{title}” on training images (the first of the source, the first two generated ones) while it trains, seed "
+        f"{seed}, with the weights and statistics of that moment. Rows: prediction; entropy "
         f"of the softmax in nats (ln {NUM_CLASSES} = {np.log(NUM_CLASSES):.2f} is the most that there is)"
         + ("; the weight of a pixel in the loss (UBE)" if "weight" in lines else "")
         + ". A colour scale is the same for all moments and images. Colours of the classes are those of Cityscapes; "

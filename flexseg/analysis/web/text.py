@@ -160,7 +160,8 @@ def _evaluation(scores: Scores) -> str:
     text += (
         f" Results are means over {seeds} seeds with 95 % t-intervals. Differences are paired by seed and test image; "
         "their 95 % intervals join the residual variance of all rows × seeds with the image variance that the seeds "
-        f"share, from {scores.replicates} bootstrap replicates of the test images (Cochran and Cox’s weighted quantile)"
+        f"share, from {scores.replicates} bootstrap replicates of the test images, by a weighted quantile (after "
+        "Cochran and Cox)"
     )
     return text + (f", Holm-adjusted over the {targets} targets." if targets > 1 else ".")
 
