@@ -22,7 +22,7 @@ benchmark: $(READY)
 	$(ACTIVATE) && snakemake --cores all
 
 test: $(READY)
-	$(ACTIVATE) && python -m pytest
+	$(ACTIVATE) && python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(ACTIVATE) && ruff check . && ruff format --check . && mypy

@@ -14,6 +14,8 @@ from flexseg.analysis.scores import Scores
 from flexseg.analysis.style import GREY, series
 from flexseg.benchmark import Dial
 
+ENOUGH = 3
+"""Values that a series must have before a dial is drawn: two are a comparison, and stand elsewhere."""
 LOGARITHMIC = 8.0
 """Positive values that span more than this factor stand on a logarithmic axis."""
 
@@ -23,8 +25,9 @@ def dial_figure(page: Canvas, scores: Scores, name: str) -> None:
     dial = scores.benchmark.ablation.dials[name]
     missing = _missing(scores, dial)
     how = f"--config study={name}"
-    if len(set(dial.rows) - set(missing)) < 2:
-        page.nothing(f"Fewer than two of its rows were run: {how}")
+    there = [sum(bool(row) and row not in missing for row in rows) for rows in dial.series.values()]
+    if max(there) < ENOUGH:
+        page.nothing(f"Fewer than {ENOUGH} of its values were run: {how}")
         return
     labels = list(dial.series)
     base = scores.benchmark.row(scores.benchmark.reference).title
@@ -40,6 +43,7 @@ def dial_figure(page: Canvas, scores: Scores, name: str) -> None:
     )
     columns = list(scores.benchmark.averages) or list(scores.benchmark.targets)
     places, ticks, log = axis_of(dial)
+    joined = not any(isinstance(value, str) for value in dial.x)
     page.axis_label(dial.axis or dial.title)
     axes = page.figure.subplots(2, len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 2])
     handles: dict[str, ErrorbarContainer] = {}
@@ -48,7 +52,7 @@ def dial_figure(page: Canvas, scores: Scores, name: str) -> None:
         above.set_title(column)
         for index, label in enumerate(labels):
             at = _nudged(places, index - (len(labels) - 1) / 2, log)
-            handles.setdefault(label, _means(above, scores, dial.series[label], column, at, index, page.scale))
+            handles.setdefault(label, _means(above, scores, dial.series[label], column, at, index, joined, page.scale))
             _differences(beneath, scores, dial, label, column, at, index, page.scale)
         beneath.axhline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
         if log:
@@ -99,14 +103,15 @@ def _titles(scores: Scores, rows: Sequence[str]) -> list[str]:
 
 def _means(
     axis: Axes, scores: Scores, rows: Sequence[str | None], column: str, places: NDArray[np.float64], index: int,
-    scale: float,
+    joined: bool, scale: float,
 ) -> ErrorbarContainer:  # fmt: skip
-    """A line through the means of ``rows``, broken where one is missing; its handle."""
+    """The means of ``rows``, ``joined`` by a line that breaks where one is missing; its handle."""
     known = scores.benchmark.rows
     means = [scores.mean(row, column) if row in known else None for row in rows]
     values = np.array([mean.value if mean else np.nan for mean in means])
     halves = np.array([mean.half if mean else np.nan for mean in means])
-    return axis.errorbar(places, values, yerr=halves, capsize=2, elinewidth=0.9, markersize=5 * scale, **series(index))
+    style = series(index) | ({} if joined else {"linestyle": "none"})
+    return axis.errorbar(places, values, yerr=halves, capsize=2, elinewidth=0.9, markersize=5 * scale, **style)
 
 
 def _differences(

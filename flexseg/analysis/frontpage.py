@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from flexseg.analysis.canvas import BOTTOM, LEFT, RIGHT, Page
 from flexseg.analysis.formats import number
+from flexseg.analysis.origins import assumed, commit, joined, library, machine, other_code
 from flexseg.analysis.pages import Book
-from flexseg.analysis.records import Run, seeds_text
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.style import GREY, INK, text_width, wrap
 from flexseg.analysis.tables import target_title
@@ -133,36 +131,10 @@ def _facts(scores: Scores) -> Iterator[Entry]:
     yield Entry("Power", power_statement(scores))
     yield Entry("Where it comes from")
     yield Entry("Commit", joined(runs, commit))
-    yield Entry(
-        "Code digest", joined(runs, lambda run: str(run.info.get("library"))) + f"; today's {scores.records.code}"
-    )
+    yield Entry("Code digest", joined(runs, library) + f"; today's {scores.records.code}")
     yield Entry("Machine", joined(runs, machine))
     seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)
     yield Entry("Training time", f"{number(seconds / 60, 1)} min in {len(runs)} finished runs")
-
-
-def joined(runs: list[Run], function: Callable[[Run], str]) -> str:
-    """What ``function`` says of the runs, each answer once, with how many runs gave it if there are several."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        counts[function(run)] = counts.get(function(run), 0) + 1
-    if len(counts) == 1:
-        return next(iter(counts))
-    return "; ".join(f"{text} ({count} {'run' if count == 1 else 'runs'})" for text, count in counts.items()) or "–"
-
-
-def commit(run: Run) -> str:
-    """The commit that a run was made at, and whether files differed from it."""
-    git = run.info.get("git") or {}
-    name = str(git.get("commit") or "not recorded")[:12]
-    return name + (" with uncommitted changes" if git.get("dirty") else "")
-
-
-def machine(run: Run) -> str:
-    """Processor, cores, system and device of a run."""
-    found = run.info.get("machine") or {}
-    parts = f"{found.get('processor', '?')}, {found.get('cores', '?')} cores, {found.get('system', '?')}"
-    return f"{parts}; device {run.info.get('device', '?')}"
 
 
 def _incidents(scores: Scores) -> Iterator[Entry]:
@@ -175,12 +147,7 @@ def _incidents(scores: Scores) -> Iterator[Entry]:
             yield Entry(row, note)
     if not found:
         yield Entry("None", "every run was finished")
-    made: dict[str, list[str]] = {}
-    for row in records.benchmark.rows:
-        for digest in records.other_code(row):
-            seeds = [run.seed for run in records.of_row(row) if run.other_code and run.info.get("library") == digest]
-            made.setdefault(digest, []).append(f"{row} ({seeds_text(seeds)})")
-    for digest, rows in made.items():
+    for digest, rows in other_code(scores).items():
         yield Entry(
             f"† code {digest}", f"other code than today's made these, which are in the numbers: {', '.join(rows)}"
         )
@@ -188,30 +155,11 @@ def _incidents(scores: Scores) -> Iterator[Entry]:
 
 def _assumed(scores: Scores) -> Iterator[Entry]:
     """Options that the papers leave open, one entry a method and option, with rows that deviate from the default."""
-    records = scores.records
-    options: dict[tuple[str, str], dict[str, Any]] = {}
-    values: dict[tuple[str, str], dict[str, Any]] = {}
-    for run in records.finished():
-        method = records.benchmark.row(run.row).method
-        for name, option in run.options.items():
-            if option.get("assumed"):
-                options.setdefault((method, name), option)
-                values.setdefault((method, name), {})[run.row] = option.get("value")
+    found = assumed(scores)
     yield Entry("Assumed: what the papers leave open")
-    if not options:
+    if not found:
         yield Entry("None", "no finished run has an option that is marked as assumed")
-    several = len({method for method, _ in options}) > 1
-    for (method, name), option in options.items():
-        default = option.get("default")
-        others: dict[str, list[str]] = {}
-        for row, value in values[method, name].items():
-            if value != default:
-                others.setdefault(_value(value), []).append(row)
-        text = _value(default)
-        text += "".join(f"; {value} in {', '.join(rows)}" for value, rows in others.items())
-        explained = " ".join(str(option.get("help") or "").split())
-        yield Entry(f"{method}: {name}" if several else name, text + (f" – {explained}" if explained else ""))
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    several = len({each.method for each in found}) > 1
+    for each in found:
+        name = f"{each.method}: {each.name}" if several else each.name
+        yield Entry(name, each.text() + (f" – {each.explanation}" if each.explanation else ""))

@@ -24,6 +24,7 @@ import pytest
 from PIL import Image
 from scipy.stats import t as student
 
+from flexseg.analysis import origins
 from flexseg.analysis.records import load_records
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.statistics import Difference
@@ -288,7 +289,7 @@ def test_methods_text_follows_the_benchmark(scores: Scores) -> None:
 
 def test_assumed_values_name_the_rows_that_deviate(builder: Builder) -> None:
     built = builder(["dginstyle", "flexseg", "flexseg_tuned"], [0], 8, incidents=False, predictions=0)
-    found = {each.name: each for each in text.assumed(scores_of(built))}
+    found = {each.name: each for each in origins.assumed(scores_of(built))}
     assert found["boundary_kernel"].text() == "7; 3 in flexseg_tuned"
     assert found["momentum"].text() == "0.99"
     assert "alpha" not in found

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from flexseg.analysis.formats import write_text
+from flexseg.analysis.origins import assumed, other_code, value_text
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.verdict import power_statement, verdict
-from flexseg.analysis.web.payload import payload, value_text
-from flexseg.analysis.web.text import analogues, assumed, facts, methods_text, other_code, summary
+from flexseg.analysis.web.payload import payload
+from flexseg.analysis.web.text import analogues, facts, methods_text, summary
 
 SCRIPTS = ("dom.js", "model.js", "table.js", "plots.js", "curves.js", "viewer.js", "runs.js", "app.js")
 """The parts of the page's one module, in the order in which they are joined."""
@@ -93,7 +94,10 @@ def _incidents(scores: Scores) -> str:
     records = scores.records
     lines = [f"{records.benchmark.row(row).title}: {note}" for row in records.benchmark.rows
              for note in records.notes(row)]  # fmt: skip
-    lines += [f"† made by other code than today’s and in the numbers: {line}" for line in other_code(scores)]
+    lines += [
+        f"† made by other code than today’s and in the numbers: {digest}: {', '.join(rows)}"
+        for digest, rows in other_code(scores).items()
+    ]
     if not lines:
         return "<p>Every run was finished and is in the numbers.</p>"
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from flexseg.analysis.metrics import class_iou, mean_iou
+from flexseg.analysis.origins import value_text
 from flexseg.analysis.published import COLUMNS, HEADING, published_for
 from flexseg.analysis.records import Records, Run, TargetRecord
 from flexseg.analysis.scores import Scores
@@ -193,11 +194,6 @@ def _option_key(run: Run) -> str:
 def _option_sets(records: Records) -> Json:
     """The options that runs resolved, each set once: name, value, default, assumed, explanation."""
     return {_option_key(run): _options(run) for run in records.runs.values() if run.options}
-
-
-def value_text(value: Any) -> str:
-    """An option's value as one would write it in a benchmark file."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _curves(records: Records) -> Json:

@@ -5,48 +5,11 @@ All are written from the benchmark file and from what the runs recorded, so they
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 from flexseg.analysis.formats import number
-from flexseg.analysis.records import Run, seeds_text
+from flexseg.analysis.origins import commit, counted, joined, library, machine
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.tables import target_title
-from flexseg.analysis.web.payload import value_text
 from flexseg.classes import NUM_CLASSES
-
-
-@dataclass
-class Assumed:
-    """An option that the papers leave open: its default, what it is, and the rows of each other value."""
-
-    method: str
-    name: str
-    default: str
-    explanation: str
-    others: dict[str, list[str]] = field(default_factory=dict)
-
-    def text(self) -> str:
-        """The value and who deviates from it, in one line."""
-        return self.default + "".join(f"; {value} in {', '.join(rows)}" for value, rows in self.others.items())
-
-
-def assumed(scores: Scores) -> list[Assumed]:
-    """Every option that is marked as assumed, one a method and name, in the order of the rows."""
-    records = scores.records
-    found: dict[tuple[str, str], Assumed] = {}
-    for run in records.finished():
-        method = records.benchmark.row(run.row).method
-        for name, option in run.options.items():
-            if not option.get("assumed"):
-                continue
-            explanation = " ".join(str(option.get("help") or "").split())
-            default, value = value_text(option.get("default")), value_text(option.get("value"))
-            entry = found.setdefault((method, name), Assumed(method, name, default, explanation))
-            if value != default and run.row not in entry.others.setdefault(value, []):
-                entry.others[value].append(run.row)
-    return list(found.values())
 
 
 def summary(scores: Scores) -> str:
@@ -177,47 +140,6 @@ def _provenance(scores: Scores) -> str:
         text += f" Code: commit {joined(runs, commit)}. Machine: {joined(runs, machine)}."
     versions = {run.info.get("versions", {}).get("torch") for run in runs} - {None}
     return text + (f" PyTorch {', '.join(sorted(versions))}." if versions else "")
-
-
-def joined(runs: list[Run], describe: Callable[[Run], str]) -> str:
-    """What ``describe`` says of all runs: one text, or each with its number of runs."""
-    counts = Counter(describe(run) for run in runs)
-    if len(counts) == 1:
-        return next(iter(counts))
-    return "; ".join(f"{text} ({counted(count, 'run')})" for text, count in counts.items()) or "–"
-
-
-def commit(run: Run) -> str:
-    """The commit that made a run, twelve digits."""
-    git = run.info.get("git") or {}
-    return str(git.get("commit") or "not recorded")[:12] + (" with uncommitted changes" if git.get("dirty") else "")
-
-
-def library(run: Run) -> str:
-    """The digest of the code that made a run."""
-    return str(run.info.get("library") or "not recorded")
-
-
-def machine(run: Run) -> str:
-    """The machine that made a run."""
-    found = run.info.get("machine") or {}
-    parts = f"{found.get('processor', '?')}, {found.get('cores', '?')} cores, {found.get('system', '?')}"
-    return f"{parts}; device {run.info.get('device', '?')}"
-
-
-def other_code(scores: Scores) -> list[str]:
-    """Which rows were made by other code than today's, one line a digest."""
-    made: dict[str, list[str]] = {}
-    for row in scores.benchmark.rows:
-        for digest in scores.records.other_code(row):
-            seeds = [run.seed for run in scores.records.of_row(row) if run.other_code and library(run) == digest]
-            made.setdefault(digest, []).append(f"{row} ({seeds_text(seeds)})")
-    return [f"{digest}: {', '.join(rows)}" for digest, rows in made.items()]
-
-
-def counted(count: int, noun: str) -> str:
-    """``1 run``, ``3 runs``."""
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def and_list(items: list[str]) -> str:
