@@ -63,10 +63,10 @@ def test_agreement_has_iou_and_f1_at_every_width(scores: Scores) -> None:
 
 
 DIAL = Dial(
-    title="By strength", x=[0, 1, 2],
+    title="By strength", x=[0, 1, 2, 3],
     series={
-        "Base": ["dginstyle_aligned", "dginstyle", "flexseg"],
-        "Full": ["flexseg_tuned_aligned", "flexseg_tuned", None],
+        "Base": ["dginstyle_aligned", "dginstyle", "flexseg_tuned", "flexseg"],
+        "Full": ["flexseg_tuned_aligned", "flexseg_tuned", None, None],
     },
 )  # fmt: skip
 
@@ -75,10 +75,10 @@ def test_a_dial_has_gaps_where_rows_were_not_run_and_says_how_to_run_them(scores
     page = Page("", "", 1)
     dialled = with_dial(scores, DIAL)
     dial_figure(page, dialled, "strength")
-    values = np.array(drawn(page.figure.axes[2]))  # Avg5: two series of three
-    expected = [scores.mean(row, "Avg5").value for row in ("dginstyle_aligned", "dginstyle")]
-    assert values[:2] == pytest.approx(expected)
-    assert np.isnan(values[[2, 5]]).all()
+    values = np.array(drawn(page.figure.axes[2]))  # Avg5: two series of four
+    expected = [scores.mean(row, "Avg5").value for row in ("dginstyle_aligned", "dginstyle", "flexseg_tuned")]
+    assert values[:3] == pytest.approx(expected)
+    assert np.isnan(values[[3, 6, 7]]).all()
     paired = [
         scores.against("flexseg_tuned_aligned", "dginstyle_aligned"),
         scores.against("flexseg_tuned", "dginstyle"),
@@ -87,11 +87,11 @@ def test_a_dial_has_gaps_where_rows_were_not_run_and_says_how_to_run_them(scores
     assert "Gaps: flexseg not run or not finished (--config study=strength)" in page.legend_text
 
 
-def test_a_dial_without_two_rows_has_nothing_to_show(scores: Scores) -> None:
+def test_a_dial_of_two_values_is_not_drawn(scores: Scores) -> None:
     page = Page("", "", 1)
     dial = Dial(title="By name", x=["a", "b"], series={"Base": ["dginstyle", "flexseg"]})
     dial_figure(page, with_dial(scores, dial), "strength")
-    assert page.empty == "Fewer than two of its rows were run: --config study=strength"
+    assert page.empty == "Fewer than 3 of its values were run: --config study=strength"
 
 
 def test_dial_axes() -> None:

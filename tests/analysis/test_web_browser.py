@@ -296,12 +296,12 @@ def test_the_viewer_paints_classes_and_errors(page: Page, scores: Scores) -> Non
     truth = ids(top / "data" / "night" / "night_0000_label.png")
     prediction = ids(top / "dginstyle" / "seed-0" / "predictions" / "night" / "night_0000.png")
     void = truth == 255
-    page.wait_for_function("document.getElementById('title-right').textContent === 'truth'")
+    page.locator("#title-right:text-is('truth')").wait_for()
     right = pixels(page, "#canvas-right")
     np.testing.assert_array_equal(right[truth == 0], np.broadcast_to([128, 64, 128], right[truth == 0].shape))
     assert (right[void] == 0).all()
     page.check("input[value=errors]")
-    page.wait_for_function("document.querySelectorAll('#legend li').length === 3")
+    page.locator("#legend li:nth-child(3):last-child").wait_for()
     left = pixels(page, "#canvas-left")
     wrong = (left == [213, 94, 0]).all(-1)
     np.testing.assert_array_equal(wrong, (prediction != truth) & ~void)
@@ -401,6 +401,6 @@ def test_hostile_names_do_nothing(builder: Callable[..., Built], opened: Opener,
 
 def test_the_methods_text_can_be_copied(page: Page) -> None:
     page.click("#copy")
-    page.wait_for_function("document.getElementById('copied').textContent !== ''")
+    page.locator("#copied:not(:empty)").wait_for()
     selected = page.evaluate("getSelection().toString()")
     assert "means over 3 seeds" in selected or page.locator("#copied").inner_text() == "Copied."

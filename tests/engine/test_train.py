@@ -119,6 +119,7 @@ def test_what_a_finished_run_leaves(tiny: Benchmark, undisturbed: Undisturbed, l
     assert sorted(path.name for path in directory.root.iterdir()) == [
         "config.json",
         "model.safetensors",
+        "observations",
         "run.json",
         "train.jsonl",
     ]
@@ -207,7 +208,10 @@ def test_all_methods_start_from_the_same_weights(tiny: Benchmark, smoke_data: Pa
             starts[name, seed] = {key: value.clone() for key, value in build_learner(job)[0].model.state_dict().items()}
     reference = starts["dginstyle", 0]
     for name in method_names(methods):
-        assert all(torch.equal(reference[key], value) for key, value in starts[name, 0].items()), name
+        # A method may add parts of its own (a norm's statistics); what it shares with plain training starts alike.
+        shared = starts[name, 0].keys() & reference.keys()
+        assert len(shared) > len(reference) / 2, name
+        assert all(torch.equal(reference[key], starts[name, 0][key]) for key in shared), name
     assert not all(torch.equal(reference[key], value) for key, value in starts["dginstyle", 1].items())
 
 

@@ -55,7 +55,7 @@ startViewer();
 startRuns();
 byId("copy").addEventListener("click", copyMethods);
 addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
-addEventListener("scroll", hideTip, { passive: true });
+addEventListener("scroll", followScroll, { passive: true });
 watchWidth(() => {
   measure();
   drawDots();

@@ -67,14 +67,18 @@ function readCurves(plot, cursor, curves, x, y) {
     cursor.setAttribute("cx", x.at(point.iteration));
     cursor.setAttribute("cy", y.at(point.mean));
     cursor.setAttribute("visibility", "visible");
-    const box = plot.getBoundingClientRect();
+    const beside = () => {
+      const box = plot.getBoundingClientRect();
+      return [box.left + x.at(point.iteration), box.top + y.at(point.mean)];
+    };
     const text = (value) => number(value, curveDigits(value));
     const lines = [
       DATA.rows[curve.row].title,
       `${term} at ${point.iteration}: ${text(point.mean)}`,
       ...point.seeds.map((each) => `seed ${each.seed}: ${text(each.value)}`),
     ];
-    showTip(lines, clientX ?? box.left + x.at(point.iteration), clientY ?? box.top + y.at(point.mean));
+    if (clientX === undefined) showTip(lines, ...beside(), beside);
+    else showTip(lines, clientX, clientY);
   };
   plot.addEventListener("pointermove", (event) => {
     const box = plot.getBoundingClientRect();

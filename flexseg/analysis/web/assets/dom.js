@@ -58,15 +58,30 @@ function ticks(low, high, count = 6) {
 
 const tooltip = byId("tooltip");
 
-/** Show lines of text beside (x, y) in the window; the first line is the heading. */
-function showTip(lines, x, y) {
+let tipPlace = null;
+
+/** Show lines of text beside (x, y) in the window; the first line is the heading. While the page scrolls, the text
+ * stays beside what `place()` then gives, or goes away where nothing is given. */
+function showTip(lines, x, y, place = null) {
   tooltip.replaceChildren(...lines.map((line, index) => el(index ? "span" : "strong", null, line)));
   tooltip.hidden = false;
+  tipPlace = place;
+  putTip(x, y);
+}
+
+function putTip(x, y) {
   const box = tooltip.getBoundingClientRect();
   const left = Math.max(8, Math.min(x + 14, innerWidth - box.width - 8));
   const top = y + 16 + box.height > innerHeight ? y - box.height - 12 : y + 16;
   tooltip.style.left = `${left}px`;
   tooltip.style.top = `${Math.max(8, top)}px`;
+}
+
+/** The keyboard's focus scrolls its target into view: its text must survive that. */
+function followScroll() {
+  if (tooltip.hidden) return;
+  if (tipPlace) putTip(...tipPlace());
+  else hideTip();
 }
 
 function hideTip() {
@@ -82,10 +97,11 @@ function tipped(node, lines, focusable = true) {
   }
   node.addEventListener("pointermove", (event) => showTip(lines(), event.clientX, event.clientY));
   node.addEventListener("pointerleave", hideTip);
-  node.addEventListener("focus", () => {
+  const beside = () => {
     const box = node.getBoundingClientRect();
-    showTip(lines(), box.right, box.top + box.height / 2);
-  });
+    return [box.right, box.top + box.height / 2];
+  };
+  node.addEventListener("focus", () => showTip(lines(), ...beside(), beside));
   node.addEventListener("blur", hideTip);
   return node;
 }
