@@ -1,0 +1,140 @@
+"""IBN-Net: instance normalisation beside batch normalisation in the early stages (Pan et al., ECCV 2018).
+
+    IN(x)_bc = γ_c (x_bc − μ_bc) / σ_bc + β_c      μ, σ over the pixels of one image's channel: removes its style
+    BN(x)_bc = γ_c (x_bc − μ_c) / σ_c + β_c        μ, σ over the batch: keeps what tells images apart
+
+Variant *a* puts [IN on the first half of the channels ‖ BN on the rest] in place of a block's first BN. Variant *b*
+puts IN behind the sum that ends a stage, before its ReLU, and in place of the stem's BN.
+
+Published for ResNet: *a* in every block of layer1–3, *b* at the ends of the stem, layer1 and layer2; γ = 1 and β = 0 at
+the start. Both are ``stages`` = 3, and that is what a ResNet gets here. A trunk whose stages are plain chains (UNet:
+encoder stages 0–2) has no sums: *a* takes a stage's first BN, *b* its last one, which IN replaces, as at the stem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flexseg.errors import RunError
+from flexseg.method import Method, option
+from flexseg.models import Segmentor
+
+
+class InstanceNorm(nn.Module):
+    """IN with γ and β, of (B, C, H, W): group normalisation in groups of one channel, fast with the channels last."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.group_norm(x, len(self.weight), self.weight, self.bias)
+
+
+class InstanceBatchNorm(nn.Module):
+    """[IN on the first ⌊C/2⌋ channels ‖ BN on the others] of (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.half = channels // 2
+        self.instance = InstanceNorm(self.half)
+        self.batch = nn.BatchNorm2d(channels - self.half)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.instance(x[:, : self.half]), self.batch(x[:, self.half :])], dim=1)
+
+
+class IBNNet(Method):
+    name = "ibn_net"
+    title = "IBN-Net"
+    paper = "Pan et al., Two at Once: Enhancing Learning and Generalization Capacities via IBN-Net, ECCV 2018"
+    needs = ("batch_norm",)
+
+    @dataclass(frozen=True)
+    class Options:
+        variant: Literal["a", "b"] = option("b", "a: halves of the first norms, b: behind the stages")
+        stages: int = option(3, "early stages that are changed, as published for ResNet", assumed=True)
+
+        def __post_init__(self) -> None:
+            if self.stages < 1:
+                raise ValueError(f"stages counts the stages that are changed, from 1 on, not {self.stages}")
+
+    def build_model(self, config: Mapping[str, Any]) -> Segmentor:
+        model = super().build_model(config)
+        backbone = model.backbone
+        stages = _stages_with_batch_norm(backbone, self.name)
+        residual = {stage: norms for stage, norms in stages.items() if _is_residual(backbone.get_submodule(stage))}
+        if self.options.variant == "a":
+            for stage, norms in list((residual or stages).items())[: self.options.stages]:
+                firsts = {_block(stage, norm): norm for norm in reversed(norms)}.values() if residual else norms[:1]
+                for norm in firsts:
+                    _replace(backbone, norm, InstanceBatchNorm(backbone.get_submodule(norm).num_features))
+            return model
+        for stage, norms in list(stages.items())[: self.options.stages]:
+            norm = InstanceNorm(backbone.get_submodule(norms[-1]).num_features)
+            if stage in residual:
+                _append_behind_sum(backbone.get_submodule(stage), norm)
+            else:
+                _replace(backbone, norms[-1], norm)
+        return model
+
+
+def _block(stage: str, path: str) -> str:
+    """The block of a stage that the module at ``path`` belongs to."""
+    return path.removeprefix(stage + ".").partition(".")[0]
+
+
+def _stages_with_batch_norm(backbone: nn.Module, method: str) -> dict[str, list[str]]:
+    """The paths of each stage's BatchNorms, in the order in which an image meets them; shortcuts' are left out.
+
+    A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
+
+    Raises:
+        RunError: the backbone has no BatchNorm.
+    """
+    stages: dict[str, list[str]] = {}
+    for path, module in backbone.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and ".downsample." not in path:
+            parts = path.split(".")
+            listed = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
+            stages.setdefault(".".join(parts[: 1 + listed]), []).append(path)
+    if not stages:
+        kind = type(backbone).__name__
+        raise RunError(f"{method} needs a backbone with BatchNorm, which this benchmark's {kind} has not")
+    return stages
+
+
+def _replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` at ``path``."""
+    parent, _, leaf = path.rpartition(".")
+    setattr(backbone.get_submodule(parent), leaf, module)
+
+
+def _is_residual(stage: nn.Module) -> bool:
+    """Whether a stage is a chain of ResNet blocks, which end in a sum."""
+    return isinstance(stage, nn.Sequential) and hasattr(stage[-1], "downsample")
+
+
+def _append_behind_sum(stage: nn.Module, norm: nn.Module) -> None:
+    """End a stage of ResNet blocks in ReLU(norm(sum)) instead of ReLU(sum).
+
+    A block has one ReLU for all its places. It is taken out, and its work between the convolutions is done before them.
+    """
+    block = stage[-1]  # type: ignore[index]
+    block.relu = nn.Identity()
+    for later in ("conv2", "conv3"):
+        if hasattr(block, later):
+            getattr(block, later).register_forward_pre_hook(_rectify)
+    stage.add_module("norm", norm)
+    stage.add_module("relu", nn.ReLU(inplace=True))
+
+
+def _rectify(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    return functional.relu(inputs[0])

@@ -1,0 +1,147 @@
+"""IterNorm: whitening over the batch, in groups of channels, by Newton's iteration (Huang et al., CVPR 2019).
+
+For the features x_1 … x_m of a group of d channels, at all pixels of the batch,
+
+    μ = (1/m) Σ_i x_i,   Σ = (1/m) Σ_i (x_i − μ)(x_i − μ)ᵀ + ε I,   Σ_N = Σ / tr Σ,
+    P_0 = I,   P_{k+1} = ½ (3 P_k − P_k³ Σ_N),   W = P_T / √tr Σ,   y_i = γ ⊙ W (x_i − μ) + β.
+
+W tends to Σ^{−1/2} (ZCA whitening). Gradients flow through μ and W; their moving averages serve in evaluation.
+
+Published: T = 5, moving averages with momentum 0.1. Groups of 16 channels are those of the later comparisons in domain
+generalization, and so is the place: the last norm of the stem, layer1 and layer2 of a ResNet. On any trunk it is the
+last BatchNorm of each of the first ``stages`` stages (UNet: encoder stages 0–2). Where 16 does not divide the channels,
+a group is the largest number below that does. Statistics are those of one device, as BatchNorm's are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexseg.errors import RunError
+from flexseg.method import Method, option
+from flexseg.models import Segmentor
+
+
+class IterativeWhitening(nn.Module):
+    """Batch whitening of (B, C, H, W), in the dtype of its parameters whatever the precision around it.
+
+    Buffers: ``running_mean`` (C,), ``running_whitening`` (G, d, d) for G groups of d channels.
+    """
+
+    running_mean: Tensor
+    running_whitening: Tensor
+
+    def __init__(
+        self, channels: int, group: int = 16, iterations: int = 5, momentum: float = 0.1, eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.iterations, self.momentum, self.eps = iterations, momentum, eps
+        size = max(size for size in range(1, min(group, channels) + 1) if channels % size == 0)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_whitening", torch.eye(size).repeat(channels // size, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self._whiten(x.to(self.weight.dtype)).to(x.dtype)
+
+    def _whiten(self, x: Tensor) -> Tensor:
+        groups, size = self.running_whitening.shape[:2]
+        batch, channels, height, width = x.shape
+        # (G, m, d): without a copy where the channels lie last
+        points = x.permute(0, 2, 3, 1).reshape(-1, groups, size).transpose(0, 1)
+        if self.training:
+            mean = points.mean(dim=1, keepdim=True)
+            centred = points - mean
+            ridge = self.eps * torch.eye(size, dtype=x.dtype, device=x.device)
+            covariance = centred.mT @ centred / centred.shape[1] + ridge
+            whitening = newton_whitening(covariance, self.iterations)
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.flatten(), self.momentum)
+                self.running_whitening.lerp_(whitening, self.momentum)
+        else:
+            centred = points - self.running_mean.view(groups, 1, size)
+            whitening = self.running_whitening
+        scaled = self.weight.view(groups, size, 1) * whitening
+        whitened = torch.baddbmm(self.bias.view(groups, 1, size), centred, scaled.mT)
+        return whitened.transpose(0, 1).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def newton_whitening(covariance: Tensor, iterations: int) -> Tensor:
+    """Σ^{−1/2} of positive definite matrices (..., d, d), by ``iterations`` of Newton's steps.
+
+    P_k and Y_k = P_k Σ_N are stepped together. That gives the same P_k as the recursion above, as all are polynomials
+    of Σ_N, but does not amplify what is rounded (Higham, *Functions of Matrices*, SIAM 2008, chapter 6).
+    """
+    trace = covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+    product = covariance / trace
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    root = identity.expand_as(covariance)
+    for _ in range(iterations):
+        step = 1.5 * identity - 0.5 * (root @ product)
+        root, product = step @ root, product @ step
+    return root / trace.sqrt()
+
+
+class IterNorm(Method):
+    name = "iternorm"
+    title = "IterNorm"
+    paper = "Huang et al., Iterative Normalization: Beyond Standardization towards Efficient Whitening, CVPR 2019"
+    needs = ("batch_norm",)
+
+    @dataclass(frozen=True)
+    class Options:
+        stages: int = option(3, "early stages whose last BatchNorm is replaced", assumed=True)
+        group: int = option(16, "d, channels that are whitened together", assumed=True)
+        iterations: int = option(5, "T, Newton's steps")
+        momentum: float = option(0.1, "weight of the batch in the moving averages")
+        eps: float = option(1e-5, "ε, added to the variances")
+
+        def __post_init__(self) -> None:
+            for name in ("stages", "group", "iterations"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name} is a number from 1 on, not {getattr(self, name)}")
+
+    def build_model(self, config: Mapping[str, Any]) -> Segmentor:
+        model = super().build_model(config)
+        stages = _stages_with_batch_norm(model.backbone, self.name)
+        chosen = self.options
+        for norms in list(stages.values())[: chosen.stages]:
+            norm = model.backbone.get_submodule(norms[-1])
+            layer = IterativeWhitening(norm.num_features, chosen.group, chosen.iterations, chosen.momentum, chosen.eps)
+            if norm.affine:  # the norm that ends a residual block may start at γ = 0
+                layer.weight, layer.bias = norm.weight, norm.bias
+            _replace(model.backbone, norms[-1], layer)
+        return model
+
+
+def _stages_with_batch_norm(backbone: nn.Module, method: str) -> dict[str, list[str]]:
+    """The paths of each stage's BatchNorms, in the order in which an image meets them; shortcuts' are left out.
+
+    A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
+
+    Raises:
+        RunError: the backbone has no BatchNorm.
+    """
+    stages: dict[str, list[str]] = {}
+    for path, module in backbone.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and ".downsample." not in path:
+            parts = path.split(".")
+            listed = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
+            stages.setdefault(".".join(parts[: 1 + listed]), []).append(path)
+    if not stages:
+        kind = type(backbone).__name__
+        raise RunError(f"{method} needs a backbone with BatchNorm, which this benchmark's {kind} has not")
+    return stages
+
+
+def _replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` at ``path``."""
+    parent, _, leaf = path.rpartition(".")
+    setattr(backbone.get_submodule(parent), leaf, module)

@@ -1,0 +1,176 @@
+"""Switchable whitening: a learnt mix of whitening over the batch and over each image (Pan et al., ICCV 2019).
+
+With the mean and covariance of a group of d channels over the batch (BW) and over one image (IW),
+
+    μ = ω_1 μ_bw + ω_2 μ_iw,   Σ = ω'_1 Σ_bw + ω'_2 Σ_iw + ε I,   y = γ ⊙ Σ^{−1/2} (x − μ) + β,
+
+where ω and ω' are each the softmax of two learnt numbers of the layer, equal at the start. The inverse root is found by
+T steps of Newton's iteration on Σ / tr Σ: P_0 = I, P_{k+1} = ½ (3 P_k − P_k³ Σ / tr Σ), Σ^{−1/2} ≈ P_T / √tr Σ.
+In evaluation moving averages stand for μ_bw and Σ_bw; the image's own statistics are always its own.
+
+Published: this mix of two (the paper's sw_type 2), groups of 16 channels, T = 5, ε = 1e-5, momentum 0.99 (the share of
+the old moving average that stays). In comparisons of domain generalization it replaces the last norm of the stem,
+layer1 and layer2 of a ResNet. On any trunk here it is the last BatchNorm of each of the first ``stages`` stages (UNet:
+encoder stages 0–2). Where 16 does not divide the channels, a group is the largest number below that does. Statistics
+are those of one device, as BatchNorm's are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexseg.errors import RunError
+from flexseg.method import Method, Setup, option
+from flexseg.models import Segmentor
+
+
+class SwitchableWhitening2d(nn.Module):
+    """The mix of batch and instance whitening of (B, C, H, W), in the dtype of its parameters.
+
+    ``mean_mix`` and ``covariance_mix`` (2,) are the numbers under the softmax, batch first. Buffers: ``running_mean``
+    (G, d) and ``running_covariance`` (G, d, d) for G groups of d channels.
+    """
+
+    running_mean: Tensor
+    running_covariance: Tensor
+
+    def __init__(
+        self, channels: int, group: int = 16, iterations: int = 5, momentum: float = 0.99, eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.iterations, self.momentum, self.eps = iterations, momentum, eps
+        size = max(size for size in range(1, min(group, channels) + 1) if channels % size == 0)
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.mean_mix = nn.Parameter(torch.ones(2))
+        self.covariance_mix = nn.Parameter(torch.ones(2))
+        self.register_buffer("running_mean", torch.zeros(channels // size, size))
+        self.register_buffer("running_covariance", torch.eye(size).repeat(channels // size, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return self._whiten(x.to(self.weight.dtype)).to(x.dtype)
+
+    def _whiten(self, x: Tensor) -> Tensor:
+        groups, size = self.running_mean.shape
+        batch, channels, height, width = x.shape
+        # (B, G, H·W, d): without a copy where the channels lie last
+        points = x.permute(0, 2, 3, 1).reshape(batch, height * width, groups, size).transpose(1, 2)
+        image_mean = points.mean(dim=2)
+        centred = points - image_mean[:, :, None]
+        image_covariance = centred.mT @ centred / (height * width)
+        if self.training:
+            batch_mean = image_mean.mean(dim=0)
+            apart = image_mean - batch_mean
+            between = apart[..., :, None] * apart[..., None, :]
+            batch_covariance = (image_covariance + between).mean(dim=0)
+            with torch.no_grad():
+                self.running_mean.lerp_(batch_mean, 1 - self.momentum)
+                self.running_covariance.lerp_(batch_covariance, 1 - self.momentum)
+        else:
+            batch_mean, batch_covariance = self.running_mean, self.running_covariance
+        of_mean, of_covariance = self.mean_mix.softmax(0), self.covariance_mix.softmax(0)
+        mean = of_mean[0] * batch_mean + of_mean[1] * image_mean
+        ridge = self.eps * torch.eye(size, dtype=x.dtype, device=x.device)
+        covariance = of_covariance[0] * batch_covariance + of_covariance[1] * image_covariance + ridge
+        whitening = self.weight.view(groups, size, 1) * newton_whitening(covariance, self.iterations)
+        # x − μ = (x − μ_iw) + (μ_iw − μ): the second part is one vector an image
+        shift = self.bias.view(groups, 1, size) + (image_mean - mean)[:, :, None] @ whitening.mT
+        whitened = centred @ whitening.mT + shift
+        return whitened.transpose(1, 2).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def newton_whitening(covariance: Tensor, iterations: int) -> Tensor:
+    """Σ^{−1/2} of positive definite matrices (..., d, d), by ``iterations`` of Newton's steps.
+
+    P_k and Y_k = P_k Σ_N are stepped together. That gives the same P_k as the recursion above, as all are polynomials
+    of Σ_N, but does not amplify what is rounded (Higham, *Functions of Matrices*, SIAM 2008, chapter 6).
+    """
+    trace = covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+    product = covariance / trace
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    root = identity.expand_as(covariance)
+    for _ in range(iterations):
+        step = 1.5 * identity - 0.5 * (root @ product)
+        root, product = step @ root, product @ step
+    return root / trace.sqrt()
+
+
+class SwitchableWhitening(Method):
+    name = "switchable_whitening"
+    title = "Switchable whitening"
+    paper = "Pan et al., Switchable Whitening for Deep Representation Learning, ICCV 2019"
+    needs = ("batch_norm",)
+
+    @dataclass(frozen=True)
+    class Options:
+        stages: int = option(3, "early stages whose last BatchNorm is replaced, as published for ResNet", assumed=True)
+        group: int = option(16, "d, channels that are whitened together")
+        iterations: int = option(5, "T, Newton's steps")
+        momentum: float = option(0.99, "share of the old value that stays in the moving averages")
+        eps: float = option(1e-5, "ε, added to the variances")
+
+        def __post_init__(self) -> None:
+            for name in ("stages", "group", "iterations"):
+                if getattr(self, name) < 1:
+                    raise ValueError(f"{name} is a number from 1 on, not {getattr(self, name)}")
+
+    def __init__(self, options: Any, setup: Setup) -> None:
+        super().__init__(options, setup)
+        self._layers: list[SwitchableWhitening2d] = []
+
+    def build_model(self, config: Mapping[str, Any]) -> Segmentor:
+        model = super().build_model(config)
+        stages = _stages_with_batch_norm(model.backbone, self.name)
+        chosen = self.options
+        self._layers = []
+        for norms in list(stages.values())[: chosen.stages]:
+            norm = model.backbone.get_submodule(norms[-1])
+            layer = SwitchableWhitening2d(
+                norm.num_features, chosen.group, chosen.iterations, chosen.momentum, chosen.eps
+            )
+            if norm.affine:  # the norm that ends a residual block may start at γ = 0
+                layer.weight, layer.bias = norm.weight, norm.bias
+            _replace(model.backbone, norms[-1], layer)
+            self._layers.append(layer)
+        return model
+
+    @torch.no_grad()
+    def log(self) -> dict[str, float]:
+        """How much of the batch's statistics each layer takes, ω_1 and ω'_1, from the input on."""
+        values = {}
+        for number, layer in enumerate(self._layers):
+            values[f"sw/batch_mean_{number}"] = float(layer.mean_mix.softmax(0)[0])
+            values[f"sw/batch_covariance_{number}"] = float(layer.covariance_mix.softmax(0)[0])
+        return values
+
+
+def _stages_with_batch_norm(backbone: nn.Module, method: str) -> dict[str, list[str]]:
+    """The paths of each stage's BatchNorms, in the order in which an image meets them; shortcuts' are left out.
+
+    A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
+
+    Raises:
+        RunError: the backbone has no BatchNorm.
+    """
+    stages: dict[str, list[str]] = {}
+    for path, module in backbone.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and ".downsample." not in path:
+            parts = path.split(".")
+            listed = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
+            stages.setdefault(".".join(parts[: 1 + listed]), []).append(path)
+    if not stages:
+        kind = type(backbone).__name__
+        raise RunError(f"{method} needs a backbone with BatchNorm, which this benchmark's {kind} has not")
+    return stages
+
+
+def _replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` at ``path``."""
+    parent, _, leaf = path.rpartition(".")
+    setattr(backbone.get_submodule(parent), leaf, module)

@@ -1,0 +1,298 @@
+"""RobustNet's ISW: clusters against brute force, masks against planted style, the loss by hand, exact resumption."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flexseg.benchmark import Benchmark, Row
+from flexseg.data.transforms import MEAN, STD
+from flexseg.method import Batch, Setup, load_method, parse_options
+from flexseg.models import Segmentor
+
+METHODS = Path(__file__).parents[2] / "methods"
+load_method("robustnet", METHODS)
+layers: Any = sys.modules["flexseg_methods.robustnet"]
+HEAD = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False, "in_index": -1}
+UNET = {
+    "backbone": {"type": "UNet", "base_channels": 4, "strides": [2, 1, 1, 1, 1]},
+    "decode_head": HEAD | {"in_channels": 4},
+}
+RESNET = {
+    "backbone": {"type": "ResNet", "depth": 50, "stem_channels": 16, "base_channels": 8},
+    "decode_head": HEAD | {"in_channels": 256},
+}
+
+
+def method_of(iterations: int = 20, **options: Any) -> Any:
+    return layers.RobustNet(parse_options(layers.RobustNet, options), Setup(0, iterations, np.zeros(4, np.int8)))
+
+
+def ready(method: Any, config: dict[str, Any] = UNET) -> tuple[Segmentor, Any]:
+    torch.manual_seed(0)
+    model = method.build_model(config)
+    return model, method.build_training_modules(model)
+
+
+def batch_of(iteration: int, seed: int = 0) -> Batch:
+    draw = np.random.default_rng([seed, iteration])
+    coarse = draw.integers(0, 256, (2, 4, 8, 3)).repeat(8, 1).repeat(8, 2)
+    levels = np.clip(coarse + draw.normal(0, 8, coarse.shape), 0, 255)
+    images = torch.from_numpy(((levels - MEAN) / STD).astype(np.float32)).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(draw.integers(0, 19, (2, 32, 64)))
+    return Batch(iteration, np.arange(2), np.arange(2), images, labels)
+
+
+# Clusters
+
+
+def brute_force(values: np.ndarray, clusters: int) -> float:
+    """The end of the lowest cluster, over all ways to cut the sorted values."""
+    ordered, best = np.sort(values), (np.inf, np.nan)
+    for cuts in itertools.combinations(range(1, len(values)), clusters - 1):
+        parts = np.split(ordered, cuts)
+        best = min(best, (sum(float(np.square(part - part.mean()).sum()) for part in parts), parts[0][-1]))
+    return best[1]
+
+
+@pytest.mark.parametrize("clusters", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(12))
+def test_clusters_are_the_best_of_all(clusters: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    values = draw.lognormal(0, 2, int(draw.integers(clusters, 16))) * 10.0 ** draw.integers(-8, 4)
+    assert layers.lowest_cluster_end(values, clusters) == brute_force(values, clusters)
+
+
+def test_clusters_of_many_values_are_found_in_time() -> None:
+    draw = np.random.default_rng(0)
+    values = np.concatenate([draw.normal(m, 0.01, n) for m, n in ((0.1, 20000), (0.5, 1000), (0.9, 100))])
+    assert 0.1 < layers.lowest_cluster_end(draw.permutation(values), 3) < 0.2
+
+
+def test_clusters_of_few_or_equal_values() -> None:
+    assert layers.lowest_cluster_end(np.array([1.0, 2.0]), 3) == np.inf
+    assert layers.lowest_cluster_end(np.array([1.0, 2.0, 3.0]), 3) == 1.0
+    assert layers.lowest_cluster_end(np.full(9, 0.25), 3) == 0.25
+
+
+# Covariances, masks and the loss
+
+
+def test_covariances_against_numpy() -> None:
+    features = torch.randn(3, 5, 6, 7)
+    expected = [f.reshape(5, -1) @ f.reshape(5, -1).T / 41 + 1e-5 * np.eye(5) for f in features.double().numpy()]
+    np.testing.assert_allclose(layers.covariances(features).numpy(), np.stack(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_the_mask_finds_planted_style() -> None:
+    """Pairs whose covariance follows the view are selected, the others spared; the diagonal never counts."""
+    torch.manual_seed(0)
+    planted = [(0, 3), (2, 5), (4, 6)]
+    isw = layers.SelectiveWhitening([8])
+    for _ in range(4):
+        plain = torch.randn(6, 8, 8) * 0.1
+        plain = plain + plain.mT
+        changed = plain + 0.01 * torch.randn(6, 8, 8)
+        changed[:, range(8), range(8)] += 5
+        for number, (i, j) in enumerate(planted):
+            changed[:, i, j] += 0.8 + 0.1 * number
+            changed[:, j, i] = changed[:, i, j]
+        isw.gather([plain], [changed])
+    assert int(isw.images) == 24
+    isw.select(3)
+    expected = torch.zeros(8, 8)
+    expected[tuple(zip(*planted, strict=True))] = 1
+    assert torch.equal(isw.mask_0, expected)
+    assert isw.selected() == pytest.approx(3 / 28)
+
+
+def test_variance_of_two_views_is_their_population_variance() -> None:
+    plain, changed = torch.randn(2, 5, 3, 3)
+    isw = layers.SelectiveWhitening([3])
+    isw.gather([plain], [changed])
+    expected = torch.stack([plain, changed]).var(dim=0, unbiased=False).mean(dim=0)
+    torch.testing.assert_close(isw.variance_0 / isw.images, expected)
+
+
+def test_loss_by_hand() -> None:
+    torch.manual_seed(0)
+    isw = layers.SelectiveWhitening([3, 2])
+    isw.mask_0[0, 2] = isw.mask_0[1, 2] = isw.mask_1[0, 1] = 1
+    features = [torch.randn(4, 3, 6, 7), torch.randn(4, 2, 3, 4)]
+    first, second = (layers.covariances(f) for f in features)
+    of_first = (first[:, 0, 2].abs() + first[:, 1, 2].abs()).mean() / 2
+    expected = (of_first + second[:, 0, 1].abs().mean()) / 2
+    torch.testing.assert_close(isw(features), expected)
+
+
+def test_loss_is_zero_where_masked_covariances_are_or_nothing_is_selected() -> None:
+    basis = torch.linalg.qr(torch.randn(48, 4))[0].T.reshape(1, 4, 6, 8) * 47**0.5
+    isw = layers.SelectiveWhitening([4])
+    assert float(isw([torch.randn(2, 4, 6, 8)])) == 0
+    isw.mask_0.copy_(torch.ones(4, 4).triu(1))
+    assert float(isw([basis])) == pytest.approx(0, abs=1e-5)
+    assert float(isw([basis.sum(1, keepdim=True).expand(-1, 4, -1, -1)])) > 1
+
+
+def test_descending_on_the_loss_removes_the_selected_covariance_alone() -> None:
+    torch.manual_seed(0)
+    common = torch.randn(2, 1, 8, 8)
+    features = (torch.randn(2, 3, 8, 8) + common).requires_grad_()
+    isw = layers.SelectiveWhitening([3])
+    isw.mask_0[0, 1] = 1
+    before = layers.covariances(features).detach()
+    optimizer = torch.optim.Adam([features], 0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        isw([features]).backward()
+        optimizer.step()
+    after = layers.covariances(features).detach()
+    assert after[:, 0, 1].abs().max() < 0.1 * before[:, 0, 1].abs().min()
+    assert torch.equal(after[:, 2, 2], before[:, 2, 2])
+
+
+# The photometric view
+
+
+def test_view_changes_colours_and_keeps_the_layout() -> None:
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:, 24:] = (200, 80, 40)
+    image[:16, :24] = (60, 120, 90)
+    view = layers.photometric(image, np.random.default_rng(1), 0.5, 0.0)
+    assert view.shape == image.shape
+    assert view.dtype == np.uint8
+    for part in (np.s_[:, 24:], np.s_[:16, :24], np.s_[16:, :24]):
+        assert (view[part] == view[part][0, 0]).all()
+    assert (view[0, 40] != image[0, 40]).any()
+    np.testing.assert_array_equal(layers.photometric(image, np.random.default_rng(1), 0.0, 0.0), image)
+    blurred = layers.photometric(image, np.random.default_rng(1), 0.0, 3.0)
+    assert len(np.unique(blurred[0, :, 0])) > 4
+    assert np.abs(blurred.astype(int).mean((0, 1)) - image.mean((0, 1))).max() < 8
+
+
+def test_view_depends_on_iteration_and_slot_alone() -> None:
+    method = method_of()
+    batch = batch_of(3)
+    whole = method._changed(batch)
+    second = method._changed(batch._replace(slots=batch.slots[1:], images=batch.images[1:]))
+    assert torch.equal(whole[1:], second)
+    assert not torch.equal(whole, method._changed(batch._replace(iteration=4)))
+
+
+# The schedule in a model
+
+
+def step(method: Any, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
+    terms = method.losses(batch, model(batch.images))
+    method.after_step(batch)
+    return terms
+
+
+@pytest.mark.parametrize("config", [UNET, RESNET], ids=["unet", "resnet"])
+def test_statistics_are_gathered_then_the_loss_is_on(config: dict[str, Any]) -> None:
+    method = method_of(20, start=0.25, trials=3)
+    model, isw = ready(method, config)
+    seen, values = [], []
+    for iteration in range(8):
+        terms = step(method, model, batch_of(iteration))
+        seen.append(int(isw.images))
+        values.append(float(terms["isw"].detach()))
+    assert seen == [0, 0, 2, 4, 6, 6, 6, 6]
+    assert values[:5] == [0.0] * 5
+    assert min(values[5:]) > 0
+    assert 0 < method.log()["isw/selected"] < 0.9
+    terms["isw"].backward()
+    first = next(p for name, p in model.named_parameters() if "conv" in name)
+    assert torch.isfinite(first.grad).all()
+    assert first.grad.abs().max() > 0
+
+
+def test_the_loss_sees_the_standardised_features_of_this_batch() -> None:
+    """Not their rectified copy, which the ReLU behind the layer writes over them."""
+    method = method_of(20, start=0.05, weight=1.0)
+    model, isw = ready(method)
+    step(method, model, batch_of(0))
+    batch = batch_of(1)
+    inputs: list[Tensor] = []
+    for layer in method._layers:
+        layer.register_forward_pre_hook(lambda _, call: inputs.append(call[0].detach().clone()))
+    loss = method.losses(batch, model(batch.images))["isw"]
+    expected = [
+        (x - x.mean((2, 3), True)) / (x.var((2, 3), unbiased=False, keepdim=True) + 1e-5).sqrt() for x in inputs
+    ]
+    assert len(expected) == 3
+    torch.testing.assert_close(loss, isw(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_gathering_leaves_the_model_alone() -> None:
+    method = method_of(20, start=0.5)
+    model, _ = ready(method)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    method.after_step(batch_of(9))
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+    assert model.training
+    assert all(module.training for module in model.modules())
+
+
+def test_layers_stand_where_they_were_published() -> None:
+    for config, expected in (
+        (RESNET, ["bn1", "layer1.norm", "layer2.norm"]),
+        (UNET, [f"encoder.{stage}.{min(stage, 1)}.convs.1.bn" for stage in range(3)]),
+    ):
+        model, _ = ready(method_of(), config)
+        found = [p for p, m in model.backbone.named_modules() if isinstance(m, layers.Standardisation)]
+        assert found == expected
+
+
+@pytest.mark.parametrize("place", [1, 3, 4, 5, 7])
+def test_resumed_run_is_the_undisturbed_one_to_the_bit(
+    place: int, smoke: Benchmark, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics are gathered in iterations 2 and 3 and the loss is on from 4: interrupted in each phase."""
+    import flexseg.engine.train as module
+    from flexseg.jobs import run_directory, train_run
+
+    training = smoke.training.model_copy(
+        update={"iterations": 8, "batch_size": 2, "checkpoint_every": 1, "log_every": 1, "crop": (32, 64)}
+    )
+    row = Row.model_validate({"method": "robustnet", "title": "ISW", "start": 0.5, "trials": 2})
+    benchmark = smoke.model_copy(update={"training": training, "rows": {"whole": row, "row": row}})
+    train_run(benchmark, "whole", 0, METHODS, results)
+    original = module.train
+
+    def interrupted(job: Any, fabric: Any, progress: Any = None) -> None:
+        def report(iteration: int, loss: float) -> None:
+            if iteration == place:
+                raise KeyboardInterrupt
+
+        original(job, fabric, report)
+
+    monkeypatch.setattr(module, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(benchmark, "row", 0, METHODS, results)
+    monkeypatch.setattr(module, "train", original)
+    train_run(benchmark, "row", 0, METHODS, results)
+    logs = []
+    for name in ("whole", "row"):
+        directory = run_directory(results, benchmark, name, 0)
+        logs.append([json.loads(line) for line in directory.log.read_text().splitlines()])
+        for line in logs[-1]:
+            line.pop("images_per_second")
+    assert logs[0] == logs[1]
+    assert logs[0][3]["loss/isw"] == 0
+    assert logs[0][4]["loss/isw"] > 0
+    whole, again = (run_directory(results, benchmark, name, 0).weights for name in ("whole", "row"))
+    import safetensors.torch
+
+    ours, theirs = safetensors.torch.load_file(whole), safetensors.torch.load_file(again)
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
