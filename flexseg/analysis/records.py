@@ -199,8 +199,6 @@ def load_records(benchmark: Benchmark, results: Path, methods: Path) -> Records:
 def _load_run(benchmark: Benchmark, folder: Path, row: str, seed: int, expected: str, library: str) -> Run:
     finished, failed = _read(folder / "run.json"), _read(folder / "failure.json")
     paths = {target: folder / "evaluation" / f"{target}.parquet" for target in benchmark.targets}
-    for path in paths.values():
-        _check_protocol(benchmark, path)
     current = finished is not None and finished.get("fingerprint") == expected
     if failed is not None and not current:
         reason = " ".join(str(failed.get("reason") or "no reason recorded").split())
@@ -214,6 +212,7 @@ def _load_run(benchmark: Benchmark, folder: Path, row: str, seed: int, expected:
         return Run(row, seed, folder, "stale", STALE, finished)
     targets, absent = {}, {}
     for target, path in paths.items():
+        _check_protocol(benchmark, path)
         loaded = _load_target(path, expected, benchmark.protocol)
         if isinstance(loaded, str):
             # A finished training whose evaluation failed says why in failure.json.
