@@ -164,7 +164,7 @@ def _run(records: Records, run: Run) -> Json:
         "fingerprint": info.get("fingerprint"),
         "commit": git.get("commit"),
         "dirty": bool(git.get("dirty")),
-        "library": info.get("library"),
+        "codeDigest": info.get("library"),
         "otherCode": run.other_code,
         "device": info.get("device"),
         "processor": machine.get("processor"),
