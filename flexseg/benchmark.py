@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from flexseg.dials import Ablation, Strict
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import digest, file_digest
 
@@ -30,11 +31,7 @@ ROW_KEYS = ("method", "extends", "title", "generated", "tuned")
 """Keys of a row that are the row's own; every other key is an option of its method."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class World(_Strict):
+class World(Strict):
     """The street world that renders the domains: its version and image size in pixels."""
 
     version: PositiveInt
@@ -42,7 +39,7 @@ class World(_Strict):
     width: int = Field(ge=32)
 
 
-class Domain(_Strict):
+class Domain(Strict):
     """One domain of the street world: which, how strongly misaligned, and how many images of each split."""
 
     world: str
@@ -60,7 +57,7 @@ class Domain(_Strict):
         return {split: count for split, count in counts.items() if count}
 
 
-class Protocol(_Strict):
+class Protocol(Strict):
     """How a model is evaluated. Its ``id`` stands in every record; records of different ids never meet in a table.
 
     Widths are in pixels of the label: ``boundary_width`` of the band that is counted apart, ``boundary_widths`` of
@@ -84,7 +81,7 @@ class Protocol(_Strict):
         return self
 
 
-class Training(_Strict):
+class Training(Strict):
     """The schedule, equal for every row: iterations, images per step, crop (height, width), optimiser, averaging."""
 
     iterations: PositiveInt
@@ -127,7 +124,7 @@ class Row(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Tuning(_Strict):
+class Tuning(Strict):
     """A search on source validation: the row whose options vary, the grid, the seed (none of the benchmark's)."""
 
     row: str
@@ -135,60 +132,7 @@ class Tuning(_Strict):
     grid: dict[str, list[Any]] = Field(min_length=1)
 
 
-class Dial(_Strict):
-    """A plot of mIoU against one setting. Its name is that of the study which runs its rows.
-
-    ``x`` are the values, numbers or names, and ``axis`` is the label under them (default: the title); ``series`` lists
-    a row for each value under each series' label, or null where a series has none. A row may stand in several places.
-    """
-
-    title: str
-    axis: str = ""
-    x: list[float | str] = Field(min_length=2)
-    series: dict[str, list[str | None]] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _as_long_as_x(self) -> Dial:
-        for label, rows in self.series.items():
-            if len(rows) != len(self.x):
-                raise ValueError(
-                    f"series.{label}: {len(rows)} rows for {len(self.x)} values of x: one row a value, or null"
-                )
-        if len(set(self.x)) != len(self.x):
-            raise ValueError("x: a value is named twice")
-        return self
-
-    @property
-    def rows(self) -> list[str]:
-        """Every row that is named here."""
-        return list(dict.fromkeys(row for rows in self.series.values() for row in rows if row))
-
-
-class Ablation(_Strict):
-    """What the ablation report takes apart.
-
-    ``components`` names each component's switch among the options; ``full`` are the rows whose switches are taken one
-    at a time (and together: the factorial is found among the rows whose other options agree); ``none`` is the row
-    without any; ``aligned`` pairs a row with its twin on aligned generated data; ``panels`` are the two rows whose
-    predictions stand side by side; ``dials`` are plots of mIoU against one setting, by the name of the study that runs
-    their rows (:class:`Dial`).
-    """
-
-    components: dict[str, str]
-    full: list[str] = Field(min_length=1)
-    none: str
-    aligned: dict[str, str] = Field(default_factory=dict)
-    panels: tuple[str, str]
-    dials: dict[str, Dial] = Field(default_factory=dict)
-
-    @property
-    def rows(self) -> list[str]:
-        """Every row that is named here."""
-        dials = [row for dial in self.dials.values() for row in dial.rows]
-        return [*self.full, self.none, *self.aligned, *self.aligned.values(), *self.panels, *dials]
-
-
-class Benchmark(_Strict):
+class Benchmark(Strict):
     """A checked benchmark file. ``name`` is the file's stem."""
 
     name: str

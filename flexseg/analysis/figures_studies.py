@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from flexseg.analysis.canvas import Canvas
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.style import GREY, series
-from flexseg.benchmark import Dial
+from flexseg.dials import Dial
 
 ENOUGH = 3
 """Values that a series must have before a dial is drawn: two are a comparison, and stand elsewhere."""

@@ -15,7 +15,8 @@ from flexseg.analysis.figures_observations import geometry, prototype_figure, re
 from flexseg.analysis.figures_studies import axis_of, dial_figure
 from flexseg.analysis.records import load_records
 from flexseg.analysis.scores import Scores
-from flexseg.benchmark import Benchmark, Dial, load_benchmark, select_rows
+from flexseg.benchmark import Benchmark, load_benchmark, select_rows
+from flexseg.dials import Dial
 from flexseg.errors import UserError
 
 Built = tuple[Benchmark, Path, Path]
