@@ -27,7 +27,7 @@ from flexseg.dials import Ablation, Strict
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import digest, file_digest
 
-ROW_KEYS = ("method", "extends", "title", "generated", "tuned")
+ROW_KEYS = ("method", "extends", "title", "generated", "tuned", "training", "model")
 """Keys of a row that are the row's own; every other key is an option of its method."""
 
 
@@ -108,7 +108,11 @@ class Training(Strict):
 
 
 class Row(BaseModel):
-    """A row of the tables: a method with options. Keys outside :data:`ROW_KEYS` are options of the method."""
+    """A row of the tables: a method with options. Keys outside :data:`ROW_KEYS` are options of the method.
+
+    ``training`` changes keys of the benchmark's schedule and ``model`` exchanges its trunk, for this row alone: for
+    controls, such as a longer training, which the reports mark as such.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -117,6 +121,8 @@ class Row(BaseModel):
     title: str = ""
     generated: str = ""
     tuned: bool = False
+    training: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -183,6 +189,10 @@ class Benchmark(Strict):
             if row.generated and row.generated not in self.domains:
                 hint = did_you_mean(row.generated, self.domains)
                 raise ValueError(f"rows.{name}.generated: no domain is named {row.generated!r}{hint}")
+            for key in row.training:
+                if key not in Training.model_fields:
+                    hint = did_you_mean(key, Training.model_fields)
+                    raise ValueError(f"rows.{name}.training: the schedule has no key {key!r}{hint}")
         if "default" not in self.studies:
             raise ValueError("studies: one study must be named 'default'")
         for study, rows in self.studies.items():
@@ -233,6 +243,25 @@ class Benchmark(Strict):
         merged["title"] = row.title or name
         return Row(**merged)
 
+    def training_of(self, row_name: str) -> Training:
+        """The schedule of a row: the benchmark's, with the row's own changes.
+
+        Raises:
+            UserError: a change has a wrong value.
+        """
+        changes = self.row(row_name).training
+        if not changes:
+            return self.training
+        try:
+            return Training(**(self.training.model_dump() | changes))
+        except ValidationError as error:
+            problems = "; ".join(_problems(error))
+            raise UserError(f"benchmark {self.name}: rows.{row_name}.training: {problems}") from error
+
+    def model_of(self, row_name: str) -> dict[str, Any]:
+        """The trunk of a row: the benchmark's, or the row's own."""
+        return self.row(row_name).model or self.model
+
     def domain_definition(self, name: str) -> dict[str, Any]:
         """All that decides the pixels of domain ``name``: what its data are keyed by."""
         domain = self.domains[name]
@@ -256,8 +285,8 @@ class Benchmark(Strict):
             "source": self.domain_definition(self.source),
             "generated": self.domain_definition(row.generated or self.generated),
             "label_map": self.protocol.label_map,
-            "model": self.model,
-            "training": self.training.model_dump(mode="json"),
+            "model": self.model_of(row_name),
+            "training": self.training_of(row_name).model_dump(mode="json"),
         }
 
     def evaluation_definition(self) -> dict[str, Any]:
@@ -303,7 +332,7 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
     except ValidationError as error:
         raise UserError(f"{path} is not a valid benchmark:\n" + "\n".join(_problems(error))) from error
     for row in benchmark.rows:
-        benchmark.row(row)
+        benchmark.training_of(row)
     return benchmark
 
 

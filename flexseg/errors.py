@@ -17,6 +17,10 @@ class RunError(UserError):
     """
 
 
+class MissingExtra(RunError):
+    """An optional package is not installed. The message is the recipe; the row is shown as not run, not as failed."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` with the known name nearest to ``name``, or nothing where none is near."""
     near = difflib.get_close_matches(name, list(known), n=1)

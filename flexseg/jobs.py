@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from flexseg.benchmark import Benchmark, fingerprint
 from flexseg.data.index import Index, build_index, read_index
 from flexseg.engine.run import RunDirectory
-from flexseg.errors import RunError, UserError
+from flexseg.errors import MissingExtra, RunError, UserError
 from flexseg.files import read_json, write_json
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -88,12 +88,15 @@ def check_benchmark(benchmark: Benchmark, methods: Path) -> list[str]:
     if problems:
         raise UserError(f"benchmark {benchmark.name} has wrong options:\n" + "\n".join(problems))
     trunk = build_segmentor(benchmark.model)
-    if any(side % trunk.size_divisor for side in benchmark.training.crop):
-        height, width = benchmark.training.crop
-        raise UserError(
-            f"benchmark {benchmark.name}: training.crop: this trunk takes multiples of {trunk.size_divisor} pixels "
-            f"only, not {height}×{width}"
-        )
+    for name in benchmark.rows:
+        own = benchmark.row(name).model
+        divisor = (build_segmentor(own) if own else trunk).size_divisor
+        height, width = benchmark.training_of(name).crop
+        if height % divisor or width % divisor:
+            raise UserError(
+                f"benchmark {benchmark.name}: training.crop: the trunk of row {name} takes multiples of {divisor} "
+                f"pixels only, not {height}×{width}"
+            )
     parameters = sum(p.numel() for p in trunk.parameters())
     lines.append(f"{benchmark.name}: {len(benchmark.rows)} rows, trunk of {parameters / 1e6:.2f} M parameters, ready")
     return lines
@@ -177,14 +180,17 @@ def train_run(
         try:
             method = load_method(row.method, methods)
             options = parse_options(method, row.options)
+        except MissingExtra:
+            raise
         except UserError as error:
             raise RunError(str(error)) from error
         domains = {"source": benchmark.source, "generated": row.generated or benchmark.generated}
         indices = {domains[part]: open_index(benchmark, domains[part], results) for part in method.data}
         pool = load_pool([(index, "train") for index in indices.values()])
-        job = Job(directory, definition, method, options, benchmark.training, benchmark.model, seed, pool, indices)
+        training, model = benchmark.training_of(row_name), benchmark.model_of(row_name)
+        job = Job(directory, definition, method, options, training, model, seed, pool, indices)
         fabric = launch_fabric(devices, precision)
-        with progress_bar(f"{row_name}, seed {seed}", benchmark.training.iterations) as advance:
+        with progress_bar(f"{row_name}, seed {seed}", training.iterations) as advance:
             seen = 0
 
             def report(iteration: int, loss: float) -> None:
@@ -193,7 +199,7 @@ def train_run(
                 seen = iteration
 
             train(job, fabric, report)
-    status = "failed" if directory.failure.is_file() else "finished"
+    status = read_json(directory.failure)["status"] if directory.failure.is_file() else "finished"
     _write_receipt(receipt, {"fingerprint": name, "status": status})
 
 
@@ -211,8 +217,8 @@ def load_trained(benchmark: Benchmark, row_name: str, seed: int, methods: Path, 
 
     row = benchmark.row(row_name)
     method = load_method(row.method, methods)
-    setup = Setup(seed, benchmark.training.iterations, np.zeros(0, dtype=np.int8))
-    model = method(parse_options(method, row.options), setup).build_model(benchmark.model)
+    setup = Setup(seed, benchmark.training_of(row_name).iterations, np.zeros(0, dtype=np.int8))
+    model = method(parse_options(method, row.options), setup).build_model(benchmark.model_of(row_name))
     load_weights(model, directory.weights)
     channels_last(model)
     return model.eval()
@@ -249,7 +255,7 @@ def evaluate_row(
         directory = run_directory(results, benchmark, row_name, seed)
         name = fingerprint(benchmark.run_definition(row_name, seed, methods / f"{row.method}.py"))
         if not directory.finished and directory.failure.is_file() and receipt is not None:
-            states[str(seed)] = "failed"
+            states[str(seed)] = read_json(directory.failure)["status"]
             continue
         if not directory.finished or read_json(directory.record)["fingerprint"] != name:
             raise UserError(f"{directory.root} holds no finished run of these settings: train it first")
@@ -338,7 +344,7 @@ def recording(directory: RunDirectory, *, recorded: bool) -> Iterator[None]:
     except UserError as error:
         if not isinstance(error, RunError):
             raise
-        _record_failure(directory, str(error))
+        _record_failure(directory, str(error), "not run" if isinstance(error, MissingExtra) else "failed")
         if not recorded:
             raise
     except Exception as error:
@@ -365,10 +371,10 @@ def disk_errors(place: Path) -> Iterator[None]:
         raise
 
 
-def _record_failure(directory: RunDirectory, reason: str) -> None:
-    print(f"failed: {reason}")
+def _record_failure(directory: RunDirectory, reason: str, status: str = "failed") -> None:
+    print(f"{status}: {reason}")
     name = read_json(directory.config)["fingerprint"]
-    record = {"status": "failed", "reason": reason, "traceback": traceback.format_exc(), "fingerprint": name}
+    record = {"status": status, "reason": reason, "traceback": traceback.format_exc(), "fingerprint": name}
     write_json(directory.failure, record)
 
 

@@ -11,8 +11,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,9 +21,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flexseg.classes import NUM_CLASSES
 from flexseg.components.ube import mean_over_valid, pixel_cross_entropy
 from flexseg.data.draws import Purpose, generator
-from flexseg.errors import RunError, UserError, did_you_mean
+from flexseg.errors import MissingExtra, RunError, UserError, did_you_mean
 from flexseg.models import Output, Segmentor, build_segmentor
 
 
@@ -43,19 +44,36 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a method may know of the run: its seed and length, and the origins of the training images.
+    """What a method may know of the run: its seed and length, and what the training images are.
 
-    ``origins`` (N,) int8 is 0 for a source image and 1 for a generated one; it is empty where only a model is built.
+    ``origins`` (N,) int8 is 0 for a source image and 1 for a generated one; ``class_pixels`` (N, 19) int64 counts the
+    pixels of each class in each training image. Both are empty where only a model is built.
     """
 
     seed: int
     iterations: int
     origins: np.ndarray
+    class_pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, NUM_CLASSES), dtype=np.int64))
 
 
-def option(default: Any, help: str, *, assumed: bool = False) -> Any:
-    """A knob of a method's ``Options``: its default, what it does, and whether its value is assumed, not published."""
-    return dataclasses.field(default=default, metadata={"help": help, "assumed": assumed})
+ORIGINS = {
+    "published": "as the paper has it",
+    "assumed": "left open by the paper and chosen by this suite",
+    "scaled": "shrunk from the paper's value with this suite's small images, trunk or schedule",
+    "own": "of a control that this suite adds",
+}
+"""Where the default of an option can come from. The reports list it for every row."""
+
+
+def option(default: Any, help: str, *, origin: str = "published") -> Any:
+    """A knob of a method's ``Options``: its default, what it does, and where the default comes from (:data:`ORIGINS`).
+
+    Raises:
+        ValueError: an unknown origin.
+    """
+    if origin not in ORIGINS:
+        raise ValueError(f"origin {origin!r} is unknown{did_you_mean(origin, ORIGINS)}; known: {', '.join(ORIGINS)}")
+    return dataclasses.field(default=default, metadata={"help": help, "origin": origin})
 
 
 @dataclass(frozen=True)
@@ -105,8 +123,17 @@ class Method:
         draws = [generator(self.setup.seed, Purpose.CHOOSE, iteration, slot).integers(count) for slot in slots]
         return np.array(draws, dtype=np.int64)
 
+    def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
+        """All terms whose sum is minimised: by default one pass, its :meth:`losses`, and the auxiliary heads'.
+
+        Override it where a batch passes the model more than once, or is changed on the way through. It runs inside the
+        module that data parallelism wraps; every trainable parameter must get a gradient, be it zero.
+        """
+        output = model(batch.images)
+        return self.losses(batch, output) | auxiliary_losses(output, batch.labels)
+
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """The named terms whose sum is minimised: by default the pixel-wise cross entropy."""
+        """The named terms of one pass: by default the pixel-wise cross entropy."""
         return {"ce": cross_entropy(output.logits, batch.labels)}
 
     def after_step(self, batch: Batch) -> None:
@@ -134,8 +161,14 @@ class Method:
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Take back what :meth:`state` gave."""
 
-    def finish(self, model: Segmentor) -> Segmentor:
-        """The model that is evaluated, from the one that was trained (and averaged)."""
+    def finish(self, model: Segmentor, modules: nn.Module | None, batches: Iterator[Batch]) -> Segmentor:
+        """The model that is evaluated, of the architecture that :meth:`build_model` gives.
+
+        Args:
+            model: the trained model, with the averaged weights.
+            modules: what :meth:`build_training_modules` gave, with averaged weights as well.
+            batches: endless fresh training batches, e.g. for the statistics of BatchNorm behind a change of weights.
+        """
         return model
 
 
@@ -158,26 +191,38 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return mean_over_valid(pixel_cross_entropy(upsample(logits, labels.shape[-2:]), labels), labels)
 
 
-def _has_batch_norm(model: nn.Module) -> bool:
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+def auxiliary_losses(output: Output, labels: Tensor) -> dict[str, Tensor]:
+    """The weighted cross entropies of the auxiliary heads, ``auxiliary``, ``auxiliary1``, …; none without such heads.
+
+    Args:
+        labels: (B, H, W) int64.
+    """
+    return {
+        f"auxiliary{number or ''}": weight * cross_entropy(logits, labels)
+        for number, (weight, logits) in enumerate(output.auxiliary)
+    }
+
+
+def _has_batch_norm(backbone: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())
 
 
 NEEDS: dict[str, tuple[Callable[[nn.Module], bool], str]] = {
-    "batch_norm": (_has_batch_norm, "needs a trunk with BatchNorm, which this benchmark's trunk has not"),
+    "batch_norm": (_has_batch_norm, "needs a backbone with BatchNorm"),
 }
-"""What a method may ask of the trunk: a test, and the sentence that refuses."""
+"""What a method may ask of the backbone: a test, and the sentence that refuses."""
 
 
-def check_needs(method: Method, model: nn.Module) -> None:
-    """Refuse a trunk that the method cannot work on.
+def check_needs(method: type[Method] | Method, backbone: nn.Module) -> None:
+    """Refuse a backbone that the method cannot work on.
 
     Raises:
         RunError: with the reason, which reaches the tables.
     """
     for need in method.needs:
         satisfied, refusal = NEEDS[need]
-        if not satisfied(model):
-            raise RunError(f"{method.name} {refusal}")
+        if not satisfied(backbone):
+            raise RunError(f"{method.name} {refusal}, which this benchmark's {type(backbone).__name__} has not")
 
 
 def parse_options(method: type[Method], values: Mapping[str, Any]) -> Any:
@@ -201,15 +246,15 @@ def parse_options(method: type[Method], values: Mapping[str, Any]) -> Any:
 
 
 def describe_options(options: Any) -> dict[str, dict[str, Any]]:
-    """Every option with its value, default, whether its default is assumed, and what it does."""
+    """Every option with its value, default, the origin of its default (:data:`ORIGINS`), and what it does."""
     return {
-        field.name: {
-            "value": getattr(options, field.name),
-            "default": field.default,
-            "assumed": bool(field.metadata.get("assumed")),
-            "help": field.metadata.get("help", ""),
+        knob.name: {
+            "value": getattr(options, knob.name),
+            "default": knob.default,
+            "origin": knob.metadata.get("origin", "published"),
+            "help": knob.metadata.get("help", ""),
         }
-        for field in dataclasses.fields(options)
+        for knob in dataclasses.fields(options)
     }
 
 
@@ -231,6 +276,8 @@ def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
+    except MissingExtra:
+        raise
     except Exception as error:
         line = _line_in(path, error)
         raise UserError(f"{path}{line} cannot be imported: {type(error).__name__}: {error}") from error

@@ -25,9 +25,12 @@ if TYPE_CHECKING:  # these import scipy and pyarrow, which `flexseg show` and `f
 
 RUN_SIGNS = {
     "finished": ("✓", "green"), "trained": ("◐", "yellow"), "running": ("▶", "cyan"), "interrupted": ("‖", "yellow"),
-    "failed": ("✗", "bold red"), "stale": ("↻", "magenta"), "missing": ("·", "dim"),
+    "failed": ("✗", "bold red"), "not run": ("○", "yellow"), "stale": ("↻", "magenta"), "missing": ("·", "dim"),
 }  # fmt: skip
-RUN_WORDS = {"trained": "trained, not evaluated", "stale": "stale (other settings)", "missing": "missing"}
+RUN_WORDS = {
+    "trained": "trained, not evaluated", "not run": "not run (optional package)", "stale": "stale (other settings)",
+    "missing": "missing",
+}  # fmt: skip
 CELL_SIGNS = {
     "reproduced": ("=", "green"), "within noise": ("≈", "green"), "outside": ("≠", "yellow"),
     "differs": ("✗", "bold red"), "other definition": ("?", "magenta"), "no interval": ("~", "yellow"),
@@ -63,15 +66,18 @@ def describe_methods(methods: Path, console: Console) -> None:
             console.print(f"{name}: broken\n  {error}\n", style="red", markup=False, highlight=False)
             continue
         table = Table(title=f"{name}: {method.title}", caption=method.paper, title_justify="left", min_width=60)
-        for heading in ("option", "default", "assumed", "what it does"):
+        for heading in ("option", "default", "origin", "what it does"):
             table.add_column(heading)
         for key, option in describe_options(method.Options()).items():
-            table.add_row(key, str(option["default"]), "yes" if option["assumed"] else "", option["help"])
+            table.add_row(key, str(option["default"]), option["origin"], option["help"])
         console.print(table, markup=False)
 
 
 def print_status(benchmark: Benchmark, methods: Path, results: Path, console: Console, *, retry: bool) -> bool:
-    """Print the state of every run; with ``retry`` forget the failures. Returns whether any run failed."""
+    """Print the state of every run; with ``retry`` forget the failures. Returns whether any run failed.
+
+    A run that waits for an optional package has not failed, but is tried again with the others.
+    """
     from flexseg.analysis.progress import STATES, standings
 
     found = standings(benchmark, results, methods)
@@ -80,7 +86,8 @@ def print_status(benchmark: Benchmark, methods: Path, results: Path, console: Co
     summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     _say(console, f"{benchmark.name}: {summary}", whole=True)
     failed = [each for each in found if each.state == "failed"]
-    for each in failed:
+    waiting = [each for each in found if each.state == "not run"]
+    for each in failed + waiting:
         _say(console, f"{each.row}, seed {each.seed}: {each.reason}", whole=True)
         if retry:
             for path in (
@@ -89,7 +96,7 @@ def print_status(benchmark: Benchmark, methods: Path, results: Path, console: Co
                 each.folder.parent / "evaluated.json",
             ):
                 path.unlink(missing_ok=True)
-    if failed and retry:
+    if retry and (failed or waiting):
         _say(console, "forgotten: start snakemake again to try them again")
     elif failed:
         _say(
@@ -98,6 +105,9 @@ def print_status(benchmark: Benchmark, methods: Path, results: Path, console: Co
             f"flexseg status {benchmark.name} --retry",
             whole=True,
         )
+    elif waiting:
+        after = f"After installing it: flexseg status {benchmark.name} --retry, then snakemake again"
+        _say(console, after, whole=True)
     return bool(failed) and not retry
 
 

@@ -24,9 +24,9 @@ class BoundaryPolicy(Method):
     @dataclass(frozen=True)
     class Options:
         policy: Literal["ignore", "reduce", "clip", "enhance"] = option("enhance", "what happens at the boundary")
-        weight: float = option(2.5, "W of `reduce` and `enhance`", assumed=True)
-        limit: float = option(1.0, "τ of `clip`, in nats", assumed=True)
-        kernel: int = option(7, "a pixel is on the boundary if its k×k window holds another class", assumed=True)
+        weight: float = option(2.5, "W of `reduce` and `enhance`", origin="assumed")
+        limit: float = option(1.0, "τ of `clip`, in nats", origin="assumed")
+        kernel: int = option(7, "a pixel is on the boundary if its k×k window holds another class", origin="assumed")
 
         def __post_init__(self) -> None:
             allowed = {"reduce": (0.0, 1.0), "enhance": (1.0, float("inf"))}.get(self.policy)

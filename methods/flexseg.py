@@ -43,20 +43,22 @@ class FlexSeg(Method):
         lambda_gap: float = option(0.5, "λ_gap, the weight of L_GAP")
         temperature: float = option(0.07, "τ of L_GAP")
         dim: int = option(256, "length of features and prototypes in L_GAP")
-        kernels: tuple[int, ...] = option((3, 5, 7), "k_g of the thin, medium and thick ring", assumed=True)
+        kernels: tuple[int, ...] = option((3, 5, 7), "k_g of the thin, medium and thick ring", origin="assumed")
         rings: Literal["feature", "label"] = option(
-            "feature", "the resolution at which the rings are drawn", assumed=True
+            "feature", "the resolution at which the rings are drawn", origin="assumed"
         )
-        max_pixels: int = option(0, "boundary pixels a batch that enter L_GAP, evenly thinned; 0 = all", assumed=True)
-        momentum: float = option(0.99, "m of the prototypes", assumed=True)
+        max_pixels: int = option(
+            0, "boundary pixels a batch that enter L_GAP, evenly thinned; 0 = all", origin="assumed"
+        )
+        momentum: float = option(0.99, "m of the prototypes", origin="assumed")
         alpha: float = option(3.0, "α of the boundary weight")
-        boundary_kernel: int = option(7, "k of the boundary that is emphasised, in label pixels", assumed=True)
+        boundary_kernel: int = option(7, "k of the boundary that is emphasised, in label pixels", origin="assumed")
         has_temperature: float = option(1.0, "τ_HAS")
-        has_decay: float = option(0.9, "decay of the hardness' moving average", assumed=True)
+        has_decay: float = option(0.9, "decay of the hardness' moving average", origin="assumed")
         has_k: float = option(0.05, "k of the threshold")
-        has_midpoint: float = option(50.0, "m of the threshold", assumed=True)
+        has_midpoint: float = option(50.0, "m of the threshold", origin="assumed")
         has_unit: Literal["percent", "iteration"] = option(
-            "percent", "the unit of t and m in the threshold", assumed=True
+            "percent", "the unit of t and m in the threshold", origin="assumed"
         )
         has_schedule: Literal["sigmoid", "linear", "none"] = option(
             "sigmoid", "how uniform draws give way to hard ones"

@@ -56,7 +56,7 @@ class Pasta(Method):
         alpha: float = option(3.0, "α, how much the jitter grows with frequency")
         beta: float = option(0.25, "β, the jitter of the mean")
         k: float = option(2.0, "k, how steeply it grows")
-        per_channel: bool = option(True, "R, G and B are jittered independently of each other", assumed=True)
+        per_channel: bool = option(True, "R, G and B are jittered independently of each other", origin="assumed")
 
         def __post_init__(self) -> None:
             if self.alpha < 0 or self.beta < 0 or self.k <= 0:

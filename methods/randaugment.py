@@ -90,8 +90,8 @@ class RandAugment(Method):
     class Options:
         operations: int = option(2, "N, operations an image")
         magnitude: float = option(9.0, "M, their strength, of 10")
-        blur: float = option(1.0, "standard deviation of the blur at M = 10, in pixels", assumed=True)
-        noise: float = option(25.0, "standard deviation of the noise at M = 10, in levels of 0–255", assumed=True)
+        blur: float = option(1.0, "standard deviation of the blur at M = 10, in pixels", origin="assumed")
+        noise: float = option(25.0, "standard deviation of the noise at M = 10, in levels of 0–255", origin="assumed")
 
         def __post_init__(self) -> None:
             if self.operations < 0 or not 0 <= self.magnitude <= FULL:

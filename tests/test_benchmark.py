@@ -438,7 +438,10 @@ def test_check_names_every_wrong_option(load: Callable[..., Benchmark]) -> None:
         ),
         (put("model", "backbone", "type", value="UNett"), "UNett"),
         (put("model", "backbone", "base_chanels", value=4), "base_chanels"),
-        (put("training", "crop", value=[32, 48]), "training.crop: this trunk takes multiples of 32 pixels only"),
+        (
+            put("training", "crop", value=[32, 48]),
+            "training.crop: the trunk of row dginstyle takes multiples of 32 pixels only",
+        ),
     ],
 )
 def test_check_refuses_before_any_work(

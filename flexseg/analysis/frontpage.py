@@ -9,7 +9,7 @@ import numpy as np
 
 from flexseg.analysis.canvas import BOTTOM, LEFT, RIGHT, Page
 from flexseg.analysis.formats import number
-from flexseg.analysis.origins import assumed, commit, joined, library, machine, other_code
+from flexseg.analysis.origins import assumed, commit, exceptions, joined, library, machine, other_code
 from flexseg.analysis.pages import Book
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.style import GREY, INK, text_width, wrap
@@ -123,7 +123,7 @@ def _facts(scores: Scores) -> Iterator[Entry]:
                 f"flip {'yes' if training.flip else 'no'}")  # fmt: skip
     yield Entry("Schedule", f"learning rate {training.learning_rate:g}, head ×{training.head_learning_rate_factor:g}, "
                 f"warm-up {training.warmup}, power {training.power:g}, weight decay {training.weight_decay:g}, EMA "
-                f"{training.ema:g}; equal for every row")  # fmt: skip
+                f"{training.ema:g}; {exceptions(benchmark)}")  # fmt: skip
     yield Entry(
         "Trunk", " / ".join(str(part.get("type")) for part in benchmark.model.values() if isinstance(part, dict))
     )

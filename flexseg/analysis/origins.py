@@ -10,6 +10,7 @@ from typing import Any
 
 from flexseg.analysis.records import Run, seeds_text
 from flexseg.analysis.scores import Scores
+from flexseg.benchmark import Benchmark
 
 
 @dataclass
@@ -34,7 +35,7 @@ def assumed(scores: Scores) -> list[Assumed]:
     for run in records.finished():
         method = records.benchmark.row(run.row).method
         for name, option in run.options.items():
-            if not option.get("assumed"):
+            if option.get("origin") != "assumed":
                 continue
             explanation = " ".join(str(option.get("help") or "").split())
             default, value = value_text(option.get("default")), value_text(option.get("value"))
@@ -42,6 +43,18 @@ def assumed(scores: Scores) -> list[Assumed]:
             if value != default and run.row not in entry.others.setdefault(value, []):
                 entry.others[value].append(run.row)
     return list(found.values())
+
+
+def exceptions(benchmark: Benchmark) -> str:
+    """Which rows have a schedule or a trunk of their own: ``equal for every row``, or ``equal for every row but …``."""
+    own = []
+    for name in benchmark.rows:
+        row = benchmark.row(name)
+        changes = [f"{key} {value_text(value)}" for key, value in row.training.items()]
+        changes += ["a trunk of its own"] if row.model else []
+        if changes:
+            own.append(f"{name} ({', '.join(changes)})")
+    return "equal for every row" + (f" but {', '.join(own)}" if own else "")
 
 
 def value_text(value: Any) -> str:

@@ -19,13 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flexseg.analysis.records import STALE, Run, load_records
-from flexseg.benchmark import Benchmark, fingerprint
+from flexseg.benchmark import Benchmark, Training, fingerprint
 from flexseg.errors import UserError
 from flexseg.files import read_json
 from flexseg.provenance import machine
 
-State = Literal["finished", "trained", "running", "interrupted", "failed", "stale", "missing"]
-STATES: tuple[State, ...] = ("finished", "trained", "running", "interrupted", "failed", "stale", "missing")
+State = Literal["finished", "trained", "running", "interrupted", "failed", "not run", "stale", "missing"]
+STATES: tuple[State, ...] = ("finished", "trained", "running", "interrupted", "failed", "not run", "stale", "missing")
 QUIET_SECONDS = 180.0
 """A run whose files are older than this, or than a few of its own logging steps, is not running any more."""
 _LOG_TAIL = 65536
@@ -74,7 +74,7 @@ def standings(benchmark: Benchmark, results: Path, methods: Path, now: float | N
 
 
 def _standing(benchmark: Benchmark, run: Run, methods: Path, now: float) -> Standing:
-    total = benchmark.training.iterations
+    total = benchmark.training_of(run.row).iterations
     place = (run.row, run.seed, run.folder)
     if run.status == "finished":
         state, reason = _evaluated(benchmark, run)
@@ -88,7 +88,7 @@ def _standing(benchmark: Benchmark, run: Run, methods: Path, now: float) -> Stan
     method = methods / f"{benchmark.row(run.row).method}.py"
     if _mapping(config).get("fingerprint") != fingerprint(benchmark.run_definition(run.row, run.seed, method)):
         return Standing(*place, "stale", STALE, total=total)
-    done, left = _logged(benchmark, run.folder, now)
+    done, left = _logged(benchmark.training_of(run.row), run.folder, now)
     if left is None:
         kept = min(_checkpointed(run.folder / "checkpoint.safetensors"), total)
         return Standing(*place, "interrupted", done=max(done, kept), kept=kept, total=total)
@@ -120,9 +120,8 @@ def _record(path: Path, made_by: str, evaluation: str) -> bool:
     return current and metadata.get(b"fingerprint") == made_by.encode()
 
 
-def _logged(benchmark: Benchmark, folder: Path, now: float) -> tuple[int, float | None]:
+def _logged(training: Training, folder: Path, now: float) -> tuple[int, float | None]:
     """(iterations in the log, seconds left): NaN where the speed is unknown, None where the run is not running."""
-    training = benchmark.training
     line = _last_line(folder / "train.jsonl")
     iteration = line.get("iteration")
     done = min(max(iteration, 0), training.iterations) if type(iteration) is int else 0
@@ -205,7 +204,8 @@ def outlook(found: Sequence[Standing], cores: int | None = None) -> Outlook | No
 
     A run that is due takes as long as the finished ones of its row did on average, or of all rows where its own has
     none. As many are thought to be under way at a time as are now; if none is, one for each of the ``cores``.
-    Evaluation is not counted. Failed runs are not due: they wait for ``--retry``.
+    Evaluation is not counted. Failed runs, and those
+    that an optional package is missing for, are not due: they wait for ``--retry``.
     """
     due = [each for each in found if each.state in ("missing", "stale", "interrupted", "running")]
     times = row_seconds(found)

@@ -25,7 +25,8 @@ from flexseg.errors import UserError
 from flexseg.files import read_json
 from flexseg.provenance import code_digest
 
-Status = Literal["finished", "failed", "missing", "stale"]
+Status = Literal["finished", "failed", "not run", "missing", "stale"]
+"""*Not run* is a row whose optional package is not installed; *missing* one that nobody has started."""
 STALE = "stale: other settings than the benchmark file's"
 _COLUMNS = [
     "image", "condition", "pixels", "confusion", "boundary_confusion",
@@ -135,7 +136,7 @@ class Run:
 
     @property
     def options(self) -> dict[str, dict[str, Any]]:
-        """The method's resolved options as the run recorded them: value, default, assumed, help."""
+        """The method's resolved options as the run recorded them: value, default, origin, help."""
         options: dict[str, dict[str, Any]] = self.info.get("options") or {}
         return options
 
@@ -202,7 +203,8 @@ def _load_run(benchmark: Benchmark, folder: Path, row: str, seed: int, expected:
     current = finished is not None and finished.get("fingerprint") == expected
     if failed is not None and not current:
         reason = " ".join(str(failed.get("reason") or "no reason recorded").split())
-        return Run(row, seed, folder, "failed", f"failed: {reason}", failed)
+        status: Status = "not run" if failed.get("status") == "not run" else "failed"
+        return Run(row, seed, folder, status, f"{status}: {reason}", failed)
     if finished is None:
         return Run(row, seed, folder, "missing", "missing: not run")
     if finished.get("status") != "finished":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from flexseg.classes import NUM_CLASSES
 from flexseg.data.images import decode_pair
 from flexseg.data.index import Index
 from flexseg.errors import UserError
@@ -30,6 +32,12 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def class_pixels(self) -> np.ndarray:
+        """(N, 19) int64: how many pixels each image has of each class."""
+        counts = [np.bincount(label.ravel(), minlength=256)[:NUM_CLASSES] for label in self.labels]
+        return np.stack(counts).astype(np.int64)
 
 
 def _read(path: Path, expected: str) -> bytes:

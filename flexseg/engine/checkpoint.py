@@ -70,11 +70,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 @dataclass
 class Progress:
-    """How far a run has come: iterations done, seconds spent training, and bytes of its log."""
+    """How far a run has come: iterations done, seconds spent training, bytes of its log, and processor seconds.
+
+    Processor time leaves out what other work on the machine took, so it compares runs that shared one.
+    """
 
     iteration: int = 0
     seconds: float = 0.0
     log_bytes: int = 0
+    cpu_seconds: float = 0.0
 
 
 def save_checkpoint(

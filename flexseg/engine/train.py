@@ -7,7 +7,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,12 +24,13 @@ from flexseg.data.index import Index
 from flexseg.data.pool import Pool
 from flexseg.data.transforms import normalise, random_crop
 from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
+from flexseg.engine.cost import measure_cost
 from flexseg.engine.observe import moments, observe
 from flexseg.engine.optimise import WeightAverage, build_optimizer, set_learning_rate
 from flexseg.engine.run import RunDirectory
 from flexseg.errors import RunError, UserError
 from flexseg.files import write_json
-from flexseg.method import Batch, Method, Setup, check_needs, cross_entropy, describe_options
+from flexseg.method import Batch, Method, Setup, check_needs, describe_options
 from flexseg.models import Segmentor, channels_last
 from flexseg.provenance import code_digest, git_state, machine, package_versions
 
@@ -59,12 +60,8 @@ class Learner(nn.Module):
         self._method = method
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The named loss terms of a batch; auxiliary heads add their plain cross entropy."""
-        output = self.model(batch.images)
-        terms = self._method.losses(batch, output)
-        for number, (weight, logits) in enumerate(output.auxiliary):
-            terms[f"auxiliary{number or ''}"] = weight * cross_entropy(logits, batch.labels)
-        return terms
+        """The named loss terms of a batch."""
+        return self._method.forward(self.model, batch)
 
 
 def build_learner(job: Job) -> tuple[Learner, Method]:
@@ -73,10 +70,11 @@ def build_learner(job: Job) -> tuple[Learner, Method]:
     Raises:
         UserError: the method refuses the trunk.
     """
-    method = job.method(job.options, Setup(job.seed, job.training.iterations, job.pool.origins))
+    setup = Setup(job.seed, job.training.iterations, job.pool.origins, job.pool.class_pixels)
+    method = job.method(job.options, setup)
     torch.manual_seed(job.seed)
     model = method.build_model(job.model)
-    check_needs(method, model)
+    check_needs(method, model.backbone)
     return Learner(model, method.build_training_modules(model), method), method
 
 
@@ -147,7 +145,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer = build_optimizer(self.learner, job.training)
         self.wrapped, self.optimizer = fabric.setup(self.learner, optimizer)
         self.wrapped.train()
-        self.average = WeightAverage(self.learner.model, job.training.ema)
+        self.average = WeightAverage(self.learner, job.training.ema)
         share = size // fabric.world_size
         self.slots = range(fabric.global_rank * share, (fabric.global_rank + 1) * share)
 
@@ -171,6 +169,12 @@ class Trainer:
         self.method.after_step(batch)
         return rate, terms, loss
 
+    def batches(self, iteration: int) -> Iterator[Batch]:
+        """This device's parts of the batches from ``iteration`` on, without end."""
+        while True:
+            yield assemble(self.job, self.method, iteration, self.slots, self.fabric.device)
+            iteration += 1
+
 
 def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | None = None) -> None:
     """Train the run to its end, from its checkpoint if it has one, and write weights and ``run.json``.
@@ -193,7 +197,7 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
         trainer.method.load_state(state)
     log = _Log(directory.log, done.log_bytes) if fabric.is_global_zero else None
     looked_at = moments(training.iterations)
-    clock = time.perf_counter()
+    clock = _Clock(done)
     for iteration in range(done.iteration, training.iterations):
         rate, terms, total = trainer.step(iteration)
         loss = float(total.detach())
@@ -207,8 +211,7 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
         if log is None:
             continue
         if done.iteration % training.log_every == 0 or last:
-            now = time.perf_counter()
-            done.seconds, clock = done.seconds + now - clock, now
+            clock.read()
             values = {f"loss/{key}": float(value.detach()) for key, value in terms.items()}
             speed = done.iteration * training.batch_size / done.seconds
             log.write(
@@ -218,8 +221,7 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
                 | trainer.method.log()
             )
         if done.iteration % training.checkpoint_every == 0 and not last:
-            now = time.perf_counter()
-            done.seconds, clock = done.seconds + now - clock, now
+            clock.read()
             done.log_bytes = log.length
             save_checkpoint(
                 directory.checkpoint,
@@ -230,13 +232,31 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
                 trainer.optimizer,
                 trainer.method.state(),
             )
-    if log is None:
-        return
-    trainer.learner.model.load_state_dict(trainer.average.tensors)
-    model = trainer.method.finish(trainer.learner.model)
-    save_tensors(directory.weights, model.state_dict(), {"fingerprint": name})
-    write_json(directory.record, _record(job, name, fabric, model, started, done))
-    directory.checkpoint.unlink(missing_ok=True)
+    learner, batches = trainer.learner, trainer.batches(training.iterations)
+    learner.load_state_dict(trainer.average.tensors)
+    model = trainer.method.finish(learner.model, learner.training_modules, batches)
+    if log is not None:
+        save_tensors(directory.weights, model.state_dict(), {"fingerprint": name})
+    memory = _peak_memory(fabric.device)
+    # On every rank, as a method may gather over ranks in its losses.
+    cost = measure_cost(trainer.wrapped, fabric.backward, model, next(trainer.batches(training.iterations)))
+    if log is not None:
+        write_json(directory.record, _record(job, name, fabric, model, started, done, memory) | cost)
+        directory.checkpoint.unlink(missing_ok=True)
+
+
+class _Clock:
+    """Adds the time since it was last read to a run's progress."""
+
+    def __init__(self, done: Progress) -> None:
+        self._done, self._wall, self._cpu = done, time.perf_counter(), time.process_time()
+
+    def read(self) -> None:
+        """Add wall and processor time."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self._done.seconds += wall - self._wall
+        self._done.cpu_seconds += cpu - self._cpu
+        self._wall, self._cpu = wall, cpu
 
 
 class _Log:
@@ -274,7 +294,9 @@ def _peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _record(job: Job, name: str, fabric: Fabric, model: nn.Module, started: datetime, done: Progress) -> dict[str, Any]:
+def _record(
+    job: Job, name: str, fabric: Fabric, model: nn.Module, started: datetime, done: Progress, memory: int
+) -> dict[str, Any]:
     device = fabric.device
     with contextlib.suppress(RuntimeError):
         device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
@@ -294,8 +316,9 @@ def _record(job: Job, name: str, fabric: Fabric, model: nn.Module, started: date
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "train_seconds": round(done.seconds, 3),
+        "train_cpu_seconds": round(done.cpu_seconds, 3),
         "images_per_second": round(job.training.iterations * job.training.batch_size / done.seconds, 3),
-        "peak_memory_bytes": _peak_memory(device),
+        "peak_memory_bytes": memory,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "data": {domain: index.digest for domain, index in job.indices.items()},
     }

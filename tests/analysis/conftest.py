@@ -163,7 +163,12 @@ def write_run(
         write_target(path, confusion, boundary, conditions, meta, benchmark.protocol)
     written = benchmark.row(row).options
     options = {
-        name: {"value": written.get(name, default), "default": default, "assumed": assumed, "help": text}
+        name: {
+            "value": written.get(name, default),
+            "default": default,
+            "origin": "assumed" if assumed else "published",
+            "help": text,
+        }
         for name, (default, assumed, text) in (OPTIONS if method == "flexseg" else {}).items()
     }
     run = {

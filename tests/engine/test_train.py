@@ -128,11 +128,11 @@ def test_what_a_finished_run_leaves(tiny: Benchmark, undisturbed: Undisturbed, l
     assert record["fingerprint"] == config["fingerprint"] == load_tensors(directory.weights)[1]["fingerprint"]
     assert record["status"] == "finished"
     assert record["options"]["kernels"]["value"] == [3, 5]
-    assert record["options"]["momentum"]["assumed"] is True
+    assert record["options"]["momentum"]["origin"] == "assumed"
     assert record["options"]["alpha"] == {
         "value": 3.0,
         "default": 3.0,
-        "assumed": False,
+        "origin": "published",
         "help": record["options"]["alpha"]["help"],
     }
     assert set(record["data"]) == {"source", "generated"}
@@ -339,7 +339,7 @@ def test_method_that_refuses_the_trunk(tiny: Benchmark, results: Path, train_in:
     norm = {"type": "GN", "num_groups": 1}
     model = {part: value | {"norm_cfg": norm} for part, value in tiny.model.items()}
     benchmark = with_row(tiny.model_copy(update={"model": model}), method="bad")
-    with pytest.raises(RunError, match="bad needs a trunk with BatchNorm"):
+    with pytest.raises(RunError, match="bad needs a backbone with BatchNorm"):
         train_in(results, benchmark, "row", 1, methods=methods)
 
 

@@ -74,7 +74,7 @@ def test_options_are_filled_in_and_turned_into_their_types() -> None:
     assert described["kernels"] == {
         "value": (3, 9),
         "default": (3, 5, 7),
-        "assumed": True,
+        "origin": "assumed",
         "help": described["kernels"]["help"],
     }
 
@@ -86,9 +86,9 @@ def test_no_options_is_an_empty_dataclass() -> None:
 def test_option_keeps_its_default_and_what_it_says() -> None:
     @dataclasses.dataclass(frozen=True)
     class Options:
-        a: int = option(3, "the a", assumed=True)
+        a: int = option(3, "the a", origin="assumed")
 
-    assert describe_options(Options(5)) == {"a": {"value": 5, "default": 3, "assumed": True, "help": "the a"}}
+    assert describe_options(Options(5)) == {"a": {"value": 5, "default": 3, "origin": "assumed", "help": "the a"}}
 
 
 # Files that break the contract
@@ -153,6 +153,7 @@ def test_hooks_are_those_of_the_design() -> None:
         "build_training_modules",
         "transform",
         "choose",
+        "forward",
         "losses",
         "after_step",
         "log",
@@ -172,5 +173,7 @@ def test_refusal_names_the_need(tmp_path: Path) -> None:
     method = load(tmp_path, GOOD + '\n    needs = ("batch_norm",)\n')
     instance = method(NoOptions(), Setup(0, 1, np.zeros(0, np.int8)))
     check_needs(instance, torch.nn.Sequential(torch.nn.BatchNorm2d(2)))
-    with pytest.raises(RunError, match="mine needs a trunk with BatchNorm, which this benchmark's trunk has not"):
+    with pytest.raises(
+        RunError, match="mine needs a backbone with BatchNorm, which this benchmark's GroupNorm has not"
+    ):
         check_needs(instance, torch.nn.GroupNorm(1, 2))

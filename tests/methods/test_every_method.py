@@ -216,7 +216,7 @@ def test_what_is_evaluated_is_the_trunk(name: str, make_trainer: MakeTrainer) ->
     job = trainer.job
     trainer.step(0)
     fresh = job.method(job.options, Setup(0, 1, np.zeros(0, np.int8))).build_model(job.model)
-    finished = trainer.method.finish(trainer.learner.model)
+    finished = trainer.method.finish(trainer.learner.model, trainer.learner.training_modules, trainer.batches(1))
     assert finished.state_dict().keys() == fresh.state_dict().keys()
     fresh.load_state_dict(finished.state_dict())
     images = torch.randn(2, 3, 48, 96, generator=torch.Generator().manual_seed(0))

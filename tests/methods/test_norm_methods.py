@@ -57,7 +57,7 @@ def build(name: str, options: dict[str, Any], config: dict[str, Any], seed: int 
     instance = method(parse_options(method, options), Setup(seed, 1, np.zeros(0, np.int8)))
     torch.manual_seed(seed)
     model = instance.build_model(config)
-    check_needs(instance, model)
+    check_needs(instance, model.backbone)
     return model
 
 

@@ -171,6 +171,10 @@ def _run(records: Records, run: Run) -> Json:
         "started": info.get("started"),
         "finished": info.get("finished"),
         "seconds": info.get("train_seconds"),
+        "cpuSeconds": info.get("train_cpu_seconds"),
+        "stepFlops": info.get("step_flops"),
+        "inferenceFlops": info.get("inference_flops"),
+        "inferenceSeconds": info.get("inference_seconds"),
         "rate": info.get("images_per_second"),
         "memory": info.get("peak_memory_bytes"),
         "parameters": info.get("parameters"),
@@ -181,7 +185,7 @@ def _run(records: Records, run: Run) -> Json:
 
 def _options(run: Run) -> list[list[Any]]:
     return [
-        [name, value_text(each.get("value")), value_text(each.get("default")), bool(each.get("assumed")),
+        [name, value_text(each.get("value")), value_text(each.get("default")), str(each.get("origin") or ""),
          " ".join(str(each.get("help") or "").split())]
         for name, each in run.options.items()
     ]  # fmt: skip
@@ -192,7 +196,7 @@ def _option_key(run: Run) -> str:
 
 
 def _option_sets(records: Records) -> Json:
-    """The options that runs resolved, each set once: name, value, default, assumed, explanation."""
+    """The options that runs resolved, each set once: name, value, default, origin, explanation."""
     return {_option_key(run): _options(run) for run in records.runs.values() if run.options}
 
 

@@ -130,7 +130,11 @@ function drawDots() {
 
 const COSTS = [
   ["seconds", "training time (s)", 1],
+  ["cpuSeconds", "processor time of training (s)", 1],
   ["rate", "training images per second", 1],
+  ["stepFlops", "operations of a training step (GFLOP)", 1e-9],
+  ["inferenceFlops", "operations of a predicted image (GFLOP)", 1e-9],
+  ["inferenceSeconds", "time of a predicted image (ms)", 1000],
   ["memory", "peak memory (MiB)", 2 ** -20],
   ["parameters", "parameters (M)", 1e-6],
 ];

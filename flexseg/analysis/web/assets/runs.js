@@ -77,13 +77,13 @@ function valueTable(row, seed, view) {
 function optionTable(run) {
   const options = DATA.options[run.options];
   if (!options) return el("p", { class: "note" }, "The method has no options.");
-  const lines = options.map(([name, value, standard, assumed, help]) =>
+  const lines = options.map(([name, value, standard, origin, help]) =>
     el(
       "tr",
       null,
       el("th", { scope: "row" }, el("code", null, name), help ? el("span", { class: "note" }, help) : null),
       el("td", null, value, value === standard ? null : el("span", { class: "note" }, `default ${standard}`)),
-      el("td", null, el("span", { class: "tag" }, value !== standard ? "set" : assumed ? "assumed" : "default")),
+      el("td", null, el("span", { class: "tag" }, value !== standard ? "set" : origin || "default")),
     ),
   );
   const heads = ["Option", "Value", "Origin"].map((title) => el("th", { scope: "col" }, title));
