@@ -207,8 +207,13 @@ def _has_batch_norm(backbone: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())
 
 
+def _is_frozen_vit(backbone: nn.Module) -> bool:
+    return bool(getattr(backbone, "is_frozen_vit", False))  # flexseg.models.vit, which is imported where it is built
+
+
 NEEDS: dict[str, tuple[Callable[[nn.Module], bool], str]] = {
-    "batch_norm": (_has_batch_norm, "needs a backbone with BatchNorm"),
+    "batch_norm": (_has_batch_norm, "needs a backbone with BatchNorm, which this benchmark's {backbone} has not"),
+    "vit": (_is_frozen_vit, "needs a frozen vision transformer as backbone, which this benchmark's {backbone} is not"),
 }
 """What a method may ask of the backbone: a test, and the sentence that refuses."""
 
@@ -222,7 +227,7 @@ def check_needs(method: type[Method] | Method, backbone: nn.Module) -> None:
     for need in method.needs:
         satisfied, refusal = NEEDS[need]
         if not satisfied(backbone):
-            raise RunError(f"{method.name} {refusal}, which this benchmark's {type(backbone).__name__} has not")
+            raise RunError(f"{method.name} {refusal.format(backbone=type(backbone).__name__)}")
 
 
 def parse_options(method: type[Method], values: Mapping[str, Any]) -> Any:

@@ -6,6 +6,8 @@ import hashlib
 import os
 import platform
 import subprocess
+import sys
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,22 +23,39 @@ PACKAGES = (
 )
 """The packages whose versions can change a result."""
 
-ROOMS = ("classes.py", "method.py", "data", "world", "models", "components", "engine")
-"""The parts of the library that can change a run: reports and the command line are not among them."""
+ROOMS = ("classes.py", "method.py", "data", "models", "components", "engine")
+"""The parts of the library that can change a run: reports and the command line are not among them.
+
+Nor is the street world, whose images are known by their own hashes.
+"""
+ROOT = Path(__file__).parent
 
 
-def code_digest() -> str:
-    """SHA-256 (first 16 hex digits) of the library's source that decides a run.
+def loaded_code() -> list[str]:
+    """The files of :data:`ROOMS` that this process has imported, below the library's folder: what decides its run.
 
-    Two runs with the same digest were made by the same code. A run with another digest than today's is marked in the
-    reports; it is not repeated for it, since a comment changes the digest as well.
+    The engine counts as a whole. So a component that a method does not use makes none of its runs those of other code.
     """
-    root = Path(__file__).parent
-    files = [root / room for room in ROOMS if room.endswith(".py")]
-    files += [path for room in ROOMS if not room.endswith(".py") for path in (root / room).rglob("*.py")]
+    paths = {Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
+    paths |= set((ROOT / "engine").rglob("*.py"))
+    inside = [path.relative_to(ROOT) for path in paths if path.is_relative_to(ROOT)]
+    return sorted(path.as_posix() for path in inside if path.parts[0] in ROOMS)
+
+
+@lru_cache
+def code_digest(files: tuple[str, ...] | None = None) -> str:
+    """SHA-256 (first 16 hex digits) of these files of the library as they are now; of all of :data:`ROOMS` by default.
+
+    A run whose files have another digest today is marked in the reports. It is not repeated for it, since a comment
+    changes the digest as well.
+    """
+    if files is None:
+        every = (path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+        files = tuple(sorted(path.as_posix() for path in every if path.parts[0] in ROOMS))
     total = hashlib.sha256()
-    for path in sorted(files):
-        total.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    for name in files:
+        path = ROOT / name
+        total.update(name.encode() + b"\0" + (path.read_bytes() if path.is_file() else b"gone"))
     return total.hexdigest()[:16]
 
 

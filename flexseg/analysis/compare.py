@@ -149,7 +149,7 @@ def _changes(here: Records, there: Records, a: str, b: str) -> list[str]:
     if found:
         more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
         notes.append(f"Defined differently: {'; '.join(found[:4])}{more}.")
-    if theirs and ours and theirs.get("library") != ours.get("library"):
+    if theirs and ours and a == b and theirs.get("library") != ours.get("library"):
         notes.append(f"Made by other code of the library: {theirs.get('library')} there, {ours.get('library')} here.")
     return notes
 

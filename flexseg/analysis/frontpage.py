@@ -9,7 +9,7 @@ import numpy as np
 
 from flexseg.analysis.canvas import BOTTOM, LEFT, RIGHT, Page
 from flexseg.analysis.formats import number
-from flexseg.analysis.origins import assumed, commit, exceptions, joined, library, machine, other_code
+from flexseg.analysis.origins import assumed, code_text, commit, exceptions, joined, machine, other_code
 from flexseg.analysis.pages import Book
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.style import GREY, INK, text_width, wrap
@@ -131,7 +131,7 @@ def _facts(scores: Scores) -> Iterator[Entry]:
     yield Entry("Power", power_statement(scores))
     yield Entry("Where it comes from")
     yield Entry("Commit", joined(runs, commit))
-    yield Entry("Code digest", joined(runs, library) + f"; today's {scores.records.code}")
+    yield Entry("Code", code_text(scores))
     yield Entry("Machine", joined(runs, machine))
     seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)
     yield Entry("Training time", f"{number(seconds / 60, 1)} min in {len(runs)} finished runs")

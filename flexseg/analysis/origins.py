@@ -77,8 +77,15 @@ def commit(run: Run) -> str:
 
 
 def library(run: Run) -> str:
-    """The digest of the code that made a run."""
+    """The digest of the library's files that made a run."""
     return str(run.info.get("library") or "not recorded")
+
+
+def code_text(scores: Scores) -> str:
+    """How many of the finished runs were made by the library's files as they are today."""
+    runs = scores.records.finished()
+    other = sum(run.other_code for run in runs)
+    return f"{len(runs) - other} of {counted(len(runs), 'run')} by today's files" if other else "today's, in every run"
 
 
 def machine(run: Run) -> str:

@@ -143,12 +143,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Records:
-    """All runs of a benchmark, keyed by (row, seed) in the benchmark's order, and today's code digest."""
+    """All runs of a benchmark, keyed by (row, seed) in the benchmark's order."""
 
     benchmark: Benchmark
     results: Path
     runs: dict[tuple[str, int], Run]
-    code: str
 
     def of_row(self, row: str) -> list[Run]:
         """The runs of ``row``, one a seed; empty for a row that is not selected."""
@@ -169,7 +168,7 @@ class Records:
         return [f"{seeds_text(seeds)} {reason}" for reason, seeds in reasons.items()]
 
     def other_code(self, row: str) -> list[str]:
-        """Digests of other code than today's that made runs of ``row``."""
+        """Digests of the library's files that made runs of ``row`` and are other ones today."""
         return sorted({str(run.info.get("library")) for run in self.of_row(row) if run.other_code})
 
 
@@ -186,18 +185,17 @@ def load_records(benchmark: Benchmark, results: Path, methods: Path) -> Records:
         UserError: records of another protocol than the benchmark's (or from before a part of the protocol was
             measured), or of other test images than another run's.
     """
-    library = code_digest()
     runs = {}
     for row in benchmark.rows:
         for seed in benchmark.seeds:
             definition = benchmark.run_definition(row, seed, methods / f"{benchmark.row(row).method}.py")
             folder = results / benchmark.name / row / f"seed-{seed}"
-            runs[row, seed] = _load_run(benchmark, folder, row, seed, fingerprint(definition), library)
+            runs[row, seed] = _load_run(benchmark, folder, row, seed, fingerprint(definition))
     _same_images(runs.values())
-    return Records(benchmark, results, runs, library)
+    return Records(benchmark, results, runs)
 
 
-def _load_run(benchmark: Benchmark, folder: Path, row: str, seed: int, expected: str, library: str) -> Run:
+def _load_run(benchmark: Benchmark, folder: Path, row: str, seed: int, expected: str) -> Run:
     finished, failed = _read(folder / "run.json"), _read(folder / "failure.json")
     paths = {target: folder / "evaluation" / f"{target}.parquet" for target in benchmark.targets}
     current = finished is not None and finished.get("fingerprint") == expected
@@ -221,7 +219,8 @@ def _load_run(benchmark: Benchmark, folder: Path, row: str, seed: int, expected:
             absent[target] = f"failed: {failed['reason']}" if failed and failed.get("reason") else loaded
         else:
             targets[target] = loaded
-    other = finished.get("library") != library
+    files = finished.get("library_files")
+    other = finished.get("library") != code_digest(tuple(files) if files else None)
     return Run(row, seed, folder, "finished", "", finished, other, targets, absent)
 
 

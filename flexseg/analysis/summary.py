@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flexseg.analysis.formats import Table, to_markdown, write_text
 from flexseg.analysis.frontpage import what
-from flexseg.analysis.origins import commit, joined, library, machine
+from flexseg.analysis.origins import code_text, commit, joined, machine
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.tables import ablation_table, comparison_table
 from flexseg.analysis.tables_metrics import metrics_table
@@ -56,7 +56,7 @@ def _provenance(scores: Scores) -> list[str]:
         "Protocol": f"`{benchmark.protocol.id}`, labels `{benchmark.protocol.label_map}`",
         "Runs": f"{len(runs)} finished of {planned} ({len(benchmark.rows)} rows × {len(benchmark.seeds)} seeds)",
         "Commit": joined(runs, commit),
-        "Code digest": joined(runs, library) + f"; today's {scores.records.code}",
+        "Code": code_text(scores),
         "Machine": joined(runs, machine),
     }
     lines = ["## Where it comes from", ""]

@@ -40,7 +40,7 @@ class Notes:
         lines = [(str(index).translate(SUPERSCRIPTS), note) for note, index in self._numbers.items()]
         if self._digests:
             made = ", ".join(sorted(self._digests))
-            lines.append(("†", f"made by other code than today's (digest {made}; today's is {self.records.code})"))
+            lines.append(("†", f"made by other code than today's (digest {made})"))
         return lines
 
 

@@ -217,8 +217,8 @@ def _notes(scores: Scores, reference: Reference, other: Mapping[str, list[str]])
     notes = [f"{row}: other definition than the reference's: {', '.join(parts)}." for row, parts in other.items()]
     notes += [f"{row}: {note}." for row in scores.benchmark.rows for note in scores.records.notes(row)]
     finished = scores.records.finished()
-    codes: set[Any] = {run.info.get("library") for run in finished}
-    if finished and codes != set(reference.libraries):
+    codes: set[Any] = {run.info.get("library") for run in finished} - set(reference.libraries)
+    if codes:
         notes.append(
             f"The code that decides a run differs: {', '.join(sorted(map(str, codes)))} here, "
             f"{', '.join(reference.libraries)} in the reference."

@@ -32,7 +32,7 @@ from flexseg.errors import RunError, UserError
 from flexseg.files import write_json
 from flexseg.method import Batch, Method, Setup, check_needs, describe_options
 from flexseg.models import Segmentor, channels_last
-from flexseg.provenance import code_digest, git_state, machine, package_versions
+from flexseg.provenance import code_digest, git_state, loaded_code, machine, package_versions
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ def _peak_memory(device: torch.device) -> int:
 def _record(
     job: Job, name: str, fabric: Fabric, model: nn.Module, started: datetime, done: Progress, memory: int
 ) -> dict[str, Any]:
-    device = fabric.device
+    device, files = fabric.device, loaded_code()
     with contextlib.suppress(RuntimeError):
         device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
@@ -305,7 +305,8 @@ def _record(
         "fingerprint": name,
         "definition": job.definition,
         "options": describe_options(job.options),
-        "library": code_digest(),
+        "library": code_digest(tuple(files)),
+        "library_files": files,
         "git": git_state(),
         "versions": package_versions(),
         "machine": machine(),

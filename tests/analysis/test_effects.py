@@ -17,7 +17,7 @@ OFF = {"GAP": {"gap": False}, "UBE": {"ube": False}, "HAS": {"has": False}}
 
 def records_of(benchmark: Benchmark) -> Records:
     """Records without a single run."""
-    return Records(benchmark, Path(), {}, "today")
+    return Records(benchmark, Path(), {})
 
 
 def test_default_study_has_five_cells_around_the_tuned_row() -> None:

@@ -33,7 +33,7 @@ def with_dial(scores: Scores, dial: Dial) -> Scores:
     """The same records with one dial, ``strength``."""
     ablation = scores.benchmark.ablation.model_copy(update={"dials": {"strength": dial}})
     benchmark = scores.benchmark.model_copy(update={"ablation": ablation})
-    return Scores(scores.records.__class__(benchmark, scores.records.results, scores.records.runs, "today"), 50)
+    return Scores(scores.records.__class__(benchmark, scores.records.results, scores.records.runs), 50)
 
 
 def drawn(axis) -> list[float]:

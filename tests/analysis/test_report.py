@@ -33,7 +33,7 @@ from pathlib import Path
 import flexseg.analysis.records as records
 from flexseg.analysis import write_report, write_tables
 from flexseg.benchmark import load_benchmark, select_rows
-records.code_digest = lambda: "today"
+records.code_digest = lambda *_: "today"
 top, output = Path(sys.argv[1]), Path(sys.argv[2])
 benchmark = select_rows(load_benchmark("streetworld", top / "benchmarks"), rows=sys.argv[3])
 for kind in ("comparison", "ablation"):

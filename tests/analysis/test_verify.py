@@ -182,7 +182,7 @@ def test_another_definition_gets_no_verdict_and_is_named(scores: Scores, path: P
 def test_what_is_evaluated_is_part_of_the_definition(scores: Scores, change: dict, part: str) -> None:
     before = definition_parts(scores.records, "constant_weight")
     other = scores.records.benchmark.model_copy(update=change)
-    after = definition_parts(type(scores.records)(other, Path(), scores.records.runs, ""), "constant_weight")
+    after = definition_parts(type(scores.records)(other, Path(), scores.records.runs), "constant_weight")
     assert [name for name in before if before[name] != after[name]] == [part]
 
 

@@ -43,7 +43,7 @@ import flexseg.analysis.records as records
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.web import write_page
 from flexseg.benchmark import load_benchmark, select_rows
-records.code_digest = lambda: "today"
+records.code_digest = lambda *_: "today"
 top = Path(sys.argv[1])
 benchmark = select_rows(load_benchmark("streetworld", top / "benchmarks"), rows=sys.argv[3])
 write_page(Scores(records.load_records(benchmark, top / "results", top / "methods")), Path(sys.argv[2]))
@@ -85,7 +85,7 @@ def data_of(content: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def scores(small: Built) -> Scores:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flexseg.analysis.records.code_digest", lambda: "today")
+        patch.setattr("flexseg.analysis.records.code_digest", lambda *_: "today")
         return scores_of(small)
 
 
@@ -146,7 +146,7 @@ def test_every_run_stands_in_the_page_with_its_reason(scores: Scores, data: dict
     assert fine["folder"] == "results/streetworld/flexseg/seed-0"
     assert fine["commit"].startswith("0123456789ab")
     options = {name: rest for name, *rest in data["options"][fine["options"]]}
-    assert options["momentum"] == ["0.99", "0.99", True, "of the prototypes; the first update copies the mean"]
+    assert options["momentum"] == ["0.99", "0.99", "assumed", "of the prototypes; the first update copies the mean"]
     content = page.render(scores)
     assert "seed 2 failed: non-finite loss at iteration 371" in content
     assert "feedfacefeedface: flexseg_no_gap (seed 2)" in content
@@ -280,7 +280,7 @@ def test_methods_text_says_what_was_run(scores: Scores) -> None:
 def test_methods_text_follows_the_benchmark(scores: Scores) -> None:
     changed = scores.benchmark.training.model_copy(update={"ema": 0.0, "flip": False, "warmup": 0, "scale": (0.5, 2.0)})
     benchmark = scores.benchmark.model_copy(update={"training": changed, "seeds": [0]})
-    records = scores.records.__class__(benchmark, scores.records.results, scores.records.runs, scores.records.code)
+    records = scores.records.__class__(benchmark, scores.records.results, scores.records.runs)
     _, train, evaluation, _ = text.methods_text(Scores(records))
     assert "scaled by 0.5–2, without flips. We evaluate the weights after" in train
     assert "warm-up" not in train

@@ -47,7 +47,7 @@ def browser() -> Iterator[Any]:
 def make(built: Built, output: Path) -> Scores:
     benchmark, results, methods = built
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flexseg.analysis.records.code_digest", lambda: "today")
+        patch.setattr("flexseg.analysis.records.code_digest", lambda *_: "today")
         scores = Scores(load_records(benchmark, results, methods), replicates=200)
     write_page(scores, output)
     return scores

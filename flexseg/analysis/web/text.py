@@ -6,7 +6,7 @@ All are written from the benchmark file and from what the runs recorded, so they
 from __future__ import annotations
 
 from flexseg.analysis.formats import number
-from flexseg.analysis.origins import commit, counted, joined, library, machine
+from flexseg.analysis.origins import code_text, commit, counted, joined, machine
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.tables import target_title
 from flexseg.classes import NUM_CLASSES
@@ -51,7 +51,7 @@ def facts(scores: Scores) -> list[tuple[str, str]]:
         ("Seeds", ", ".join(map(str, benchmark.seeds))),
         ("Runs", f"{len(runs)} of {total} finished; {number(seconds / 60, 0)} min of training"),
         ("Commit", joined(runs, commit)),
-        ("Code digest", f"{joined(runs, library)}; today’s is {scores.records.code}"),
+        ("Code", code_text(scores)),
         ("Machine", joined(runs, machine)),
     ]  # fmt: skip
 
