@@ -37,7 +37,7 @@ except UserError as error:
 HOME = f"results/{NAME}"
 REPORTS = "reports" if NAME == DEFAULT else f"reports/{NAME}"
 SELECTION = f"--study {STUDY}" + (f" --rows {ROWS}" if ROWS else "") + (f" --seeds {SEEDS}" if SEEDS else "")
-KINDS = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power")
+KINDS = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power", "cost", "origins")
 TABLES = [f"{HOME}/tables/{table}.{form}" for table in KINDS for form in ("csv", "md", "tex")]
 PRODUCTS = {  # what people read, and what `flexseg report` calls it
     "comparison.pdf": "comparison",

@@ -47,14 +47,16 @@ def assumed(scores: Scores) -> list[Assumed]:
 
 def exceptions(benchmark: Benchmark) -> str:
     """Which rows have a schedule or a trunk of their own: ``equal for every row``, or ``equal for every row but …``."""
-    own = []
-    for name in benchmark.rows:
-        row = benchmark.row(name)
-        changes = [f"{key} {value_text(value)}" for key, value in row.training.items()]
-        changes += ["a trunk of its own"] if row.model else []
-        if changes:
-            own.append(f"{name} ({', '.join(changes)})")
+    found = {name: row_changes(benchmark, name) for name in benchmark.rows}
+    own = [f"{name} ({', '.join(changes)})" for name, changes in found.items() if changes]
     return "equal for every row" + (f" but {', '.join(own)}" if own else "")
+
+
+def row_changes(benchmark: Benchmark, name: str) -> list[str]:
+    """What a row changes of the schedule and the trunk, which all others share; usually nothing."""
+    row = benchmark.row(name)
+    changes = [f"{key} {value_text(value)}" for key, value in row.training.items()]
+    return changes + (["a trunk of its own"] if row.model else [])
 
 
 def value_text(value: Any) -> str:

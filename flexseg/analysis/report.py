@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from flexseg.analysis import plates
 from flexseg.analysis.formats import Cell, Column, Row, Table, difference_cell, mean_text, number
 from flexseg.analysis.frontpage import draw_front
 from flexseg.analysis.pages import Book, open_book
 from flexseg.analysis.published import HEADING, Published, all_published
 from flexseg.analysis.scores import Scores
-from flexseg.analysis.statistics import t_interval
 from flexseg.analysis.tables import Notes, ablation_table, comparison_table, factorial_table
+from flexseg.analysis.tables_cost import cost_table, origins_table
 from flexseg.analysis.tables_metrics import boundary_table, metrics_table, power_table
 
 
@@ -35,7 +33,7 @@ def _comparison(book: Book, scores: Scores) -> None:
     book.tables([metrics_table(scores), power_table(scores)])
     _figures(book, plates.comparison_details(scores))
     _figures(book, plates.pictures(scores))
-    book.tables([cost_table(scores), *_published(scores), *book.missing_table()])
+    book.tables([cost_table(scores), origins_table(scores), *_published(scores), *book.missing_table()])
 
 
 def _ablation(book: Book, scores: Scores) -> None:
@@ -50,28 +48,6 @@ def _ablation(book: Book, scores: Scores) -> None:
 def _figures(book: Book, listed: list[plates.Plate]) -> None:
     for plate in listed:
         book.figure(plate)
-
-
-def cost_table(scores: Scores) -> Table:
-    """Training time, image rate, peak memory and parameters of each row."""
-    notes, rows = Notes(scores), []
-    for row in scores.benchmark.rows:
-        runs = [run for run in scores.records.of_row(row) if run.status == "finished"]
-        cells = [Cell(notes.title(row))]
-        for key, scale in (("train_seconds", 1.0), ("images_per_second", 1.0), ("peak_memory_bytes", 2.0**-20)):
-            values = np.array([float(run.info[key]) * scale for run in runs if run.info.get(key) is not None])
-            cells.append(Cell(mean_text(t_interval(values), 0)))
-        parameters = {int(run.info["parameters"]) for run in runs if run.info.get("parameters") is not None}
-        cells.append(Cell(", ".join(number(count / 1e6, 2) for count in sorted(parameters)) or "–"))
-        rows.append(Row((*cells, Cell(str(len(runs))))))
-    columns = [Column("Row", "l"), Column("training (s)"), Column("images/s"), Column("peak memory (MiB)")]
-    columns += [Column("parameters (M)"), Column("n")]
-    caption = (
-        "What a run costs: wall time of training, training images per second, peak resident memory, parameters of "
-        "the trained model. Mean over the finished runs ± half width of the 95 % t-interval; timings depend on what "
-        "else the machine did."
-    )
-    return Table("cost", "Cost", caption, columns, rows, notes.lines())
 
 
 def _published(scores: Scores) -> list[Table]:

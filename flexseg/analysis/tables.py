@@ -33,6 +33,7 @@ from flexseg.analysis.tables_common import (
     difference_record,
     target_title,
 )
+from flexseg.analysis.tables_cost import COST_TABLES
 from flexseg.analysis.tables_metrics import METRIC_TABLES, write_long
 from flexseg.classes import CLASS_NAMES
 
@@ -259,7 +260,7 @@ _TABLES: dict[str, TableFiles] = {
 def write_all(scores: Scores, folder: Path) -> list[Path]:
     """Write every table as CSV, Markdown and LaTeX into ``folder``, then every value as CSV; the paths, in order."""
     paths = []
-    for name, (make, columns, records) in (_TABLES | METRIC_TABLES).items():
+    for name, (make, columns, records) in (_TABLES | METRIC_TABLES | COST_TABLES).items():
         table = make(scores)
         write_csv(folder / f"{name}.csv", columns, records(scores))
         write_text(folder / f"{name}.md", to_markdown(table))

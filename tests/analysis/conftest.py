@@ -178,6 +178,8 @@ def write_run(
         "machine": {"processor": "Example CPU @ 2.50GHz", "cores": 2, "system": "Linux x86_64"}, "device": "cpu",
         "started": "2026-01-01T00:00:00", "finished": "2026-01-01T00:00:40", "train_seconds": 38.0 + seed,
         "images_per_second": 250.0 - seed, "peak_memory_bytes": 1_200_000_000, "parameters": 912_345, "data": {},
+        "train_cpu_seconds": 36.0 + seed, "step_flops": 5_000_000_000, "inference_flops": 210_000_000,
+        "inference_seconds": 0.004, "trained_parameters": 930_000,
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(run | changes))
     steps = benchmark.training.iterations

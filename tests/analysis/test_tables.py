@@ -113,7 +113,7 @@ def test_csv_by_example(tmp_path: Path) -> None:
 def test_all_files_are_written_and_repeat_byte_by_byte(builder) -> None:
     built = builder(["source_only", "dginstyle", "flexseg"], [0, 1], 6, incidents=False)
     paths = write_tables(*built)
-    tables = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power")
+    tables = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power", "cost", "origins")
     names = [f"{name}.{suffix}" for name in tables for suffix in ("csv", "md", "tex")]
     assert [path.name for path in paths] == [*names, "scores_long.csv"]
     assert {path.parent for path in paths} == {built[1] / "streetworld" / "tables"}

@@ -21,7 +21,7 @@ Result = subprocess.CompletedProcess[str]
 Command = Callable[..., Result]
 TABLES = [
     f"{table}.{kind}"
-    for table in ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power")
+    for table in ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power", "cost", "origins")
     for kind in ("csv", "md", "tex")
 ]
 PRODUCTS = {
