@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flexseg.errors import RunError
+from flexseg.components.norms import is_residual, put_at_stage_end, replace_module, stages_with_batch_norm
 from flexseg.method import Method, option
 from flexseg.models import Segmentor
 
@@ -60,7 +60,7 @@ class IBNNet(Method):
     @dataclass(frozen=True)
     class Options:
         variant: Literal["a", "b"] = option("b", "a: halves of the first norms, b: behind the stages")
-        stages: int = option(3, "early stages that are changed, as published for ResNet", assumed=True)
+        stages: int = option(3, "early stages that are changed, as published for ResNet", origin="assumed")
 
         def __post_init__(self) -> None:
             if self.stages < 1:
@@ -69,72 +69,20 @@ class IBNNet(Method):
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
         backbone = model.backbone
-        stages = _stages_with_batch_norm(backbone, self.name)
-        residual = {stage: norms for stage, norms in stages.items() if _is_residual(backbone.get_submodule(stage))}
+        stages = stages_with_batch_norm(backbone, self.name)
+        residual = {stage: norms for stage, norms in stages.items() if is_residual(backbone.get_submodule(stage))}
         if self.options.variant == "a":
             for stage, norms in list((residual or stages).items())[: self.options.stages]:
                 firsts = {_block(stage, norm): norm for norm in reversed(norms)}.values() if residual else norms[:1]
                 for norm in firsts:
-                    _replace(backbone, norm, InstanceBatchNorm(backbone.get_submodule(norm).num_features))
+                    replace_module(backbone, norm, InstanceBatchNorm(backbone.get_submodule(norm).num_features))
             return model
         for stage, norms in list(stages.items())[: self.options.stages]:
             norm = InstanceNorm(backbone.get_submodule(norms[-1]).num_features)
-            if stage in residual:
-                _append_behind_sum(backbone.get_submodule(stage), norm)
-            else:
-                _replace(backbone, norms[-1], norm)
+            put_at_stage_end(backbone, stage, norms[-1], norm)
         return model
 
 
 def _block(stage: str, path: str) -> str:
     """The block of a stage that the module at ``path`` belongs to."""
     return path.removeprefix(stage + ".").partition(".")[0]
-
-
-def _stages_with_batch_norm(backbone: nn.Module, method: str) -> dict[str, list[str]]:
-    """The paths of each stage's BatchNorms, in the order in which an image meets them; shortcuts' are left out.
-
-    A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
-
-    Raises:
-        RunError: the backbone has no BatchNorm.
-    """
-    stages: dict[str, list[str]] = {}
-    for path, module in backbone.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and ".downsample." not in path:
-            parts = path.split(".")
-            listed = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
-            stages.setdefault(".".join(parts[: 1 + listed]), []).append(path)
-    if not stages:
-        kind = type(backbone).__name__
-        raise RunError(f"{method} needs a backbone with BatchNorm, which this benchmark's {kind} has not")
-    return stages
-
-
-def _replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
-    """Put ``module`` at ``path``."""
-    parent, _, leaf = path.rpartition(".")
-    setattr(backbone.get_submodule(parent), leaf, module)
-
-
-def _is_residual(stage: nn.Module) -> bool:
-    """Whether a stage is a chain of ResNet blocks, which end in a sum."""
-    return isinstance(stage, nn.Sequential) and hasattr(stage[-1], "downsample")
-
-
-def _append_behind_sum(stage: nn.Module, norm: nn.Module) -> None:
-    """End a stage of ResNet blocks in ReLU(norm(sum)) instead of ReLU(sum).
-
-    A block has one ReLU for all its places. It is taken out, and its work between the convolutions is done before them.
-    """
-    block = stage[-1]  # type: ignore[index]
-    block.relu = nn.Identity()
-    for later in ("conv2", "conv3"):
-        if hasattr(block, later):
-            getattr(block, later).register_forward_pre_hook(_rectify)
-    stage.add_module("norm", norm)
-    stage.add_module("relu", nn.ReLU(inplace=True))
-
-
-def _rectify(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-    return functional.relu(inputs[0])

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexseg.errors import RunError
+from flexseg.components.norms import group_size, newton_whitening, replace_module, stages_with_batch_norm
 from flexseg.method import Method, option
 from flexseg.models import Segmentor
 
@@ -41,7 +41,7 @@ class IterativeWhitening(nn.Module):
     ) -> None:
         super().__init__()
         self.iterations, self.momentum, self.eps = iterations, momentum, eps
-        size = max(size for size in range(1, min(group, channels) + 1) if channels % size == 0)
+        size = group_size(channels, group)
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -73,22 +73,6 @@ class IterativeWhitening(nn.Module):
         return whitened.transpose(0, 1).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def newton_whitening(covariance: Tensor, iterations: int) -> Tensor:
-    """Σ^{−1/2} of positive definite matrices (..., d, d), by ``iterations`` of Newton's steps.
-
-    P_k and Y_k = P_k Σ_N are stepped together. That gives the same P_k as the recursion above, as all are polynomials
-    of Σ_N, but does not amplify what is rounded (Higham, *Functions of Matrices*, SIAM 2008, chapter 6).
-    """
-    trace = covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
-    product = covariance / trace
-    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
-    root = identity.expand_as(covariance)
-    for _ in range(iterations):
-        step = 1.5 * identity - 0.5 * (root @ product)
-        root, product = step @ root, product @ step
-    return root / trace.sqrt()
-
-
 class IterNorm(Method):
     name = "iternorm"
     title = "IterNorm"
@@ -97,8 +81,8 @@ class IterNorm(Method):
 
     @dataclass(frozen=True)
     class Options:
-        stages: int = option(3, "early stages whose last BatchNorm is replaced", assumed=True)
-        group: int = option(16, "d, channels that are whitened together", assumed=True)
+        stages: int = option(3, "early stages whose last BatchNorm is replaced", origin="assumed")
+        group: int = option(16, "d, channels that are whitened together", origin="assumed")
         iterations: int = option(5, "T, Newton's steps")
         momentum: float = option(0.1, "weight of the batch in the moving averages")
         eps: float = option(1e-5, "ε, added to the variances")
@@ -110,38 +94,12 @@ class IterNorm(Method):
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
-        stages = _stages_with_batch_norm(model.backbone, self.name)
+        stages = stages_with_batch_norm(model.backbone, self.name)
         chosen = self.options
         for norms in list(stages.values())[: chosen.stages]:
             norm = model.backbone.get_submodule(norms[-1])
             layer = IterativeWhitening(norm.num_features, chosen.group, chosen.iterations, chosen.momentum, chosen.eps)
             if norm.affine:  # the norm that ends a residual block may start at γ = 0
                 layer.weight, layer.bias = norm.weight, norm.bias
-            _replace(model.backbone, norms[-1], layer)
+            replace_module(model.backbone, norms[-1], layer)
         return model
-
-
-def _stages_with_batch_norm(backbone: nn.Module, method: str) -> dict[str, list[str]]:
-    """The paths of each stage's BatchNorms, in the order in which an image meets them; shortcuts' are left out.
-
-    A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
-
-    Raises:
-        RunError: the backbone has no BatchNorm.
-    """
-    stages: dict[str, list[str]] = {}
-    for path, module in backbone.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and ".downsample." not in path:
-            parts = path.split(".")
-            listed = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
-            stages.setdefault(".".join(parts[: 1 + listed]), []).append(path)
-    if not stages:
-        kind = type(backbone).__name__
-        raise RunError(f"{method} needs a backbone with BatchNorm, which this benchmark's {kind} has not")
-    return stages
-
-
-def _replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
-    """Put ``module`` at ``path``."""
-    parent, _, leaf = path.rpartition(".")
-    setattr(backbone.get_submodule(parent), leaf, module)

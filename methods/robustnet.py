@@ -23,37 +23,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from flexseg.components.norms import Standardisation, covariances, put_at_stage_end, stages_with_batch_norm
 from flexseg.components.ranks import sum_over_ranks
 from flexseg.data.draws import Purpose, generator
-from flexseg.data.transforms import MEAN, STD, normalise
-from flexseg.errors import RunError
+from flexseg.data.photometric import photometric_view
 from flexseg.method import Batch, Method, Setup, cross_entropy, option
 from flexseg.models import Output, Segmentor
-
-
-class Standardisation(nn.Module):
-    """Every channel of every image of (B, C, H, W) to mean 0 and variance 1: instance normalisation without γ and β."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.group_norm(x, self.channels)
-
-
-def covariances(features: Tensor) -> Tensor:
-    """Σ of each image's standardised features (B, C, H, W): (B, C, C) float32."""
-    with torch.autocast(features.device.type, enabled=False):
-        pixels = features.float().permute(0, 2, 3, 1).flatten(1, 2)
-        ridge = 1e-5 * torch.eye(pixels.shape[2], device=pixels.device)
-        return pixels.mT @ pixels / (pixels.shape[1] - 1) + ridge
 
 
 def lowest_cluster_end(values: np.ndarray, clusters: int) -> float:
@@ -93,25 +72,6 @@ def lowest_cluster_end(values: np.ndarray, clusters: int) -> float:
             spans += [(low, end - 1, earliest, best), (end + 1, high, best, latest)]
         costs, first_ends = new_costs, new_first_ends
     return float(ordered[first_ends[count] - 1])
-
-
-def photometric(image: np.ndarray, rng: np.random.Generator, strength: float, blur: float) -> np.ndarray:
-    """Other colours and less sharpness, the same layout: (H, W, 3) uint8 RGB to the same.
-
-    Brightness, contrast and saturation change by factors in 1 ± ``strength``, hue by up to ``strength``/5 of a turn;
-    the blur's σ is up to ``blur`` pixels.
-    """
-    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
-    turn, sigma = rng.uniform(-strength / 5, strength / 5), rng.uniform(0, blur)
-    levels = image.astype(np.float32) * brightness
-    grey = levels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    levels = grey.mean() + contrast * (grey[..., None] - grey.mean() + saturation * (levels - grey[..., None]))
-    hsv = cv2.cvtColor(np.clip(levels, 0, 255).astype(np.float32), cv2.COLOR_RGB2HSV)
-    hsv[..., 0] = (hsv[..., 0] + np.float32(360 * turn)) % 360
-    levels = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
-    if sigma > 0:
-        levels = cv2.GaussianBlur(levels, (0, 0), sigma)
-    return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
 
 
 class SelectiveWhitening(nn.Module):
@@ -171,11 +131,11 @@ class RobustNet(Method):
     class Options:
         weight: float = option(0.6, "λ, the weight of L_ISW")
         clusters: int = option(3, "k of the clusters of V, of which the lowest is spared")
-        stages: int = option(3, "early stages that are standardised, as published for ResNet", assumed=True)
-        start: float = option(0.1, "fraction of the iterations after which L_ISW is on", assumed=True)
-        trials: int = option(10, "batches before that over which V is gathered", assumed=True)
-        strength: float = option(0.5, "of the photometric change's jitter of colours", assumed=True)
-        blur: float = option(1.0, "largest σ of the photometric change's blur, in pixels", assumed=True)
+        stages: int = option(3, "early stages that are standardised, as published for ResNet", origin="assumed")
+        start: float = option(0.1, "fraction of the iterations after which L_ISW is on", origin="assumed")
+        trials: int = option(10, "batches before that over which V is gathered", origin="assumed")
+        strength: float = option(0.5, "of the photometric change's jitter of colours", origin="assumed")
+        blur: float = option(1.0, "largest σ of the photometric change's blur, in pixels", origin="assumed")
 
         def __post_init__(self) -> None:
             for name, least in (("clusters", 2), ("stages", 1), ("trials", 1)):
@@ -196,14 +156,10 @@ class RobustNet(Method):
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
         backbone = model.backbone
-        stages = _stages_with_batch_norm(backbone, self.name)
+        stages = stages_with_batch_norm(backbone, self.name)
         for path, norms in list(stages.items())[: self.options.stages]:
             standardisation = Standardisation(backbone.get_submodule(norms[-1]).num_features)
-            stage = backbone.get_submodule(path)
-            if isinstance(stage, nn.Sequential) and hasattr(stage[-1], "downsample"):
-                _append_behind_sum(stage, standardisation)
-            else:
-                _replace(backbone, norms[-1], standardisation)
+            put_at_stage_end(backbone, path, norms[-1], standardisation)
         return model
 
     def build_training_modules(self, model: Segmentor) -> nn.Module | None:
@@ -211,7 +167,7 @@ class RobustNet(Method):
         self._layers = [module for module in model.modules() if isinstance(module, Standardisation)]
         for number, layer in enumerate(self._layers):
             layer.register_forward_hook(self._keep(number))
-        self._isw = SelectiveWhitening([layer.channels for layer in self._layers])
+        self._isw = SelectiveWhitening([layer.num_channels for layer in self._layers])
         return self._isw
 
     def _keep(self, number: int) -> Any:
@@ -256,59 +212,5 @@ class RobustNet(Method):
 
     def _changed(self, batch: Batch) -> Tensor:
         """The photometric view of the batch's images (B, 3, H, W); drawn by iteration and slot."""
-        images = batch.images.float().cpu().permute(0, 2, 3, 1).numpy() * STD + MEAN
-        levels = np.rint(np.clip(images, 0, 255)).astype(np.uint8)
-        changed = [
-            photometric(
-                image,
-                generator(self.setup.seed, Purpose.TRANSFORM, batch.iteration, int(slot)),
-                self.options.strength,
-                self.options.blur,
-            )
-            for image, slot in zip(levels, batch.slots, strict=True)
-        ]
-        return torch.from_numpy(normalise(np.stack(changed))).to(batch.images)
-
-
-def _stages_with_batch_norm(backbone: nn.Module, method: str) -> dict[str, list[str]]:
-    """The paths of each stage's BatchNorms, in the order in which an image meets them; shortcuts' are left out.
-
-    A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
-
-    Raises:
-        RunError: the backbone has no BatchNorm.
-    """
-    stages: dict[str, list[str]] = {}
-    for path, module in backbone.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and ".downsample." not in path:
-            parts = path.split(".")
-            listed = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
-            stages.setdefault(".".join(parts[: 1 + listed]), []).append(path)
-    if not stages:
-        kind = type(backbone).__name__
-        raise RunError(f"{method} needs a backbone with BatchNorm, which this benchmark's {kind} has not")
-    return stages
-
-
-def _replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
-    """Put ``module`` at ``path``."""
-    parent, _, leaf = path.rpartition(".")
-    setattr(backbone.get_submodule(parent), leaf, module)
-
-
-def _append_behind_sum(stage: nn.Sequential, norm: nn.Module) -> None:
-    """End a stage of ResNet blocks in ReLU(norm(sum)) instead of ReLU(sum).
-
-    A block has one ReLU for all its places. It is taken out, and its work between the convolutions is done before them.
-    """
-    block = stage[-1]
-    block.relu = nn.Identity()
-    for later in ("conv2", "conv3"):
-        if hasattr(block, later):
-            getattr(block, later).register_forward_pre_hook(_rectify)
-    stage.add_module("norm", norm)
-    stage.add_module("relu", nn.ReLU(inplace=True))
-
-
-def _rectify(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-    return functional.relu(inputs[0])
+        draws = [generator(self.setup.seed, Purpose.TRANSFORM, batch.iteration, int(slot)) for slot in batch.slots]
+        return photometric_view(batch.images, draws, self.options.strength, self.options.blur)

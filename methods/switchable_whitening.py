@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexseg.errors import RunError
+from flexseg.components.norms import group_size, newton_whitening, replace_module, stages_with_batch_norm
 from flexseg.method import Method, Setup, option
 from flexseg.models import Segmentor
 
@@ -44,7 +44,7 @@ class SwitchableWhitening2d(nn.Module):
     ) -> None:
         super().__init__()
         self.iterations, self.momentum, self.eps = iterations, momentum, eps
-        size = max(size for size in range(1, min(group, channels) + 1) if channels % size == 0)
+        size = group_size(channels, group)
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.mean_mix = nn.Parameter(torch.ones(2))
@@ -85,22 +85,6 @@ class SwitchableWhitening2d(nn.Module):
         return whitened.transpose(1, 2).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def newton_whitening(covariance: Tensor, iterations: int) -> Tensor:
-    """Σ^{−1/2} of positive definite matrices (..., d, d), by ``iterations`` of Newton's steps.
-
-    P_k and Y_k = P_k Σ_N are stepped together. That gives the same P_k as the recursion above, as all are polynomials
-    of Σ_N, but does not amplify what is rounded (Higham, *Functions of Matrices*, SIAM 2008, chapter 6).
-    """
-    trace = covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
-    product = covariance / trace
-    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
-    root = identity.expand_as(covariance)
-    for _ in range(iterations):
-        step = 1.5 * identity - 0.5 * (root @ product)
-        root, product = step @ root, product @ step
-    return root / trace.sqrt()
-
-
 class SwitchableWhitening(Method):
     name = "switchable_whitening"
     title = "Switchable whitening"
@@ -109,7 +93,9 @@ class SwitchableWhitening(Method):
 
     @dataclass(frozen=True)
     class Options:
-        stages: int = option(3, "early stages whose last BatchNorm is replaced, as published for ResNet", assumed=True)
+        stages: int = option(
+            3, "early stages whose last BatchNorm is replaced, as published for ResNet", origin="assumed"
+        )
         group: int = option(16, "d, channels that are whitened together")
         iterations: int = option(5, "T, Newton's steps")
         momentum: float = option(0.99, "share of the old value that stays in the moving averages")
@@ -126,7 +112,7 @@ class SwitchableWhitening(Method):
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
-        stages = _stages_with_batch_norm(model.backbone, self.name)
+        stages = stages_with_batch_norm(model.backbone, self.name)
         chosen = self.options
         self._layers = []
         for norms in list(stages.values())[: chosen.stages]:
@@ -136,7 +122,7 @@ class SwitchableWhitening(Method):
             )
             if norm.affine:  # the norm that ends a residual block may start at γ = 0
                 layer.weight, layer.bias = norm.weight, norm.bias
-            _replace(model.backbone, norms[-1], layer)
+            replace_module(model.backbone, norms[-1], layer)
             self._layers.append(layer)
         return model
 
@@ -148,29 +134,3 @@ class SwitchableWhitening(Method):
             values[f"sw/batch_mean_{number}"] = float(layer.mean_mix.softmax(0)[0])
             values[f"sw/batch_covariance_{number}"] = float(layer.covariance_mix.softmax(0)[0])
         return values
-
-
-def _stages_with_batch_norm(backbone: nn.Module, method: str) -> dict[str, list[str]]:
-    """The paths of each stage's BatchNorms, in the order in which an image meets them; shortcuts' are left out.
-
-    A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
-
-    Raises:
-        RunError: the backbone has no BatchNorm.
-    """
-    stages: dict[str, list[str]] = {}
-    for path, module in backbone.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and ".downsample." not in path:
-            parts = path.split(".")
-            listed = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
-            stages.setdefault(".".join(parts[: 1 + listed]), []).append(path)
-    if not stages:
-        kind = type(backbone).__name__
-        raise RunError(f"{method} needs a backbone with BatchNorm, which this benchmark's {kind} has not")
-    return stages
-
-
-def _replace(backbone: nn.Module, path: str, module: nn.Module) -> None:
-    """Put ``module`` at ``path``."""
-    parent, _, leaf = path.rpartition(".")
-    setattr(backbone.get_submodule(parent), leaf, module)

@@ -1,0 +1,114 @@
+"""Where a backbone's BatchNorms sit and how another norm takes their place; covariances of features, and whitening.
+
+Methods that change normalisation find the places with :func:`stages_with_batch_norm` and change them with
+:func:`replace_module` or :func:`put_at_stage_end`. Nothing here draws a random number, so that what is not replaced
+starts with the weights of the plain trunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flexseg.errors import RunError
+
+
+class Standardisation(nn.GroupNorm):
+    """Every channel of every image of (B, C, H, W) to mean 0 and variance 1: instance normalisation without γ and β."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, affine=False)
+
+
+def stages_with_batch_norm(backbone: nn.Module, method: str) -> dict[str, list[str]]:
+    """The paths of each stage's BatchNorms, in the order in which an image meets them; shortcuts' are left out.
+
+    A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
+
+    Raises:
+        RunError: the backbone has no BatchNorm.
+    """
+    stages: dict[str, list[str]] = {}
+    for path, module in backbone.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and ".downsample." not in path:
+            parts = path.split(".")
+            listed = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
+            stages.setdefault(".".join(parts[: 1 + listed]), []).append(path)
+    if not stages:
+        kind = type(backbone).__name__
+        raise RunError(f"{method} needs a backbone with BatchNorm, which this benchmark's {kind} has not")
+    return stages
+
+
+def is_residual(stage: nn.Module) -> bool:
+    """Whether a stage is a chain of ResNet blocks, which end in a sum."""
+    return isinstance(stage, nn.Sequential) and hasattr(stage[-1], "downsample")
+
+
+def replace_module(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put ``module`` at ``path`` in ``root``, in place of what stands there."""
+    parent, _, leaf = path.rpartition(".")
+    setattr(root.get_submodule(parent), leaf, module)
+
+
+def append_behind_sum(stage: nn.Module, norm: nn.Module) -> None:
+    """End a stage of ResNet blocks in ReLU(norm(sum)) instead of ReLU(sum).
+
+    A block has one ReLU for all its places. It is taken out, and its work between the convolutions is done before them.
+    """
+    block = cast(Any, stage)[-1]
+    block.relu = nn.Identity()
+    for later in ("conv2", "conv3"):
+        if hasattr(block, later):
+            getattr(block, later).register_forward_pre_hook(_rectify)
+    stage.add_module("norm", norm)
+    stage.add_module("relu", nn.ReLU(inplace=True))
+
+
+def _rectify(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    return functional.relu(inputs[0])
+
+
+def put_at_stage_end(backbone: nn.Module, stage: str, last_norm: str, norm: nn.Module) -> None:
+    """Let ``norm`` normalise what a stage gives: behind the sum of ResNet blocks, else in place of the last BatchNorm.
+
+    Args:
+        stage: the stage's path. last_norm: the path of its last BatchNorm, as :func:`stages_with_batch_norm` gives it.
+    """
+    if is_residual(backbone.get_submodule(stage)):
+        append_behind_sum(backbone.get_submodule(stage), norm)
+    else:
+        replace_module(backbone, last_norm, norm)
+
+
+def group_size(channels: int, wanted: int) -> int:
+    """The largest size of equal groups of ``channels`` that is at most ``wanted``, from 1 on."""
+    return max(size for size in range(1, min(wanted, channels) + 1) if channels % size == 0)
+
+
+def covariances(features: Tensor) -> Tensor:
+    """Σ = f fᵀ / (HW − 1) + 1e-5 I of each image's standardised features f (B, C, H, W): (B, C, C) float32."""
+    with torch.autocast(features.device.type, enabled=False):
+        pixels = features.float().permute(0, 2, 3, 1).flatten(1, 2)
+        ridge = 1e-5 * torch.eye(pixels.shape[2], device=pixels.device)
+        return pixels.mT @ pixels / (pixels.shape[1] - 1) + ridge
+
+
+def newton_whitening(covariance: Tensor, iterations: int) -> Tensor:
+    """Σ^{−1/2} of positive definite matrices (..., d, d), by ``iterations`` of Newton's steps.
+
+    With Σ_N = Σ / tr Σ the steps are P_0 = I, P_{k+1} = ½ (3 P_k − P_k³ Σ_N), and the result is P_T / √tr Σ. Here P_k
+    and Y_k = P_k Σ_N are stepped together. That gives the same P_k, as all are polynomials of Σ_N, but does not amplify
+    what is rounded (Higham, *Functions of Matrices*, SIAM 2008, chapter 6).
+    """
+    trace = covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+    product = covariance / trace
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    root = identity.expand_as(covariance)
+    for _ in range(iterations):
+        step = 1.5 * identity - 0.5 * (root @ product)
+        root, product = step @ root, product @ step
+    return root / trace.sqrt()
