@@ -1,0 +1,66 @@
+"""How far two predictions of the same pixels are apart: divergences of log-probabilities, in nats.
+
+    KL(p‖q) = Σ_c p_c (log p_c − log q_c)                              Kullback–Leibler
+    JS(p, q) = ½ [KL(p‖m) + KL(q‖m)],  m = ½ (p + q)                   Jensen–Shannon, from 0 to ln 2
+
+Log-probabilities have the classes last, as :func:`log_probabilities` gives them: with a channels-last trunk that costs
+no copy and is the fastest order on a CPU. Gradients pass to both arguments; detach what is to be a target.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """log p of (B, C, H, W) logits: (B, H, W, C) float32."""
+    return F.log_softmax(logits.permute(0, 2, 3, 1).float(), dim=-1)
+
+
+def negative_log_likelihood(log_p: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
+    """−log p of the label of every pixel: (B, H, W) float32, 0 on void. log_p: (B, H, W, C). labels: (B, H, W)."""
+    losses = F.nll_loss(log_p.flatten(0, 2), labels.flatten(), ignore_index=ignore, reduction="none")
+    return losses.view(labels.shape)
+
+
+def kullback_leibler(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p‖q) of every pixel: (B, H, W), from (B, H, W, C)."""
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+
+
+def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """JS(p, q) of every pixel: (B, H, W), from (B, H, W, C). Has first derivatives only."""
+    return _JensenShannon.apply(log_p, log_q)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class _JensenShannon(torch.autograd.Function):
+    """JS with its gradient in closed form, ∂JS/∂log p_c = ½ p_c (log p_c − log m_c): less than half of autograd's time.
+
+    The derivatives of p_c and of log m_c, which the summand also holds, cancel in the sum of both halves.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_p: Tensor, log_q: Tensor) -> Tensor:
+        p, q = log_p.exp(), log_q.exp()
+        # Where both are 0, the logarithm is finite, and both products are 0.
+        middle = torch.add(p, q).div_(2).clamp_min_(torch.finfo(p.dtype).tiny).log_()
+        of_p, of_q = (log_p - middle).mul_(p), (log_q - middle).mul_(q)
+        ctx.save_for_backward(of_p, of_q)
+        return (of_p.sum(dim=-1) + of_q.sum(dim=-1)) / 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        of_p, of_q = ctx.saved_tensors
+        half = gradient[..., None] / 2
+        return half * of_p, half * of_q
+
+
+def where_valid(losses: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
+    """(B, H, W) losses with 0 on void."""
+    return torch.where(labels != ignore, losses, 0.0)

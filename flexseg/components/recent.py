@@ -1,0 +1,44 @@
+"""The most recent rows of something, as buffers: what a queue of features or of statistics holds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .ranks import gather_over_ranks
+
+
+class Recent(nn.Module):
+    """The last ``size`` rows that were pushed on any rank. Buffers: saved with the model, equal on all ranks.
+
+    rows: ``(size, D)`` float32, a ring. pushed: the number of rows pushed so far, int64.
+    """
+
+    rows: Tensor
+    pushed: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"size is a number from 1 on, not {size}")
+        self.register_buffer("rows", torch.zeros(size, dim))
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
+
+    def __len__(self) -> int:
+        return min(int(self.pushed), len(self.rows))
+
+    @torch.no_grad()
+    def push(self, rows: Tensor) -> None:
+        """Add ``rows`` (N, D) of each rank, in the order of the ranks; the oldest make room.
+
+        A collective: every rank calls it, with equally many rows.
+        """
+        rows = gather_over_ranks(rows.float())
+        kept = rows[-len(self.rows) :]
+        first = self.pushed + len(rows) - len(kept)
+        self.rows.index_copy_(0, (first + torch.arange(len(kept), device=rows.device)) % len(self.rows), kept)
+        self.pushed += len(rows)
+
+    def filled(self) -> Tensor:
+        """The rows held, (len, D), in no particular order. Without a gradient; a view, which the next push changes."""
+        return self.rows[: len(self)]

@@ -1,0 +1,97 @@
+"""The ring of recent rows against a list, and that two ranks hold the rows, and choose the styles, of one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import flexseg
+from flexseg.components.recent import Recent
+from flexseg.components.style import farthest_points
+
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from flexseg.components.recent import Recent
+from flexseg.components.style import farthest_points
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+recent, out = Recent(11, 3), []
+for rows in torch.load(f"{folder}/rows.pt"):
+    recent.push(rows[2 * rank:2 * rank + 2])
+    out.append((recent.filled().clone(), farthest_points(recent.filled(), 4)))
+torch.save(out, f"{folder}/{rank}.pt")
+dist.destroy_process_group()
+"""
+
+
+def as_set(rows: torch.Tensor) -> list[list[float]]:
+    return sorted(rows.tolist())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 9), st.lists(st.integers(0, 20), max_size=8))
+def test_holds_the_last_rows(size: int, pushes: list[int]) -> None:
+    recent, all_rows = Recent(size, 2), torch.zeros(0, 2)
+    for number, count in enumerate(pushes):
+        rows = torch.stack([torch.full((count,), float(number)), torch.arange(float(count))], dim=1)
+        recent.push(rows)
+        all_rows = torch.cat([all_rows, rows])
+        assert len(recent) == min(size, len(all_rows))
+        assert as_set(recent.filled()) == as_set(all_rows[-size:])
+    assert int(recent.pushed) == len(all_rows)
+
+
+def test_goes_on_from_what_was_saved() -> None:
+    whole, resumed = Recent(5, 3), Recent(5, 3)
+    rows = torch.randn(4, 3, 3)
+    for part in rows[:2]:
+        whole.push(part)
+    resumed.load_state_dict(whole.state_dict())
+    for part in rows[2:]:
+        whole.push(part)
+        resumed.push(part)
+    assert torch.equal(whole.rows, resumed.rows)
+
+
+def test_keeps_no_graph_and_float32() -> None:
+    recent = Recent(4, 2)
+    recent.push(torch.randn(3, 2, dtype=torch.bfloat16, requires_grad=True))
+    assert not recent.filled().requires_grad
+    assert recent.filled().dtype == torch.float32
+
+
+def test_no_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="from 1 on"):
+        Recent(0, 2)
+
+
+def test_two_ranks_hold_the_rows_of_the_whole_batch(tmp_path: Path) -> None:
+    batches = torch.randn(5, 4, 3)
+    torch.save(batches, tmp_path / "rows.pt")
+    environment = {**os.environ, "PYTHONPATH": str(Path(flexseg.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), str(rank)], env=environment) for rank in range(2)
+    ]
+    try:
+        assert [worker.wait(timeout=60) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+    outs = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    whole = Recent(11, 3)
+    for step, rows in enumerate(batches):
+        whole.push(rows)
+        for out in outs:
+            assert torch.equal(out[step][0], whole.filled())
+            assert torch.equal(out[step][1], farthest_points(whole.filled(), 4))

@@ -1,0 +1,239 @@
+"""WildNet: the content loss against loops, the exchange of styles by hand, the queue, and what is sampled."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from flexseg.components.style import changed_outputs, channel_statistics, early_stages
+from flexseg.errors import UserError
+from flexseg.method import Batch, Setup, cross_entropy, load_method, parse_options, upsample
+from flexseg.models import Segmentor
+
+METHODS = Path(__file__).parents[2] / "methods"
+load_method("wildnet", METHODS)
+module: Any = sys.modules["flexseg_methods.wildnet"]
+HEAD = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False, "in_index": -1, "dropout_ratio": 0}
+AUXILIARY = HEAD | {"in_channels": 32, "in_index": 2, "loss_decode": {"type": "CrossEntropyLoss", "loss_weight": 0.4}}
+TRUNKS: dict[str, dict[str, Any]] = {
+    "unet": {
+        "backbone": {"type": "UNet", "base_channels": 4, "strides": [2, 1, 1, 1, 1]},
+        "decode_head": HEAD | {"in_channels": 4},
+    },
+    "resnet": {
+        "backbone": {"type": "ResNet", "depth": 18, "stem_channels": 16, "base_channels": 8},
+        "decode_head": HEAD | {"in_channels": 64},
+        "auxiliary_head": AUXILIARY,
+    },
+}
+
+
+def ready(trunk: str = "unet", seed: int = 0, **options: Any) -> tuple[Any, Segmentor, Any]:
+    method = module.WildNet(parse_options(module.WildNet, options), Setup(seed, 20, np.zeros(4, np.int8)))
+    torch.manual_seed(0)
+    model = method.build_model(TRUNKS[trunk])
+    with torch.no_grad():
+        for head in (model.decode_head, *model.auxiliary_heads()):
+            head.conv_seg.weight *= 50  # fresh heads predict about the same everywhere
+    return method, model, method.build_training_modules(model)
+
+
+def batch_of(size: int = 3, iteration: int = 0, seed: int = 0) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    images, labels = torch.randn(size, 3, 64, 128, generator=g), torch.randint(0, 19, (size, 64, 128), generator=g)
+    images *= 1 + torch.arange(size)[:, None, None, None]
+    labels[:, :8] = 255
+    return Batch(iteration, np.arange(size), np.arange(size), images, labels)
+
+
+def unit(seed: int, *shape: int) -> Tensor:
+    return functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def slow_content_loss(stylised: Tensor, plain: Tensor, classes: list[int], wild: Tensor, t: float) -> float:
+    terms = []
+    for i, c in enumerate(classes):
+        if c == 255:
+            continue
+        others = [j for j, other in enumerate(classes) if other not in (c, 255)]
+        rest = sum(math.exp(float(stylised[i] @ plain[j]) / t) for j in others)
+        nearest = [max(wild, key=lambda q: float(plain[i] @ q))] if len(wild) else []
+        for positive in [plain[i], *nearest]:
+            own = math.exp(float(stylised[i] @ positive) / t)
+            terms.append(-math.log(own / (own + rest)))
+    return sum(terms) / max(sum(c != 255 for c in classes), 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("wild", [0, 1, 7])
+def test_content_loss_against_loops(seed: int, wild: int) -> None:
+    stylised, plain = unit(seed, 12, 5), unit(seed + 100, 12, 5)
+    classes = torch.randint(0, 4, (12,), generator=torch.Generator().manual_seed(seed))
+    classes[classes == 3] = 255
+    contents = unit(seed + 200, wild, 5)
+    loss = module.content_loss(stylised, plain, classes, contents, 0.2)
+    assert float(loss) == pytest.approx(slow_content_loss(stylised, plain, classes.tolist(), contents, 0.2), rel=1e-4)
+
+
+@pytest.mark.parametrize("only", [3, 255])
+def test_one_class_or_none_costs_nothing_and_has_a_finite_gradient(only: int) -> None:
+    stylised, plain = unit(0, 6, 5).requires_grad_(), unit(1, 6, 5).requires_grad_()
+    loss = module.content_loss(stylised, plain, torch.full((6,), only), unit(2, 4, 5), 0.07)
+    assert float(loss.detach()) == 0
+    loss.backward()
+    for leaf in (stylised, plain):
+        assert leaf.grad is not None
+        assert torch.isfinite(leaf.grad).all()
+
+
+def test_content_loss_pulls_to_the_same_pixel_and_from_other_classes() -> None:
+    stylised = unit(0, 8, 5).requires_grad_()
+    plain, classes = unit(1, 8, 5), torch.arange(8) % 2
+    module.content_loss(stylised, plain, classes, plain[:0], 0.07).backward()
+    assert stylised.grad is not None
+    moved = functional.normalize(stylised.detach() - 0.1 * stylised.grad, dim=1) @ plain.T
+    before = stylised.detach() @ plain.T
+    assert (moved - before).diagonal().mean() > 0.01
+    other = classes[:, None] != classes
+    assert (moved - before)[other].mean() < 0
+
+
+def test_samples_are_of_their_image_distinct_and_valid_while_there_are_any() -> None:
+    labels = torch.full((3, 6, 7), 255)
+    labels[0], labels[1, 2, 1:5] = 4, 9
+    picked = module.sample_pixels(labels, 10)
+    assert picked.shape == (30,)
+    assert len(set(picked.tolist())) == 30
+    assert (picked // 42).tolist() == [0] * 10 + [1] * 10 + [2] * 10
+    classes = labels.flatten()[picked].view(3, 10)
+    assert (classes[0] == 4).all()
+    assert (classes[1] == 9).sum() == 4
+    assert len(module.sample_pixels(labels, 1000)) == 126
+    other = module.sample_pixels(labels, 10)
+    assert not torch.equal(other, picked)
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_all_terms_by_hand(trunk: str) -> None:
+    """Against a trunk whose stages are changed with the styles of a roll of the batch, one after the other."""
+    method, model, content = ready(trunk, dim=6, samples=9, queue=4)
+    batch = batch_of()
+    turn = int(method._wild(batch)[0])
+    assert turn in (1, 2)
+
+    def exchange(x: Tensor) -> Tensor:
+        plain, view = (x, x) if len(x) == 3 else x.chunk(2)
+        style = [s.roll(-turn, dims=0)[..., None, None] for s in channel_statistics(plain)]
+        mean, std = (s[..., None, None] for s in channel_statistics(view))
+        return torch.cat([plain, (view - mean) / std * style[1] + style[0]])
+
+    expected_places = {"unet": ("encoder.0", "encoder.1", "encoder.2"), "resnet": ("maxpool", "layer1", "layer2")}
+    assert expected_places[trunk] == early_stages(model.backbone)[:3]
+    with changed_outputs(model.backbone, dict.fromkeys(expected_places[trunk], exchange)):
+        output = model(batch.images)
+    torch.manual_seed(7)
+    cel = content(output.features, batch.labels)
+    content.queue.pushed.zero_()
+
+    torch.manual_seed(7)
+    terms = method.forward(model, batch)
+    plain, stylised = output.logits.chunk(2)
+    log_p, log_q = (upsample(x, (64, 128)).log_softmax(dim=1) for x in (plain, stylised))
+    divergence = functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
+    expected = {
+        "ce": cross_entropy(plain, batch.labels),
+        "cel": 0.1 * cel,
+        "sel": cross_entropy(stylised, batch.labels),
+        "scr": 10 * divergence[batch.labels != 255].mean(),
+    }
+    if trunk == "resnet":
+        expected["auxiliary"] = 0.4 * cross_entropy(output.auxiliary[0][1][:3], batch.labels)
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}")
+        assert float(value.detach()) > 1e-4, name
+    assert len(model(batch.images).logits) == 3, "something stayed in the model"
+
+
+def test_one_image_alone_keeps_its_style() -> None:
+    method, model, _ = ready()
+    terms = method.forward(model, batch_of(size=1))
+    assert abs(float(terms["scr"].detach())) < 1e-4
+    torch.testing.assert_close(terms["sel"], terms["ce"], rtol=1e-4, atol=1e-4)
+
+
+def test_the_wild_image_is_another_and_keyed() -> None:
+    method = ready()[0]
+    batch = batch_of(size=5)
+    turns = set()
+    for iteration in range(40):
+        wild = method._wild(batch._replace(iteration=iteration))
+        assert torch.equal(wild, method._wild(batch._replace(iteration=iteration)))
+        assert sorted(wild.tolist()) == list(range(5))
+        assert (wild != torch.arange(5)).all()
+        turns.add(int(wild[0]))
+    assert turns == {1, 2, 3, 4}
+
+
+def test_the_queue_is_searched_before_the_batch_joins_it() -> None:
+    _, _, content = ready(dim=6, samples=4, queue=5)
+    features, labels = torch.randn(6, 8, 8, 8), torch.arange(3 * 64).view(3, 8, 8) % 5
+    alone, losses = [], []
+    for _ in range(3):
+        torch.manual_seed(1)
+        losses.append(float(content(features, labels).detach()))
+        alone.append(len(content.queue))
+    assert alone == [12, 20, 20]
+    assert losses[1] > losses[0] * 1.5, "the second term joins with the second batch"
+    torch.manual_seed(1)
+    pixels = module.sample_pixels(labels, 4)
+    lines = features[:3].permute(0, 2, 3, 1).flatten(0, 2)[pixels]
+    contents = functional.normalize(content.projection(lines), dim=1)
+    # Equal pixels, so the nearest wild content of each is itself, and both terms are one and the same.
+    assert losses[1] == pytest.approx(2 * losses[0], rel=1e-5)
+    assert all(float((content.queue.filled() - row.detach()).abs().sum(dim=1).min()) < 1e-5 for row in contents)
+
+
+def test_the_queue_rests_in_eval_mode() -> None:
+    _, _, content = ready(dim=6, samples=4, queue=5)
+    content.eval()(torch.randn(6, 8, 8, 8), torch.zeros(3, 8, 8, dtype=torch.int64))
+    assert len(content.queue) == 0
+
+
+def test_styles_and_queue_carry_no_gradient_and_all_else_does() -> None:
+    """The style of one image does not learn from the view of another that wears it."""
+    method, model, content = ready(dim=6, samples=9, queue=4)
+    for iteration in range(2):
+        terms = method.forward(model, batch_of(iteration=iteration))
+    torch.stack(list(terms.values())).sum().backward()
+    for name, parameter in [*model.named_parameters(), *content.named_parameters()]:
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+    assert content.projection.weight.grad.abs().max() > 0
+
+    batch = batch_of(size=2)  # of two images, each is the other's wild one
+    images = batch.images.requires_grad_()
+    model.zero_grad()
+    model.eval()  # where BatchNorm lets no image touch another
+    only_first = batch.labels.clone()
+    only_first[1] = 255
+    method.forward(model, batch._replace(labels=only_first))["sel"].backward()
+    assert images.grad is not None
+    assert images.grad[0].abs().max() > 0
+    assert images.grad[1].abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"places": 0}, {"queue": 0}, {"samples": 0}, {"dim": 0}, {"temperature": 0}, {"lambda_sel": -1}]
+)
+def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"methods/wildnet\.py"):
+        parse_options(module.WildNet, options)
