@@ -1,0 +1,167 @@
+"""Thing-class feature distance (DAFormer, FD), and the frozen encoder that it measures from.
+
+Hoyer et al., *DAFormer*, CVPR 2022, section 3.3. With F = encoder(x) and F_0 = frozen encoder(x), (B, D, h, w) both,
+
+    L_FD = Σ_ij M_ij ‖F_ij − F_0,ij‖₂ / Σ_ij M_ij,   M_ij = 1 where at least the share r of the pixels of cell (i, j)
+    are of one class, and that class is one of the things, else 0;   r = 0.75.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from flexseg.errors import RunError
+from flexseg.files import file_digest
+
+
+def class_cells(labels: Tensor, size: Sequence[int], classes: Sequence[int], share: float = 0.75) -> Tensor:
+    """M: which cells are, to at least ``share`` of their pixels, of one of ``classes``: (B, h, w) bool.
+
+    Void pixels count as pixels of the cell, but of no class.
+
+    Args:
+        labels: (B, H, W) int64. size: (h, w), neither larger than (H, W). share: in (0.5, 1], so that no two classes
+            can claim a cell.
+    """
+    if not 0.5 < share <= 1:
+        raise ValueError(f"share must lie in (0.5, 1], not {share}")
+    height, width = size
+    wanted = torch.as_tensor(tuple(classes), device=labels.device)
+    shares = functional.adaptive_avg_pool2d((labels[:, None] == wanted[:, None, None]).float(), (height, width))
+    # Sums of ones and their quotients are exact enough that half a pixel of the largest cell is far more than rounding.
+    return (shares > share - 1e-5).any(dim=1)
+
+
+def feature_distance(features: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """L_FD, a float32 scalar: the mean over the cells in ``mask`` of ‖F − F_0‖₂; 0, with a gradient, without any.
+
+    Args:
+        features, reference: (B, D, h, w), F and F_0. mask: (B, h, w) bool.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        distances = torch.linalg.vector_norm(features.float() - reference.float(), dim=1)
+        return distances.masked_fill(~mask, 0.0).sum() / mask.sum().clamp_min(1)
+
+
+def encoder_stages(backbone: nn.Module) -> nn.ModuleList | None:
+    """The stages of a backbone that holds a decoder too (mmseg's UNet); None where the backbone is all encoder."""
+    stages = getattr(backbone, "encoder", None)
+    return stages if isinstance(stages, nn.ModuleList) else None
+
+
+@contextmanager
+def watch_encoder(backbone: nn.Module, stage: int = -1) -> Iterator[list[Tensor]]:
+    """Collect the encoder's map of ``stage`` (-1 the deepest) of every pass within the context: (B, D, h, w) each."""
+    seen: list[Tensor] = []
+    stages = encoder_stages(backbone)
+    watched: Any = backbone if stages is None else stages[stage]
+    handle = watched.register_forward_hook(
+        lambda _, __, maps: seen.append(_listed(maps)[stage] if stages is None else maps)  # type: ignore[func-returns-value]
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+class FrozenEncoder(nn.Module):
+    """A copy of a backbone's encoder that never changes and is always in eval mode: images → the map of ``stage``.
+
+    Its weights are buffers: checkpoints hold them, and neither the optimiser nor data parallelism takes them for
+    something to train. A BatchNorm that has not seen a batch yet has no statistics to evaluate with: it takes those of
+    the batch, as the copied encoder does while it trains.
+
+    Args:
+        backbone: is copied. stage: of the encoder, from 0; -1 is the deepest.
+
+    Raises:
+        RunError: the encoder has no such stage.
+    """
+
+    def __init__(self, backbone: nn.Module, stage: int = -1) -> None:
+        super().__init__()
+        stages = encoder_stages(backbone)
+        count = len(getattr(backbone, "out_indices", ())) if stages is None else len(stages)
+        if count and not -count <= stage < count:
+            kind = type(backbone).__name__
+            raise RunError(f"stage {stage} is not among the {count} stages of this benchmark's {kind}")
+        self.stage = stage
+        self.whole = copy.deepcopy(backbone) if stages is None else None
+        self.chain = None if stages is None else copy.deepcopy(stages[: stage % len(stages) + 1])
+        for module in self.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                delattr(module, name)
+                module.register_buffer(name, parameter.detach())
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_fresh(module):
+                module.track_running_stats = False
+                module.running_mean = module.running_var = module.num_batches_tracked = None
+        self.train(False)
+
+    def train(self, mode: bool = True) -> FrozenEncoder:
+        """Stay in eval mode, whatever ``mode``."""
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """F_0 of (B, 3, H, W) images: (B, D, h, w), without a gradient."""
+        if self.whole is not None:
+            return _listed(self.whole(images))[self.stage]
+        assert self.chain is not None
+        for stage in self.chain:
+            images = stage(images)
+        return images
+
+
+def _listed(maps: Any) -> Sequence[Tensor]:
+    """A backbone's maps in its order; detectron2's gives them by name."""
+    return list(maps.values()) if isinstance(maps, Mapping) else maps
+
+
+def _is_fresh(norm: Any) -> bool:
+    """Whether a BatchNorm's running statistics are still those of its construction: mean 0 and variance 1."""
+    return norm.running_mean is not None and not norm.running_mean.any() and bool((norm.running_var == 1).all())
+
+
+def with_weights(backbone: nn.Module, path: Path, sha256: str) -> nn.Module:
+    """A copy of a backbone with the weights of a safetensors file, which is read only if its checksum is ``sha256``.
+
+    The file holds the backbone's own state dict, or that of a model with a ``backbone.``; what else it holds (a
+    classifier) is left aside.
+
+    Raises:
+        RunError: there is no such file, it is another one, it is no safetensors file, or its weights do not fit.
+    """
+    if not path.is_file():
+        raise RunError(f"there are no encoder weights at {path}")
+    found = file_digest(path)
+    if found != sha256.lower():
+        raise RunError(f"{path} is not the file that was meant: its SHA-256 is {found}, not {sha256}")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path} is no safetensors file: {error}") from error
+    inner = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
+    given = inner or tensors
+    result = copy.deepcopy(backbone)
+    # The state dict's tensors share their memory with the copy's parameters, and are detached from the graph.
+    for key, value in result.state_dict().items():
+        if key not in given:
+            if key.endswith(".num_batches_tracked"):  # a counter that nothing reads, missing from older files
+                continue
+            raise RunError(f"{path} has no {key!r}, which this benchmark's {type(backbone).__name__} has")
+        if given[key].shape != value.shape:
+            shapes = f"{tuple(given[key].shape)}, not {tuple(value.shape)}"
+            raise RunError(f"{path} does not fit this benchmark's {type(backbone).__name__}: {key!r} is {shapes}")
+        value.copy_(given[key])
+    return result

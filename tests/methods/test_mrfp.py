@@ -1,0 +1,265 @@
+"""MRFP: each perturbation against its formula, where and when it works, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from flexseg.errors import RunError, UserError
+from flexseg.method import Batch, Method, Setup, load_method, parse_options
+from flexseg.models import Segmentor
+
+METHODS = Path(__file__).parents[2] / "methods"
+MRFP: Any = load_method("mrfp", METHODS)
+module: Any = sys.modules[MRFP.__module__]
+HEAD = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False, "dropout_ratio": 0.0}
+UNET = {
+    "backbone": {"type": "UNet", "base_channels": 4, "strides": [2, 1, 1, 1, 1]},
+    "decode_head": HEAD | {"in_channels": 4, "in_index": 4},
+}
+RESNET = {
+    "backbone": {"type": "ResNetV1c", "depth": 18, "stem_channels": 16, "base_channels": 8},
+    "decode_head": HEAD | {"in_channels": 64, "in_index": 3},
+}
+MIT = {
+    "backbone": {"type": "MixVisionTransformer", "embed_dims": 8, "num_layers": [1, 1, 1, 1]},
+    "decode_head": {"type": "DAFormerHead", "in_channels": [8, 16, 32, 64], "embed_dims": 8, "channels": 8},
+}
+PARTS = ("np", "hrfp", "hrfp_plus")
+TRUNKS = pytest.mark.parametrize("config", [UNET, RESNET], ids=["unet", "resnet"])
+
+
+def make(**options: Any) -> Method:
+    return MRFP(parse_options(MRFP, options), Setup(0, 100, np.zeros(0, np.int8)))
+
+
+def built(config: dict[str, Any], **options: Any) -> tuple[Method, Segmentor]:
+    method = make(**options)
+    torch.manual_seed(0)
+    return method, method.build_model(config)
+
+
+def alone(part: str) -> dict[str, Any]:
+    return {name: name == part for name in PARTS} | {"probability": 1.0}
+
+
+def batch() -> Batch:
+    rng = torch.Generator().manual_seed(1)
+    labels = torch.randint(19, (2, 64, 96), generator=rng)
+    return Batch(0, np.arange(2), np.arange(2), torch.randn(2, 3, 64, 96, generator=rng), labels)
+
+
+def watched(method: Method, model: Segmentor, **kinds: str) -> dict[str, Tensor]:
+    """What these modules give (or, for ``input``, are given) in one of the method's passes."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(path: str, kind: str) -> Any:
+        return lambda _, inputs, output: seen.__setitem__(path, (inputs[0] if kind == "input" else output).detach())
+
+    torch.manual_seed(3)
+    with method._perturbed(model, True, True, True):  # type: ignore[attr-defined]
+        # Behind the method's own hooks, so that what they change is seen.
+        handles = [model.get_submodule(path).register_forward_hook(keep(path, kind)) for path, kind in kinds.items()]
+        model(batch().images)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def test_np_scales_means_and_deviations() -> None:
+    x = torch.randn(3, 5, 6, 7) * 2 + 1
+    torch.manual_seed(0)
+    y = module.perturb_statistics(x, 0.75, sensitive=False)
+    torch.manual_seed(0)
+    alpha, beta = 1 + 0.75 * torch.randn(2, 3, 5, 1, 1)
+    for b in range(3):
+        for c in range(5):
+            mean = x[b, c].mean()
+            expected = float(alpha[b, c]) * (x[b, c] - mean) + float(beta[b, c]) * mean
+            torch.testing.assert_close(y[b, c], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(y.mean(dim=(2, 3)), beta[..., 0, 0] * x.mean(dim=(2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(y.std(dim=(2, 3)), alpha[..., 0, 0].abs() * x.std(dim=(2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_np_plus_perturbs_channels_by_how_much_they_vary_between_images() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    x -= x.mean(dim=(2, 3), keepdim=True)
+    x[0] += torch.tensor([5.0, 1.0, 2.0])[:, None, None]
+    x[1] += torch.tensor([1.0, 3.0, 2.0])[:, None, None]  # means differ by 4, 2 and 0: Δ = 1, 1/4, 0
+    torch.manual_seed(0)
+    y = module.perturb_statistics(x, 0.75)
+    torch.manual_seed(0)
+    alpha, beta = 1 + torch.tensor([1, 0.25, 0])[:, None, None] * 0.75 * torch.randn(2, 2, 3, 1, 1)
+    mean = x.mean(dim=(2, 3), keepdim=True)
+    torch.testing.assert_close(y, alpha * (x - mean) + beta * mean, rtol=1e-4, atol=1e-4)
+
+
+@given(st.sampled_from(["zero", "constant", "one image", "huge"]), st.booleans())
+def test_np_stays_finite(kind: str, sensitive: bool) -> None:
+    x = {
+        "zero": torch.zeros(2, 3, 4, 4),
+        "constant": torch.ones(2, 3, 4, 4),
+        "one image": torch.randn(1, 3, 4, 4),
+        "huge": 1e15 * torch.randn(2, 3, 4, 4),
+    }[kind].requires_grad_()
+    y = module.perturb_statistics(x, 0.75, sensitive)
+    y.sum().backward()
+    assert torch.isfinite(y).all()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(2, 5), st.integers(2, 5))
+def test_the_branch_climbs_and_descends(depth: int, width: int, height: int, columns: int) -> None:
+    x = torch.randn(2, 3, height, columns)
+    high = module.climb(x, depth, width)
+    assert high.shape == (2, width, height * 2**depth, columns * 2**depth)
+    assert module.descend(high, depth).shape == (2, width, height, columns)
+
+
+def test_receptive_fields_shrink() -> None:
+    """A pixel reaches no further than the first convolution, and half of that with each one behind it."""
+    x = torch.zeros(1, 1, 17, 17)
+    x[..., 8, 8] = 1
+    torch.manual_seed(0)
+    reach = []
+    for depth in (1, 2, 3):
+        touched = module.climb(x, depth, 64).abs().sum(dim=1)[0].nonzero()
+        reach.append(float((touched.max(dim=0)[0] - touched.min(dim=0)[0]).max() + 1) / 2**depth)
+    # In pixels of x: 3 of the first convolution and ½ of bilinear upsampling on each side; then half as much, and a
+    # quarter.
+    assert reach == [4, 4 + 1 + 1 / 2, 4 + (1 + 1 / 2) * (1 + 1 / 2)]
+
+
+def test_weights_are_drawn_anew_and_keep_the_scale() -> None:
+    x = functional.relu(torch.randn(4, 32, 16, 16))
+    one, other = module.random_convolution(x, 256, 3), module.random_convolution(x, 256, 3)
+    assert not torch.allclose(one, other)
+    inside = one[..., 1:-1, 1:-1]
+    assert float(functional.relu(inside).square().mean() / x.square().mean()) == pytest.approx(1, rel=0.15)
+    linear = module.random_convolution(x, 512, 1, gain=1.0)
+    assert float(linear.square().mean() / x.square().mean()) == pytest.approx(1, rel=0.3)
+    assert abs(float(linear.mean())) < 0.2 * float(linear.std()), "up and down alike"
+
+
+@TRUNKS
+def test_each_part_works_at_its_place_alone(config: dict[str, Any]) -> None:
+    stages = ["backbone.encoder.0", "backbone.encoder.1"] if config is UNET else ["backbone.maxpool", "backbone.layer1"]
+    places = {stages[0]: "output", stages[1]: "output", "decode_head.conv_seg": "input"}
+    plain = watched(make(**alone("none")), built(config)[1], **places)
+    expected = {"np": (True, True), "hrfp": (True, None), "hrfp_plus": (False, False)}
+    for part, (first, second) in expected.items():
+        seen = watched(*built(config, **alone(part)), **places)
+        changed = [not torch.equal(seen[path], plain[path]) for path in places]
+        assert changed[0] == first, part
+        assert changed[1] == (True if second is None else second), part  # HRFP's change is carried on
+        assert changed[2], part
+        assert all(seen[path].shape == plain[path].shape for path in places)
+
+
+@TRUNKS
+def test_the_branch_is_added_to_the_first_map(config: dict[str, Any]) -> None:
+    path = "backbone.encoder.0" if config is UNET else "backbone.maxpool"
+    plain = watched(make(**alone("none")), built(config)[1], **{path: "output"})[path]
+    seen = watched(*built(config, **alone("hrfp")), **{path: "output"})[path]
+    torch.manual_seed(3)
+    branch = module.descend(module.climb(plain, 2, 8), 2)
+    torch.testing.assert_close(seen, plain + module.random_convolution(branch, plain.shape[1], 1, gain=1.0))
+
+
+@TRUNKS
+def test_the_decoder_gets_the_highest_map_in_its_own_size(config: dict[str, Any]) -> None:
+    early = "backbone.encoder.0" if config is UNET else "backbone.maxpool"
+    kinds = {early: "output", "decode_head.conv_seg": "input"}
+    plain = watched(make(**alone("none")), built(config)[1], **kinds)
+    seen = watched(*built(config, **alone("hrfp_plus")), **kinds)["decode_head.conv_seg"]
+    features = plain["decode_head.conv_seg"]
+    torch.manual_seed(3)
+    high = functional.interpolate(module.climb(plain[early], 2, 8), features.shape[2:], mode="bilinear")
+    torch.testing.assert_close(seen, features + module.random_convolution(high, 8, 1, gain=1.0))
+
+
+def test_the_parts_together() -> None:
+    """Statistics at the first two stages, the branch from the first map as it was, and at no other."""
+    method, model = built(UNET, probability=1.0, hrfp_plus=False)
+    first, second = "backbone.encoder.0", "backbone.encoder.1"
+    seen = watched(method, model, **{first: "output", second: "output"})
+    _, same = built(UNET)
+    torch.manual_seed(3)
+    x = same.get_submodule(first)(batch().images)
+    y = module.perturb_statistics(x, 0.75)
+    y = y + module.random_convolution(module.descend(module.climb(x, 2, 8), 2), 4, 1, gain=1.0)
+    torch.testing.assert_close(seen[first], y.detach())
+    z = module.perturb_statistics(same.get_submodule(second)(y), 0.75)
+    torch.testing.assert_close(seen[second], z.detach())
+
+
+def test_parts_are_on_as_often_as_asked_and_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, model = built(UNET)
+    drawn: list[tuple[bool, ...]] = []
+    monkeypatch.setattr(method, "_perturbed", lambda _, *on: drawn.append(on) or nullcontext())
+    monkeypatch.setattr(Method, "forward", lambda *_: {})
+    torch.manual_seed(0)
+    for _ in range(2000):
+        method.forward(model, batch())
+    table = np.array(drawn, dtype=float)
+    np.testing.assert_allclose(table.mean(axis=0), 0.5, atol=0.05)
+    np.testing.assert_allclose(np.corrcoef(table.T), np.eye(3), atol=0.1)
+
+
+@TRUNKS
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_steps_follow_the_seed_and_every_parameter_learns(config: dict[str, Any], probability: float) -> None:
+    method, model = built(config, probability=probability)
+    _, plain = built(config)
+    values = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        terms = method.forward(model, batch())
+        assert terms.keys() == {"ce"}
+        values.append(float(terms["ce"].detach()))
+    assert values[0] == values[1]
+    assert (values[1] != values[2]) == (probability == 1)
+    terms["ce"].backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
+    if probability == 0:
+        assert values[0] == float(load_method("dginstyle", METHODS).forward(method, plain, batch())["ce"].detach())
+
+
+@TRUNKS
+def test_nothing_is_left_when_the_pass_is_over_or_fails(config: dict[str, Any]) -> None:
+    method, model = built(config, probability=1.0)
+    hooks = [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules()]
+    method.forward(model, batch())
+    with pytest.raises(Exception, match=r"."):
+        method.forward(model, batch()._replace(labels=torch.zeros(5, 1, 1, dtype=torch.int64)))
+    assert [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules()] == hooks
+    model.eval()
+    images = batch().images
+    assert torch.equal(model.predict(images), model.predict(images))
+    assert method.build_training_modules(model) is None
+
+
+def test_a_trunk_whose_early_maps_are_unknown_or_too_few() -> None:
+    with pytest.raises(RunError, match=r"^mrfp knows .* not those of this benchmark's MixVisionTransformer$"):
+        built(MIT)
+    with pytest.raises(RunError, match="np_stages is 9, but the backbone has 5"):
+        built(UNET, np_stages=9)
+
+
+@pytest.mark.parametrize(
+    "option", [{"probability": 1.5}, {"deviation": -1}, {"depth": 0}, {"width": 0}, {"np_stages": 0}]
+)
+def test_wrong_options(option: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=next(iter(option))):
+        make(**option)
