@@ -7,6 +7,8 @@ A benchmark file names the parts in mmseg's own vocabulary::
     decode_head: {type: DAFormerHead, ...}
     auxiliary_head: {type: FCNHead, ...}        # optional, one or a list
 
+or, as ``detectron2: {MODEL: {...}}``, a model of detectron2's instead (:mod:`flexseg.models.detectron2`).
+
 mmseg's classes do the computing. Losses, schedules, preprocessing and sliding windows are the suite's, so that all
 methods share them; what would silently be ignored here is refused instead.
 """
@@ -81,6 +83,11 @@ class Segmentor(nn.Module):
         stages = self.backbone(images)
         return stages if self.neck is None else self.neck(stages)
 
+    @property
+    def classifier(self) -> nn.Module:
+        """The convolution that makes logits (B, 19, h, w) of features (B, D, h, w)."""
+        return self.decode_head.conv_seg  # type: ignore[return-value]
+
     def auxiliary_heads(self) -> tuple[nn.Module, ...]:
         """The auxiliary heads, none or more."""
         if self.auxiliary_head is None:
@@ -112,14 +119,16 @@ class Segmentor(nn.Module):
         logits = interpolate(logits, images.shape[2:], mode="bilinear", align_corners=self.align_corners)
         return logits[:, :, :height, :width]
 
+    def _head(self, stages: Sequence[Tensor]) -> Any:
+        return self.decode_head(stages)
+
     def _decode(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         # The hook lives for this one call: nothing keeps a tensor alive, a copy copies no hook, and any head of
         # mmseg's works, because all classify with `conv_seg`.
         seen: list[Tensor] = []
-        classifier: Any = self.decode_head.conv_seg
-        handle = classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        handle = self.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
-            logits = self.decode_head(stages)
+            logits = self._head(stages)
         finally:
             handle.remove()
         if len(seen) != 1:
@@ -142,9 +151,16 @@ def build_segmentor(config: Mapping[str, Any]) -> Segmentor:
     Raises:
         ModelError: the description is wrong; says where, and what would be right.
     """
+    if "detectron2" in config:
+        from flexseg.models.detectron2 import build_detectron2
+
+        return build_detectron2(config)
+
     from flexseg.models import daformer, registry  # noqa: F401  (mmseg takes seconds; daformer registers its head)
 
     _check_parts(config)
+    if config["backbone"].get("type") == "FrozenViT":
+        from flexseg.models import vit  # noqa: F401  (registers it)
     described = {part: _plain(config[part]) for part in PARTS if config.get(part) is not None}
     for where, part in _each(described):
         _check_part(where, part)
@@ -233,6 +249,8 @@ def _build(described: dict[str, Any]) -> Any:
 
     try:
         return MODELS.build({"type": "EncoderDecoder", **copy.deepcopy(described)})
+    except UserError:  # a part of ours, which names itself and says what to do
+        raise
     except Exception:
         for where, part in _each(described):
             try:
