@@ -20,8 +20,8 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def locked() -> dict[str, str]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+def locked(file: str = "requirements.lock") -> dict[str, str]:
+    lines = (ROOT / file).read_text().splitlines()
     pins = [line.split(";")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
     for pin in pins:
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[^=\s*]+", pin), f"{pin!r} is no exact pin"
@@ -35,7 +35,11 @@ def required() -> list[str]:
 
 
 def test_every_dependency_is_pinned_exactly() -> None:
-    assert sorted(set(required()) - locked().keys()) == []
+    optional = locked("requirements-foundation.lock")
+    assert sorted(set(required()) - locked().keys() - optional.keys()) == []
+    assert not optional.keys() & locked().keys(), "the extra must not change what the suite is locked to"
+    pinned = [line.split("==") for line in PROJECT["project"]["optional-dependencies"]["foundation"]]
+    assert all(optional[normal(name)] == version for name, version in pinned)
 
 
 def test_what_is_installed_is_what_is_locked() -> None:
@@ -105,7 +109,7 @@ def test_flexseg_commands_of_the_readmes_exist() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     files = [ROOT / "README.md", *ROOT.glob("*/README.md")]
     for path in filter(Path.is_file, files):
-        for name in re.findall(r"\bflexseg ((?:show |bench )?[a-z]+)\b(?=[^\n]*`|\s)", path.read_text()):
+        for name in re.findall(r"\bflexseg ((?:show |bench )?[a-z-]+)\b(?=[^\n]*`|\s)", path.read_text()):
             words = name.split()
             if words[0] in commands:
                 inner = getattr(commands[words[0]], "commands", None)

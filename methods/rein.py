@@ -1,0 +1,84 @@
+"""Rein: trained tokens refine the features between the blocks of a frozen transformer.
+
+Wei et al., *Stronger, Fewer, & Superior: Harnessing Vision Foundation Models for Domain Generalized Semantic
+Segmentation*, CVPR 2024. Behind every block, with the patches' features F (N × C) and the block's own tokens T (m × C),
+
+    S = softmax(F Tᵀ / √C),   ΔF = scale · MLP_f(S[:, 2…m] · MLP_T(T[2…m]) + F),   F ← F + ΔF,   T = A B,
+
+A (m × r) and B (r × C). The softmax sums to one, so the first token, whose share is dropped, lets a feature ask for no
+change. Both MLPs are single linear layers, shared by all blocks. Published: m = 100, r = 16, AdamW with learning rate
+1e-4 (a benchmark's schedule here), scale 0.001.
+
+Here: the paper links the tokens to the queries of a Mask2Former head. The heads of this suite have none, so the link is
+left out and the tokens learn through the features alone. ``scale`` is trained from 0.001 on, one for all blocks
+(assumed). The starts are ours: T has entries of deviation 0.02, as a ViT's own tokens have, the MLPs are torch's linear
+layers.
+
+Licence: the authors' code is under GPL-3 and none of it was used; this is written from the formula.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexseg.method import Method, option
+from flexseg.models import Segmentor
+
+
+class Refinement(nn.Module):
+    """F + ΔF behind each of ``blocks`` blocks: called with (features (B, N, C), number of the block).
+
+    Args:
+        channels: C. tokens: m. rank: r. scale: of ΔF, at the start.
+    """
+
+    def __init__(self, blocks: int, channels: int, tokens: int, rank: int, scale: float) -> None:
+        super().__init__()
+        self.down = nn.Parameter(torch.randn(blocks, tokens, rank) / math.sqrt(rank))
+        self.up = nn.Parameter(0.02 * torch.randn(blocks, rank, channels))
+        self.of_tokens = nn.Linear(channels, channels)
+        self.of_features = nn.Linear(channels, channels)
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+
+    def change(self, features: Tensor, block: int) -> Tensor:
+        """ΔF, (B, N, C), in the precision of the surroundings but for the softmax."""
+        tokens = self.down[block] @ self.up[block]
+        with torch.autocast(features.device.type, enabled=False):
+            scores = features.float() @ tokens.float().T / math.sqrt(features.shape[-1])
+            share = scores.softmax(dim=-1)[..., 1:]
+        return self.scale * self.of_features(share @ self.of_tokens(tokens[1:]) + features)
+
+    def forward(self, features: Tensor, block: int) -> Tensor:
+        return features + self.change(features, block)
+
+
+class Rein(Method):
+    name = "rein"
+    title = "Rein"
+    paper = "Wei et al., Stronger, Fewer, & Superior: Harnessing Vision Foundation Models for DGSS, CVPR 2024"
+    needs = ("vit",)
+
+    @dataclass(frozen=True)
+    class Options:
+        tokens: int = option(100, "m, tokens behind each block; the first stands for no change")
+        rank: int = option(16, "r, the rank of the tokens")
+        scale: float = option(0.001, "what ΔF is multiplied by at the start; it is trained")
+
+        def __post_init__(self) -> None:
+            for name, least in (("tokens", 2), ("rank", 1)):
+                if getattr(self, name) < least:
+                    raise ValueError(f"{name} is a number from {least} on, not {getattr(self, name)}")
+
+    def build_model(self, config: Mapping[str, Any]) -> Segmentor:
+        model = super().build_model(config)
+        trunk: Any = model.backbone
+        if getattr(trunk, "is_frozen_vit", False):  # any other is refused by what the method needs
+            knobs = self.options
+            trunk.adapter = Refinement(len(trunk.blocks), trunk.embed_dims, knobs.tokens, knobs.rank, knobs.scale)
+        return model
