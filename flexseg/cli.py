@@ -46,7 +46,7 @@ def _selected(name: str, study: str, rows: str, seeds: str) -> Benchmark:
 @app.command()
 def check(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = "") -> None:
     """Check a benchmark file and the options of its rows, before any work."""
-    from flexseg.jobs import check_benchmark
+    from flexseg.checks import check_benchmark
 
     for line in check_benchmark(_selected(name, study, rows, seeds), METHODS):
         print(line)
@@ -210,6 +210,21 @@ def tune(
     from flexseg.tuning import tune as search
 
     search(load_benchmark(name, BENCHMARKS), METHODS, RESULTS, BENCHMARKS, jobs, Console())
+
+
+@app.command("new-method")
+def new_method(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the file, e.g. my_method.")],
+    title: Annotated[str, typer.Option(help="What the tables call it.")] = "",
+    paper: Annotated[str, typer.Option(help="Authors, title, venue.")] = "",
+    benchmark: Annotated[str, typer.Option(help="The file in benchmarks/ that gets a row for it.")] = DEFAULT,
+) -> None:
+    """Write methods/NAME.py, a method that trains like the baseline until you edit it, and a row for it."""
+    from flexseg.scaffold import new_method as write
+    from flexseg.scaffold import next_steps
+
+    written = write(name, title, paper, benchmark, METHODS, BENCHMARKS)
+    print(next_steps(written, load_benchmark(benchmark, BENCHMARKS).reference))
 
 
 @show.command("benchmarks")

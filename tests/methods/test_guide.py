@@ -1,27 +1,48 @@
-"""The method that ``methods/README.md`` walks through is read from it, and trained."""
+"""The walk-through of ``methods/README.md`` is read from it and carried out, in a copy of the repository.
+
+Its commands run as they stand, in their order, except for those of :data:`INSTEAD`, which take long.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from flexseg.benchmark import Benchmark
+from flexseg.benchmark import Benchmark, load_benchmark
 from flexseg.engine.run import RunDirectory
 from flexseg.engine.train import Job, Trainer, launch_fabric
-from flexseg.method import load_method, method_names, parse_options
+from flexseg.method import HOOKS, NEEDS, ORIGINS, load_method, method_names, parse_options
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "methods" / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+COMMANDS = [
+    line.split("  #")[0].split(" # ")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()
+]
+NAME = re.findall(r"`methods/(\w+)\.py` then:", TEXT)[0]
+CODE = next(text for kind, text in BLOCKS if kind == "python")
+ROW = next(text for kind, text in BLOCKS if kind == "yaml").splitlines()[1]
+INSTEAD = {
+    "flexseg bench step streetworld": lambda line: f"{line} --steps 2 --rounds 1",
+    "snakemake --cores all --config rows=": lambda line: f"{line} --dry-run",  # training for an hour
+    "flexseg compare streetworld": lambda line: line.replace("streetworld", "smoke"),  # what was not trained
+}
+LEFT_OUT = {".git", ".venv", "results", "reports", ".snakemake", "__pycache__", "flexseg.egg-info"}
+LEFT_OUT |= {".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache"}
 
 
 @pytest.fixture
-def guide(methods: Path, tmp_path: Path) -> Path:
+def guide(tmp_path: Path) -> Path:
     """A methods folder with the guide's file, and nothing else."""
-    text = (methods / "README.md").read_text()
-    name = re.search(r"Save this as `methods/(\w+)\.py`", text)
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    assert name is not None
-    assert code is not None
-    (tmp_path / f"{name.group(1)}.py").write_text(code.group(1))
+    (tmp_path / f"{NAME}.py").write_text(CODE)
     return tmp_path
 
 
@@ -41,8 +62,78 @@ def test_the_guides_method_trains(guide: Path, smoke: Benchmark, smoke_data: Pat
     assert sum(losses[-5:]) < sum(losses[:5])
 
 
-def test_the_guides_commands_name_its_method(guide: Path, methods: Path) -> None:
-    (name,) = method_names(guide)
-    commands = re.findall(r"^snakemake .*$", (methods / "README.md").read_text(), re.MULTILINE)
-    assert commands
-    assert all(f"rows={name}" in command for command in commands)
+def test_the_guides_commands_name_its_method() -> None:
+    assert COMMANDS[0].startswith(f"flexseg new-method {NAME} ")
+    assert len(COMMANDS) > 5
+    assert all(NAME in command for command in COMMANDS if command != "flexseg show methods")
+    for start in INSTEAD:
+        assert [command for command in COMMANDS if command.startswith(start)], f"no command begins with {start!r}"
+
+
+def test_every_hook_need_and_origin_is_explained() -> None:
+    hooks, needs = (
+        re.split(r"^\|---\|---\|\n", part, flags=re.MULTILINE)[1]
+        for part in TEXT.split("| hook |")[1].split("| `needs` |")
+    )
+    table = re.findall(
+        r"`(\w+)\(", "\n".join(line.split("|")[1] for line in hooks.splitlines() if line.startswith("|"))
+    )
+    assert sorted(table) == sorted(HOOKS)
+    assert re.findall(r'^\| `"(\w+)"` \|', needs, re.MULTILINE) == list(NEEDS)
+    for origin in ORIGINS:
+        assert f'`"{origin}"`' in TEXT
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the repository, with its tests."""
+    shutil.copytree(ROOT, tmp_path / "copy", ignore=lambda _, names: LEFT_OUT & set(names))
+    for name in ("results", "reports"):
+        (tmp_path / "copy" / name).mkdir()
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def run(copy: Path) -> Callable[[str], str]:
+    """Run a line in the copy, whose own library comes first; what it printed."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+    def shell(line: str) -> str:
+        print("$", line, flush=True)
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=copy, env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    return shell
+
+
+@pytest.mark.slow
+def test_the_walk_through(copy: Path, run: Callable[[str], str]) -> None:
+    first, *others = COMMANDS
+    assert f"methods/{NAME}.py" in run(first)
+    written = (copy / "methods" / f"{NAME}.py").read_text()
+    for line in ("title = ", "paper = "):
+        assert re.findall(f"^    {line}.*$", written, re.MULTILINE) == re.findall(f"^    {line}.*$", CODE, re.MULTILINE)
+    (copy / "methods" / f"{NAME}.py").write_text(CODE)
+    run(f"ruff check methods/{NAME}.py && ruff format --check methods/{NAME}.py")
+    outputs = {}
+    for command in others:
+        replaced = [change(command) for start, change in INSTEAD.items() if command.startswith(start)]
+        outputs[command] = run((replaced or [command])[0])
+    assert "ε, share of the uniform distribution" in outputs["flexseg show methods"]
+    contract = next(text for command, text in outputs.items() if "pytest" in command)
+    assert re.search(r"^\d\d passed", contract, re.MULTILINE), contract
+    table = (copy / "reports" / "smoke" / "summary.md").read_text()
+    assert "Label smoothing" in table or NAME in table
+
+    path = copy / "benchmarks" / "streetworld.yaml"
+    (line,) = re.findall(rf"^  {NAME}: .*$", path.read_text(), re.MULTILINE)
+    assert yaml.safe_load(line)[NAME].items() <= yaml.safe_load(ROW)[NAME].items()
+    path.write_text(path.read_text().replace(line, ROW).replace("  default:\n    [", f"  default:\n    [{NAME}, "))
+    benchmark = load_benchmark("streetworld", path.parent)
+    assert benchmark.row(NAME).options == {"smoothing": 0.2}
+    assert NAME in benchmark.studies["default"]
+    assert "ready" in run("flexseg check streetworld")
