@@ -31,6 +31,10 @@ ROW_KEYS = ("method", "extends", "title", "generated", "tuned", "training", "mod
 """Keys of a row that are the row's own; every other key is an option of its method."""
 
 
+FOLDERS = ("data", "logs", "tables", "tuning")
+"""Folders of ``results/<benchmark>/`` beside those of the rows."""
+
+
 class World(Strict):
     """The street world that renders the domains: its version and image size in pixels."""
 
@@ -180,6 +184,10 @@ class Benchmark(Strict):
                 if target not in self.targets:
                     raise ValueError(f"averages.{average}: {target!r} is no target{did_you_mean(target, self.targets)}")
         for name, row in self.rows.items():
+            if name in FOLDERS:
+                raise ValueError(
+                    f"rows.{name}: results/<benchmark>/{name}/ is a folder of the suite: name it otherwise"
+                )
             if row.extends and row.extends not in self.rows:
                 raise ValueError(
                     f"rows.{name}.extends: no row is named {row.extends!r}{did_you_mean(row.extends, self.rows)}"

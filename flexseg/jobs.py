@@ -48,60 +48,6 @@ def run_directory(results: Path, benchmark: Benchmark, row: str, seed: int) -> R
     return RunDirectory(results / benchmark.name / row / f"seed-{seed}")
 
 
-def check_benchmark(benchmark: Benchmark, methods: Path) -> list[str]:
-    """Check what a benchmark file cannot know alone: methods, their options, the trunk, the world's version.
-
-    Returns lines to print; a method file that is broken is a line, not an error, for it costs only its own rows.
-
-    Raises:
-        UserError: an unknown method, a wrong option, a trunk that cannot be built, another version of the world.
-    """
-    from flexseg import world
-    from flexseg.method import load_method, method_names, parse_options
-    from flexseg.models import build_segmentor
-
-    if benchmark.world.version != world.VERSION:
-        raise UserError(
-            f"benchmark {benchmark.name} asks for version {benchmark.world.version} of the street world; "
-            f"this library renders version {world.VERSION}"
-        )
-    for name, domain in benchmark.domains.items():
-        if domain.world not in world.DOMAINS:
-            raise UserError(
-                f"benchmark {benchmark.name}: domains.{name}.world: the street world has no domain {domain.world!r}; "
-                f"it has {', '.join(world.DOMAINS)}"
-            )
-    lines, problems = [], []
-    for name in benchmark.rows:
-        row = benchmark.row(name)
-        if row.method not in method_names(methods):
-            load_method(row.method, methods)
-        try:
-            method = load_method(row.method, methods)
-        except UserError as error:
-            lines.append(f"row {name} will be shown as failed: {error}")
-            continue
-        try:
-            parse_options(method, row.options)
-        except UserError as error:
-            problems.append(f"  rows.{name}: {error}")
-    if problems:
-        raise UserError(f"benchmark {benchmark.name} has wrong options:\n" + "\n".join(problems))
-    trunk = build_segmentor(benchmark.model)
-    for name in benchmark.rows:
-        own = benchmark.row(name).model
-        divisor = (build_segmentor(own) if own else trunk).size_divisor
-        height, width = benchmark.training_of(name).crop
-        if height % divisor or width % divisor:
-            raise UserError(
-                f"benchmark {benchmark.name}: training.crop: the trunk of row {name} takes multiples of {divisor} "
-                f"pixels only, not {height}×{width}"
-            )
-    parameters = sum(p.numel() for p in trunk.parameters())
-    lines.append(f"{benchmark.name}: {len(benchmark.rows)} rows, trunk of {parameters / 1e6:.2f} M parameters, ready")
-    return lines
-
-
 def make_dataset(benchmark: Benchmark, domain: str, results: Path) -> None:
     """Render a domain into ``results/<benchmark>/data/<domain>`` and index it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -22,6 +23,8 @@ PACKAGES = (
     "lightning-fabric",
 )
 """The packages whose versions can change a result."""
+EXTRAS = ("detectron2", "transformers")
+"""Optional ones: their versions are recorded where they are installed."""
 
 ROOMS = ("classes.py", "method.py", "data", "models", "components", "engine")
 """The parts of the library that can change a run: reports and the command line are not among them.
@@ -84,6 +87,9 @@ def package_versions() -> dict[str, str]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "missing"
+    for package in EXTRAS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
     return versions
 
 

@@ -55,12 +55,13 @@ def drop(*keys: str) -> Callable[[Content], None]:
 
 @pytest.mark.parametrize("name", benchmark_names(ROOT / "benchmarks"))
 def test_every_benchmark_here_loads_and_its_rows_are_right(name: str) -> None:
-    from flexseg.jobs import check_benchmark
+    from flexseg.checks import check_benchmark
 
     benchmark = load_benchmark(name, ROOT / "benchmarks")
     lines = check_benchmark(benchmark, ROOT / "methods")
     assert lines[-1].startswith(f"{name}: {len(benchmark.rows)} rows")
-    assert len(lines) == 1, "a method file is broken"
+    others = [line for line in lines[:-1] if "will be shown as not run" not in line]  # waits for an optional package
+    assert others == [], "a method file is broken"
     for study in benchmark.studies:
         assert list(select_rows(benchmark, study).rows) == benchmark.studies[study]
 
@@ -413,7 +414,7 @@ def test_negative_seed_in_the_file(load: Callable[..., Benchmark]) -> None:
 
 
 def test_check_names_every_wrong_option(load: Callable[..., Benchmark]) -> None:
-    from flexseg.jobs import check_benchmark
+    from flexseg.checks import check_benchmark
 
     def edit(content: Content) -> None:
         content["rows"]["flexseg"]["alhpa"] = 1.0
@@ -447,14 +448,14 @@ def test_check_names_every_wrong_option(load: Callable[..., Benchmark]) -> None:
 def test_check_refuses_before_any_work(
     load: Callable[..., Benchmark], edit: Callable[[Content], None], message: str
 ) -> None:
-    from flexseg.jobs import check_benchmark
+    from flexseg.checks import check_benchmark
 
     with pytest.raises(UserError, match=message):
         check_benchmark(load(edit), ROOT / "methods")
 
 
 def test_check_goes_on_when_a_method_file_is_broken(smoke: Benchmark, tmp_path: Path) -> None:
-    from flexseg.jobs import check_benchmark
+    from flexseg.checks import check_benchmark
 
     (tmp_path / "dginstyle.py").write_bytes((ROOT / "methods" / "dginstyle.py").read_bytes())
     (tmp_path / "flexseg.py").write_text("class FlexSeg(:\n")

@@ -80,7 +80,7 @@ def test_a_row_trains_by_its_own_schedule_on_its_own_trunk(
 
 
 def test_a_rows_own_trunk_must_take_the_crop(load: Callable[..., Benchmark], smoke: Benchmark, methods: Path) -> None:
-    from flexseg.jobs import check_benchmark
+    from flexseg.checks import check_benchmark
 
     benchmark = load(own={"extends": "dginstyle", "training": {"crop": [32, 48]}})
     with pytest.raises(UserError, match="the trunk of row own takes multiples of 32 pixels only, not 32×48"):

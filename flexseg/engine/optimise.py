@@ -26,6 +26,8 @@ def build_optimizer(learner: nn.Module, training: Training) -> torch.optim.AdamW
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in learner.named_parameters():
+        if not parameter.requires_grad:  # a frozen trunk's
+            continue
         factor = 1.0 if ".backbone." in f".{name}" else training.head_learning_rate_factor
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)

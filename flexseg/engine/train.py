@@ -295,7 +295,7 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def _record(
-    job: Job, name: str, fabric: Fabric, model: nn.Module, started: datetime, done: Progress, memory: int
+    job: Job, name: str, fabric: Fabric, model: Segmentor, started: datetime, done: Progress, memory: int
 ) -> dict[str, Any]:
     device, files = fabric.device, loaded_code()
     with contextlib.suppress(RuntimeError):
@@ -321,5 +321,6 @@ def _record(
         "images_per_second": round(job.training.iterations * job.training.batch_size / done.seconds, 3),
         "peak_memory_bytes": memory,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trunk_weights": getattr(model.backbone, "weights_sha256", None),
         "data": {domain: index.digest for domain, index in job.indices.items()},
     }

@@ -1,4 +1,4 @@
-"""What follows the last step: averaged weights in all modules, the method's ``finish``, and the cost that is recorded."""
+"""What follows the last step: averaged weights in all modules, the method's ``finish``, and the recorded cost."""
 
 from __future__ import annotations
 

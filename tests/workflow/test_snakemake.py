@@ -19,11 +19,10 @@ pytestmark = pytest.mark.slow
 
 Result = subprocess.CompletedProcess[str]
 Command = Callable[..., Result]
-TABLES = [
-    f"{table}.{kind}"
-    for table in ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power", "cost", "origins")
-    for kind in ("csv", "md", "tex")
-]
+KINDS = (
+    "comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power", "cost", "origins",
+)  # fmt: skip
+TABLES = [f"{table}.{kind}" for table in KINDS for kind in ("csv", "md", "tex")]
 PRODUCTS = {
     "comparison.pdf": b"%PDF-",
     "ablation.pdf": b"%PDF-",
