@@ -3,7 +3,7 @@
 #   snakemake --cores all                              the default benchmark, end to end
 #   snakemake reports/ablation.pdf                     one product; also reports/index.html, reports/figures/captions.md
 #   snakemake --cores all --config benchmark=smoke     another benchmark (its reports lie in reports/smoke/)
-#   snakemake --cores all --config study=factorial     another study of it
+#   snakemake --cores all --config study=baselines     another study of it: the field's baselines; also factorial, …
 #   snakemake --cores all --config rows=my_idea,dginstyle seeds=0,1
 #
 # What a rule declares as its output is a receipt, never a run's own files: Snakemake deletes declared outputs before it

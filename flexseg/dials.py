@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-
-class Strict(BaseModel):
-    """Part of a benchmark file: an unknown key is an error, and nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from flexseg.blocks import Strict
 
 
 class Dial(Strict):

@@ -23,8 +23,6 @@ from flexseg.benchmark import FOLDERS, Benchmark, load_benchmark
 from flexseg.errors import UserError
 from flexseg.files import replacing
 
-"""Folders that stand beside the rows' in ``results/<benchmark>``."""
-
 TEMPLATE = '''\
 """HEADING: say in one sentence what it changes.
 

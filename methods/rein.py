@@ -6,8 +6,9 @@ Segmentation*, CVPR 2024. Behind every block, with the patches' features F (N ×
     S = softmax(F Tᵀ / √C),   ΔF = scale · MLP_f(S[:, 2…m] · MLP_T(T[2…m]) + F),   F ← F + ΔF,   T = A B,
 
 A (m × r) and B (r × C). The softmax sums to one, so the first token, whose share is dropped, lets a feature ask for no
-change. Both MLPs are single linear layers, shared by all blocks. Published: m = 100, r = 16, AdamW with learning rate
-1e-4 (a benchmark's schedule here), scale 0.001.
+change. Published: m = 100, r = 16, AdamW with learning rate 1e-4 (a benchmark's schedule here), scale 0.001.
+**Assumed**, as the paper's text was not at hand: that the first token is dropped, and that both MLPs are single linear
+layers that all blocks share.
 
 Here: the paper links the tokens to the queries of a Mask2Former head. The heads of this suite have none, so the link is
 left out and the tokens learn through the features alone. ``scale`` is trained from 0.001 on, one for all blocks

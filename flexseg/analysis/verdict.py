@@ -7,6 +7,9 @@ from flexseg.analysis.formats import DASH, difference_text, number
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.statistics import Difference, detectable, power, seeds_needed
 
+MANY = 6
+"""More controls than this are sorted into one sentence instead of getting one each."""
+
 
 def judged(difference: Difference, better: str, worse: str) -> str:
     """``better`` or ``worse`` with the numbers if a difference was shown, else that none could be shown."""
@@ -83,16 +86,32 @@ def _components(scores: Scores, full: list[str]) -> list[str]:
 
 
 def _controls(scores: Scores, full: list[str]) -> list[str]:
+    rows = [line.row for line in ablation_lines(scores.records) if line.section.startswith("Controls") and line.row]
+    reference = scores.benchmark.reference
+    against = {row: scores.against(row, reference)[scores.main] for row in rows}
+    beyond = {row: scores.against(full[0], row)[scores.main] for row in rows} if full else {}
+    if len(rows) > MANY:
+        sentences = [_sorted(scores, "Against the baseline", against, "higher", "lower")]
+        if full:
+            sentences.append(_sorted(scores, f"{_title(scores, full[0])} against each", beyond, "higher", "lower"))
+        return [*sentences, "Each at 95 %, not adjusted for the number of rows."]
     sentences = []
-    for line in ablation_lines(scores.records):
-        if line.section.startswith("Controls") and line.row:
-            against = scores.contrasts(line.contrast)[scores.main]
-            text = f"{_title(scores, line.row)} against the baseline: {judged(against, 'higher', 'lower')}"
-            if full:
-                beyond = scores.against(full[0], line.row)[scores.main]
-                text += f"; {_title(scores, full[0])} against it: {judged(beyond, 'higher', 'lower')}"
-            sentences.append(text + ".")
+    for row in rows:
+        text = f"{_title(scores, row)} against the baseline: {judged(against[row], 'higher', 'lower')}"
+        if full:
+            text += f"; {_title(scores, full[0])} against it: {judged(beyond[row], 'higher', 'lower')}"
+        sentences.append(text + ".")
     return sentences
+
+
+def _sorted(scores: Scores, opening: str, differences: dict[str, Difference], better: str, worse: str) -> str:
+    """Many differences in one sentence, by what was shown of each, the largest first."""
+    groups: dict[str, list[str]] = {better: [], worse: [], "no difference shown": []}
+    for row, difference in sorted(differences.items(), key=lambda each: -abs(each[1].value)):
+        shown = difference.n > 1 and difference.shown
+        group = _word(difference, better, worse) if shown else "no difference shown"
+        groups[group].append(_title(scores, row) + (f" {difference_text(difference)}" if shown else ""))
+    return f"{opening}: " + "; ".join(f"{group}: {', '.join(rows)}" for group, rows in groups.items() if rows) + "."
 
 
 def _alignment(scores: Scores) -> list[str]:

@@ -16,7 +16,7 @@ from flexseg.analysis.canvas import LEFT, RIGHT, Page, Plate
 from flexseg.analysis.effects import all_cells
 from flexseg.analysis.figures import Dot, off_scale
 from flexseg.analysis.figures_ablation import factorial_figure
-from flexseg.analysis.formats import Cell, Column, Row, Table
+from flexseg.analysis.formats import Cell, Column, Row, Table, difference_text
 from flexseg.analysis.pages import _heads, draw_table, open_book, table_height, table_lines
 from flexseg.analysis.records import load_records
 from flexseg.analysis.scores import Scores
@@ -131,6 +131,19 @@ def test_verdict_answers_with_the_numbers_of_the_table(small: Built) -> None:
     difference = scores.against("constant_weight", "dginstyle")["Avg5"]
     assert f"{difference.value:+.1f}" in answers["What do the controls say?"].replace("−", "-")
     assert "“FLEX-Seg (published settings)” was not taken apart." in answers["Which component does it?"]
+
+
+def test_many_controls_are_sorted_by_what_was_shown(small: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flexseg.analysis.verdict.MANY", 0)
+    scores = Scores(load_records(*small), replicates=200)
+    answer = dict(verdict(scores))["What do the controls say?"]
+    assert answer.startswith("Against the baseline: ")
+    assert answer.endswith("Each at 95 %, not adjusted for the number of rows.")
+    title, difference = small[0].row("source_only").title, scores.against("source_only", "dginstyle")["Avg5"]
+    assert difference.shown
+    lower = answer.split("lower: ")[1].split(";")[0]
+    assert f"“{title}” {difference_text(difference)}" in lower
+    assert answer.count(f"“{title}”") == 2  # once against the baseline, once against the full method
 
 
 def test_power_statement_names_spread_power_and_seeds(small: Built) -> None:
