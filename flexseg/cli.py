@@ -202,6 +202,14 @@ def verify(
 
 
 @app.command()
+def validate(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = "") -> None:
+    """Score finished runs on the source's validation images: has a row learnt less, or does it carry over less?"""
+    from flexseg.validation import validate as validated
+
+    print(validated(_selected(name, study, rows, seeds), METHODS, RESULTS, Console()))
+
+
+@app.command()
 def tune(
     name: Name,
     jobs: Annotated[int, typer.Option(help="Trainings side by side, each with one thread.")] = os.cpu_count() or 1,

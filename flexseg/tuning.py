@@ -21,6 +21,7 @@ from flexseg.engine.run import RunDirectory
 from flexseg.errors import UserError
 from flexseg.files import digest, replacing
 from flexseg.jobs import domain_folder, load_trained, make_dataset, open_index, progress_bar, train_run
+from flexseg.validation import validation_miou
 
 
 def trials(benchmark: Benchmark) -> dict[str, dict[str, Any]]:
@@ -40,11 +41,7 @@ def run_trial(
     benchmark: Benchmark, name: str, options: dict[str, Any], seed: int, methods: Path, results: Path
 ) -> float:
     """Train one trial (or find it finished) and return its mIoU on source validation images, in percent."""
-    import numpy as np
-    import torch
-
     from flexseg.data.pool import load_pool
-    from flexseg.engine.evaluate import evaluate_target
 
     assert benchmark.tuning is not None
     base = benchmark.row(benchmark.tuning.row)
@@ -54,15 +51,7 @@ def run_trial(
     train_run(trial, name, seed, methods, results, supersede=True, directory=directory)
     model = load_trained(trial, name, seed, methods, directory)
     pool = load_pool([(open_index(benchmark, benchmark.source, results), "val")])
-    table, _ = evaluate_target(model, pool, benchmark.protocol, torch.device("cpu"))
-    return validation_miou(np.stack(table["confusion"].to_numpy()))
-
-
-def validation_miou(counts: Any) -> float:
-    """mIoU in percent of per-image confusion counts (N, 361), over the classes that occur."""
-    from flexseg.analysis.metrics import mean_iou
-
-    return 100 * float(mean_iou(counts.sum(axis=0).reshape(19, 19)))
+    return validation_miou(model, benchmark, pool)
 
 
 def tune(benchmark: Benchmark, methods: Path, results: Path, benchmarks: Path, workers: int, console: Console) -> Path:

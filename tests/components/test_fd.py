@@ -156,6 +156,19 @@ def test_a_shallower_stage(config: dict[str, Any], stage: int, stride: int) -> N
     torch.testing.assert_close(frozen(images), ours, rtol=1e-4, atol=1e-5)
 
 
+def test_maps_by_name_are_taken_in_their_order() -> None:
+    """detectron2's backbones give a mapping."""
+
+    class Named(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"fine": x, "coarse": x[..., ::2, ::2]}
+
+    images = torch.randn(1, 3, 4, 4)
+    for stage, expected in ((0, images), (-1, images[..., ::2, ::2])):
+        assert torch.equal(one_pass(Named(), images, stage), expected)
+        assert torch.equal(FrozenEncoder(Named(), stage)(images), expected)
+
+
 def test_batch_norms_that_have_statistics_keep_them() -> None:
     backbone = build_segmentor(RESNET).backbone
     images = torch.randn(2, 3, 64, 96)

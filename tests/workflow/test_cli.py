@@ -43,7 +43,20 @@ def test_help_names_every_command(here: Path, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     "command",
-    ["check", "dataset", "train", "evaluate", "tables", "report", "status", "compare", "verify", "tune", "new-method"],
+    [
+        "check",
+        "dataset",
+        "train",
+        "evaluate",
+        "tables",
+        "report",
+        "status",
+        "compare",
+        "verify",
+        "tune",
+        "validate",
+        "new-method",
+    ],
 )
 def test_every_command_has_help(here: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(command, "--help") == 0

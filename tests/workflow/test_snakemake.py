@@ -56,6 +56,12 @@ class Raises(Method):
         if batch.iteration == 3:
             raise RuntimeError("this idea does not work")
 """
+WAITS = RAISES.replace("raises", "waits").replace(
+    "import Method", "import Method\nfrom flexseg.errors import MissingExtra"
+)
+WAITS = WAITS.replace(
+    'RuntimeError("this idea does not work")', 'MissingExtra("waits needs nothing: pip install nothing")'
+)
 
 
 def snakemake(*config: str) -> list[str]:
@@ -179,12 +185,13 @@ def test_another_seed_adds_its_runs(finished: Path, run_in: Command) -> None:
 
 @pytest.fixture(scope="module")
 def extended(finished: Path, run_in: Command) -> tuple[Path, Result, dict[Path, int]]:
-    """The copy after two methods were dropped into it, one of which raises, and were run beside the baseline."""
+    """The copy after three methods were dropped into it and run: one raises, one lacks an optional package."""
     (finished / "methods" / "my_idea.py").write_text(MY_IDEA)
     (finished / "methods" / "raises.py").write_text(RAISES)
+    (finished / "methods" / "waits.py").write_text(WAITS)
     baseline = finished / "results" / "smoke" / "dginstyle"
     before = {path: path.stat().st_mtime_ns for path in baseline.rglob("*") if path.is_file()}
-    return finished, run_in(finished, *snakemake("rows=dginstyle,raises,my_idea")), before
+    return finished, run_in(finished, *snakemake("rows=dginstyle,raises,my_idea,waits")), before
 
 
 def test_new_method_is_trained_evaluated_and_tabulated(extended: tuple[Path, Result, dict[Path, int]]) -> None:
@@ -212,6 +219,14 @@ def test_method_that_raises_costs_its_row_alone(extended: tuple[Path, Result, di
     assert {path: path.stat().st_mtime_ns for path in before} == before, "the baseline was touched"
 
 
+def test_method_without_its_package_is_shown_as_not_run(extended: tuple[Path, Result, dict[Path, int]]) -> None:
+    home = extended[0] / "results" / "smoke"
+    assert read_json(home / "waits" / "seed-0" / "trained.json")["status"] == "not run"
+    assert read_json(home / "waits" / "evaluated.json")["seeds"] == {"0": "not run"}
+    for name in ("comparison.md", "cost.md"):
+        assert "not run: waits needs nothing: pip install nothing" in (home / "tables" / name).read_text()
+
+
 def test_status_says_what_failed_and_retry_forgets_it(
     extended: tuple[Path, Result, dict[Path, int]],
     run_in: Command,
@@ -219,22 +234,23 @@ def test_status_says_what_failed_and_retry_forgets_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     copy = extended[0]
-    rows = "--rows=dginstyle,raises,my_idea"
+    rows = "--rows=dginstyle,raises,my_idea,waits"
     monkeypatch.chdir(copy)
     with pytest.raises(SystemExit) as stop:
         main(["status", "smoke", rows])
     assert stop.value.code == 1
     shown = capsys.readouterr().out
-    assert "2 finished, 1 failed" in shown
+    assert "2 finished, 1 failed, 1 not run" in shown
+    assert "waits, seed 0: not run: waits needs nothing: pip install nothing" in shown
     assert "raises, seed 0: failed: RuntimeError: this idea does not work" in shown
     assert "--retry" in shown
-    assert "train" not in jobs(run_in(copy, *snakemake("-n", "rows=dginstyle,raises,my_idea")))
+    assert "train" not in jobs(run_in(copy, *snakemake("-n", "rows=dginstyle,raises,my_idea,waits")))
     with pytest.raises(SystemExit) as stop:
         main(["status", "smoke", rows, "--retry"])
     assert stop.value.code == 0
-    listed = jobs(run_in(copy, *snakemake("-n", "rows=dginstyle,raises,my_idea")))
-    assert listed["train"] == {"raises/seed-0/trained.json"}
-    assert listed["evaluate"] == {"raises/evaluated.json"}
+    listed = jobs(run_in(copy, *snakemake("-n", "rows=dginstyle,raises,my_idea,waits")))
+    assert listed["train"] == {"raises/seed-0/trained.json", "waits/seed-0/trained.json"}
+    assert listed["evaluate"] == {"raises/evaluated.json", "waits/evaluated.json"}
 
 
 def test_report_of_snakemake(finished: Path, run_in: Command) -> None:
