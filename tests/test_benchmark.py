@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flexseg.benchmark import Benchmark, benchmark_names, fingerprint, load_benchmark, select_rows
+from flexseg.benchmark import Benchmark, benchmark_names, fingerprint, load_benchmark
 from flexseg.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -51,19 +51,6 @@ def drop(*keys: str) -> Callable[[Content], None]:
         del content[keys[-1]]
 
     return edit
-
-
-@pytest.mark.parametrize("name", benchmark_names(ROOT / "benchmarks"))
-def test_every_benchmark_here_loads_and_its_rows_are_right(name: str) -> None:
-    from flexseg.checks import check_benchmark
-
-    benchmark = load_benchmark(name, ROOT / "benchmarks")
-    lines = check_benchmark(benchmark, ROOT / "methods")
-    assert lines[-1].startswith(f"{name}: {len(benchmark.rows)} rows")
-    others = [line for line in lines[:-1] if "will be shown as not run" not in line]  # waits for an optional package
-    assert others == [], "a method file is broken"
-    for study in benchmark.studies:
-        assert list(select_rows(benchmark, study).rows) == benchmark.studies[study]
 
 
 def test_the_benchmarks_are_the_default_and_the_smoke_test() -> None:
@@ -361,53 +348,6 @@ def test_evaluation_definition_changes_with_protocol_and_targets_only(load: Call
     assert name(put("domains", "source", "train", value=20)) == name()
 
 
-def test_select_rows_of_a_study(smoke: Benchmark) -> None:
-    assert list(select_rows(smoke).rows) == ["dginstyle", "flexseg"]
-    with pytest.raises(UserError, match=r"no study is named 'defualt'.*did you mean 'default'"):
-        select_rows(smoke, "defualt")
-
-
-def test_select_rows_by_name_in_the_order_given(smoke: Benchmark) -> None:
-    selected = select_rows(smoke, rows="flexseg, dginstyle", methods=ROOT / "methods")
-    assert list(selected.rows) == ["flexseg", "dginstyle"]
-    assert selected.studies == {"default": ["flexseg", "dginstyle"]}
-    assert selected.reference == "dginstyle"
-    alone = select_rows(smoke, rows="flexseg", methods=ROOT / "methods")
-    assert alone.reference == "flexseg", "without the reference row the first one stands in"
-
-
-def test_select_rows_takes_a_method_file_as_a_row(smoke: Benchmark, tmp_path: Path) -> None:
-    (tmp_path / "my_idea.py").write_text("")
-    selected = select_rows(smoke, rows="my_idea,dginstyle", methods=tmp_path)
-    assert (selected.row("my_idea").method, selected.row("my_idea").options) == ("my_idea", {})
-    with pytest.raises(UserError, match=r"no row is named 'my_ideas'.*ows: dginstyle, flexseg"):
-        select_rows(smoke, rows="my_ideas", methods=tmp_path)
-
-
-def test_selecting_changes_no_fingerprint(smoke: Benchmark) -> None:
-    streetworld = load_benchmark("streetworld", ROOT / "benchmarks")
-    for benchmark in (smoke, streetworld):
-        for row in benchmark.studies["default"]:
-            selected = select_rows(benchmark, rows=row, methods=ROOT / "methods", seeds="5,0")
-            assert name_of(selected, row) == name_of(benchmark, row)
-
-
-def test_select_seeds(smoke: Benchmark) -> None:
-    assert select_rows(smoke, seeds="3,1").seeds == [3, 1]
-    assert select_rows(smoke).seeds == smoke.seeds
-    for wrong in ("one", "1,,2", "1.5"):
-        with pytest.raises(UserError, match="seeds are whole numbers separated by commas"):
-            select_rows(smoke, seeds=wrong)
-    for wrong in ("1,1", "-1"):
-        with pytest.raises(UserError, match="seeds are different numbers from 0 on"):
-            select_rows(smoke, seeds=wrong)
-
-
-def test_no_rows_at_all(smoke: Benchmark) -> None:
-    with pytest.raises(UserError, match="no rows are selected"):
-        select_rows(smoke, rows=" , ")
-
-
 def test_negative_seed_in_the_file(load: Callable[..., Benchmark]) -> None:
     with pytest.raises(UserError, match="seeds"):
         load(put("seeds", value=[-1]))
@@ -452,14 +392,3 @@ def test_check_refuses_before_any_work(
 
     with pytest.raises(UserError, match=message):
         check_benchmark(load(edit), ROOT / "methods")
-
-
-def test_check_goes_on_when_a_method_file_is_broken(smoke: Benchmark, tmp_path: Path) -> None:
-    from flexseg.checks import check_benchmark
-
-    (tmp_path / "dginstyle.py").write_bytes((ROOT / "methods" / "dginstyle.py").read_bytes())
-    (tmp_path / "flexseg.py").write_text("class FlexSeg(:\n")
-    lines = check_benchmark(smoke, tmp_path)
-    assert "row flexseg will be shown as failed" in lines[0]
-    assert "flexseg.py, line 1" in lines[0]
-    assert "ready" in lines[-1]
