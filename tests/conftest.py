@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import yaml
 from flexseg.benchmark import Benchmark, load_benchmark
 
 ROOT = Path(__file__).parents[1]
+# As the workflow trains. Two threads would compete with the other worker, and torch 2.13 frees memory twice in the
+# backward pass of a narrow ResNet-18 with the channels last if it has more than one (plain mmseg, none of our code).
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

@@ -226,6 +226,7 @@ def test_a_cell_opens_its_runs(page: Page, scores: Scores) -> None:
     night = scores.columns.index("night")
     page.locator('tr[data-key="flexseg_tuned"] .cell').nth(night).click()
     values = scores.per_seed("flexseg_tuned", "night")
+    page.locator("#run .seeds strong").first.wait_for()
     tabs = page.locator("#run .seeds strong").all_inner_texts()
     assert tabs == [number(values[0], 2), number(values[1], 2), "stale"]
     body = page.locator("#run-body").inner_text()
