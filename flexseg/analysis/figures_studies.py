@@ -62,7 +62,8 @@ def dial_figure(page: Canvas, scores: Scores, name: str) -> None:
         beneath.set_xticks(places, ticks, rotation=25 if max(map(len, ticks)) > 6 else 0)
     axes[0, 0].set_ylabel("mIoU (%)")
     axes[1, 0].set_ylabel("difference (points)")
-    page.legend(handles)
+    run = {label for label in labels if any(row and row not in missing for row in dial.series[label])}
+    page.legend({label: handle for label, handle in handles.items() if label in run})
     page.lay_out()
 
 

@@ -88,6 +88,14 @@ def test_a_dial_has_gaps_where_rows_were_not_run_and_says_how_to_run_them(scores
     assert "Gaps: flexseg not run or not finished (--config study=strength)" in page.legend_text
 
 
+def test_a_series_that_was_not_run_at_all_is_not_in_the_legend(scores: Scores) -> None:
+    page = Page("", "", 1)
+    dial = DIAL.model_copy(update={"series": DIAL.series | {"Absent": ["tuned_gap", "tuned_ube", None, "tuned_has"]}})
+    dial_figure(page, with_dial(scores, dial), "strength")
+    (legend,) = page.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["Base", "Full"]
+
+
 def test_a_dial_of_two_values_is_not_drawn(scores: Scores) -> None:
     page = Page("", "", 1)
     dial = Dial(title="By name", x=["a", "b"], series={"Base": ["dginstyle", "flexseg"]})
