@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +291,22 @@ def builder(tmp_path: Path) -> Builder:
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Benchmark, Path, Path]:
     """Ten rows × three seeds × 24 images with one failed, missing, stale and old run and one missing target."""
     return build(tmp_path_factory.mktemp("small"), list(LEVELS), [0, 1, 2], 24, predictions=1)
+
+
+SWITCHES = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
+            "--disable-component-update", "--no-first-run", "--disable-dev-shm-usage"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright; skips, with the reason, where either is missing."""
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="browser tests need Playwright's Python package: pip install playwright"
+    )
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("browser tests need Chromium: apt install chromium")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=SWITCHES)
+        yield opened
+        opened.close()

@@ -22,26 +22,10 @@ from flexseg.analysis.web import write_page
 from flexseg.benchmark import Benchmark
 from flexseg.classes import CLASS_NAMES
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="browser tests need Playwright's Python package: pip install playwright"
-)
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="browser tests need Chromium: apt install chromium")
-
 Built = tuple[Benchmark, Path, Path]
 Page = Any
 Opener = Callable[..., Page]
-SWITCHES = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
-            "--disable-component-update", "--no-first-run", "--disable-dev-shm-usage"]  # fmt: skip
 HOSTILE = "</script><script>window.broken=1</script><img src=x onerror=window.broken=1><!-- '\"&lt;"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield browser
-        browser.close()
 
 
 def make(built: Built, output: Path) -> Scores:
