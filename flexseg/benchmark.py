@@ -20,12 +20,18 @@ from pydantic import (
     model_validator,
 )
 
-from flexseg.blocks import Domain, Protocol, Strict, Training, World
+from flexseg.blocks import Domain, Part, Protocol, SetDomain, Size, Strict, World, WorldDomain
 from flexseg.dials import Ablation
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import digest, file_digest
+from flexseg.schedule import ClassUniform, RareClasses, Training
 
-ROW_KEYS = ("method", "extends", "title", "generated", "tuned", "training", "model")
+__all__ = [
+    "Benchmark", "Domain", "Part", "Protocol", "Row", "SetDomain", "Size", "Training", "Tuning", "World", "WorldDomain",
+    "benchmark_names", "fingerprint", "load_benchmark", "select_rows",
+]  # fmt: skip
+
+ROW_KEYS = ("method", "extends", "title", "generated", "tuned", "training", "model", "published")
 """Keys of a row that are the row's own; every other key is an option of its method."""
 
 
@@ -37,7 +43,8 @@ class Row(BaseModel):
     """A row of the tables: a method with options. Keys outside :data:`ROW_KEYS` are options of the method.
 
     ``training`` changes keys of the benchmark's schedule and ``model`` exchanges its trunk, for this row alone: for
-    controls, such as a longer training, which the reports mark as such.
+    controls, such as a longer training, which the reports mark as such. ``published`` is the name under which the
+    row's numbers stand in the files of published ones, where its component switches do not say it.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -49,6 +56,7 @@ class Row(BaseModel):
     tuned: bool = False
     training: dict[str, Any] = Field(default_factory=dict)
     model: dict[str, Any] = Field(default_factory=dict)
+    published: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -65,12 +73,19 @@ class Tuning(Strict):
 
 
 class Benchmark(Strict):
-    """A checked benchmark file. ``name`` is the file's stem."""
+    """A checked benchmark file. ``name`` is the file's stem.
+
+    ``extends`` names the benchmark whose keys it has where it gives none of its own, and ``runs`` the one whose trained
+    runs it evaluates, without training any. ``data_root`` is where data sets lie, if FLEXSEG_DATA does not say it.
+    """
 
     name: str
     title: str
     description: str = ""
-    world: World
+    extends: str = ""
+    runs: str = ""
+    data_root: str = ""
+    world: World | None = None
     domains: dict[str, Domain]
     source: str
     generated: str
@@ -85,6 +100,7 @@ class Benchmark(Strict):
     reference: str
     ablation: Ablation
     published: list[str] = Field(default_factory=list)
+    published_trunk: str = "DAFormer, MiT-B5"
     tuning: Tuning | None = None
     predictions: int = Field(default=3, ge=0)
 
@@ -94,13 +110,20 @@ class Benchmark(Strict):
             name = getattr(self, key)
             if name not in self.domains:
                 raise ValueError(f"{key}: no domain is named {name!r}{did_you_mean(name, self.domains)}")
-            if not self.domains[name].train:
+            if not self.domains[name].has("train"):
                 raise ValueError(f"domains.{name}.train: the {key} domain needs training images")
         for target in self.targets:
             if target not in self.domains:
                 raise ValueError(f"targets: no domain is named {target!r}{did_you_mean(target, self.domains)}")
-            if not self.domains[target].test:
-                raise ValueError(f"domains.{target}.test: a target without images cannot be evaluated; set it above 0")
+            if not self.domains[target].has("test"):
+                raise ValueError(f"domains.{target}.test: a target without images cannot be evaluated; give it some")
+        for name, domain in self.domains.items():
+            if isinstance(domain, WorldDomain) and self.world is None:
+                raise ValueError(f"domains.{name}: the street world renders it, so `world:` must say version and size")
+        for target in self.protocol.sizes or {}:
+            if target not in self.targets:
+                hint = did_you_mean(target, self.targets)
+                raise ValueError(f"protocol.sizes: {target!r} is no target{hint}")
         for average, members in self.averages.items():
             for target in members:
                 if target not in self.targets:
@@ -153,6 +176,11 @@ class Benchmark(Strict):
                 raise ValueError("tuning.seeds: settings may not be chosen on a seed of the benchmark itself")
         return self
 
+    @property
+    def trained_as(self) -> str:
+        """The benchmark under whose name the trained runs lie."""
+        return self.runs or self.name
+
     def row(self, name: str) -> Row:
         """The row ``name`` with everything that it inherits through ``extends`` filled in."""
         return self._resolve(name, ())
@@ -193,8 +221,12 @@ class Benchmark(Strict):
         return self.row(row_name).model or self.model
 
     def domain_definition(self, name: str) -> dict[str, Any]:
-        """All that decides the pixels of domain ``name``: what its data are keyed by."""
+        """All that decides the pixels of domain ``name``, wherever it lies: what its data are keyed by."""
         domain = self.domains[name]
+        if isinstance(domain, SetDomain):
+            kept = {"dataset", "label_map", "skip", "conditions", "train", "val", "test"}
+            return domain.model_dump(include=kept, exclude_none=True)
+        assert self.world is not None
         return {
             "world": self.world.model_dump(),
             "domain": domain.world,
@@ -206,7 +238,7 @@ class Benchmark(Strict):
         """All that decides the weights of a run, except the library's own code: what its fingerprint is made of."""
         row = self.row(row_name)
         return {
-            "benchmark": self.name,
+            "benchmark": self.trained_as,
             "row": row_name,
             "seed": seed,
             "method": row.method,
@@ -216,13 +248,13 @@ class Benchmark(Strict):
             "generated": self.domain_definition(row.generated or self.generated),
             "label_map": self.protocol.label_map,
             "model": self.model_of(row_name),
-            "training": self.training_of(row_name).model_dump(mode="json"),
+            "training": self.training_of(row_name).model_dump(mode="json", exclude_none=True),
         }
 
     def evaluation_definition(self) -> dict[str, Any]:
         """All that decides the records of a trained run."""
         return {
-            "protocol": self.protocol.model_dump(),
+            "protocol": self.protocol.model_dump(exclude_none=True),
             "targets": {target: self.domain_definition(target) for target in self.targets},
             "predictions": self.predictions,
         }
@@ -244,6 +276,30 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
     Raises:
         UserError: no such file, no YAML, or a wrong key or value; every mistake found is listed with its place.
     """
+    path, content = folder / f"{name}.yaml", read_content(name, folder)
+    try:
+        benchmark = Benchmark(name=name, **{key: value for key, value in content.items() if key != "name"})
+    except ValidationError as error:
+        raise UserError(f"{path} is not a valid benchmark:\n" + "\n".join(_problems(error))) from error
+    for row in benchmark.rows:
+        benchmark.training_of(row)
+    return benchmark
+
+
+TAGS: dict[Any, type[BaseModel]] = {
+    "<world>": WorldDomain, "<data set>": SetDomain, "rare_classes": RareClasses, "class_uniform": ClassUniform,
+}  # fmt: skip
+"""How pydantic calls the kinds of a block of which there are several, in the places of its errors."""
+MERGED = ("domains", "rows", "studies")
+"""Keys of which a benchmark that extends another has the other's entries too."""
+
+
+def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The keys of ``benchmarks/<name>.yaml``, with those of the benchmark that it extends, unchecked.
+
+    Raises:
+        UserError: no such file, no YAML, or benchmarks that extend each other.
+    """
     path = folder / f"{name}.yaml"
     if not path.is_file():
         known = benchmark_names(folder)
@@ -257,23 +313,28 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a benchmark is a mapping of keys, this is {type(content).__name__}")
-    try:
-        benchmark = Benchmark(name=name, **{key: value for key, value in content.items() if key != "name"})
-    except ValidationError as error:
-        raise UserError(f"{path} is not a valid benchmark:\n" + "\n".join(_problems(error))) from error
-    for row in benchmark.rows:
-        benchmark.training_of(row)
-    return benchmark
+    base = content.get("extends")
+    if not base:
+        return content
+    if base in (*seen, name):
+        raise UserError(f"{path}: benchmarks extend each other in a circle: {' → '.join((*seen, name, str(base)))}")
+    inherited = read_content(str(base), folder, (*seen, name))
+    merged = {key: inherited[key] | content[key] for key in MERGED if key in inherited and key in content}
+    return inherited | content | merged
 
 
 def _problems(error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"]) or "file"
+        loc = [part for part in problem["loc"] if part not in TAGS]
+        place = ".".join(str(part) for part in loc) or "file"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             model: type[BaseModel] = Benchmark
             for part in problem["loc"][:-1]:
+                if part in TAGS:
+                    model = TAGS[part]
+                    continue
                 field = model.model_fields.get(str(part))
                 annotation = getattr(field, "annotation", None)
                 for inner in (annotation, *get_args(annotation)):  # a model, one or none, or a mapping of models

@@ -1,11 +1,14 @@
-"""The blocks of a benchmark file that stand by themselves: the world, its domains, the protocol and the schedule."""
+"""The blocks of a benchmark file that stand by themselves: the world, the domains, and the protocol of evaluation."""
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, model_validator
+
+Pixels = tuple[PositiveInt, PositiveInt]
+"""Height and width in pixels."""
 
 
 class Strict(BaseModel):
@@ -22,7 +25,7 @@ class World(Strict):
     width: int = Field(ge=32)
 
 
-class Domain(Strict):
+class WorldDomain(Strict):
     """One domain of the street world: which, how strongly misaligned, and how many images of each split."""
 
     world: str
@@ -39,52 +42,134 @@ class Domain(Strict):
         counts = {"train": self.train, "val": self.val, "test": self.test}
         return {split: count for split, count in counts.items() if count}
 
+    def has(self, split: str) -> bool:
+        """Whether there are images for training (``train``), validation (``val``) or evaluation (``test``)."""
+        return split in self.splits
+
+    def size(self, split: str) -> int | None:
+        """How many images a split has."""
+        return self.splits.get(split, 0)
+
+
+class Part(Strict):
+    """What a benchmark takes of a data set: one of its splits, or so many ``images`` of it, drawn by the run's seed."""
+
+    split: str
+    images: PositiveInt | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"split": value} if isinstance(value, str) else value
+
+
+class SetDomain(Strict):
+    """A data set that lies on disk in its own layout: which, where if not in its usual place, and what is taken of it.
+
+    ``root`` is absolute or below the data root; ``label_map`` another map to the 19 classes than the data set's own;
+    ``skip`` are ids that are left out; ``conditions`` those that are kept, all of them if empty.
+    """
+
+    dataset: str
+    title: str = ""
+    analogue_of: str = ""
+    root: str = ""
+    label_map: str = ""
+    skip: list[str] = Field(default_factory=list)
+    conditions: list[str] = Field(default_factory=list)
+    train: Part | None = None
+    val: Part | None = None
+    test: Part | None = None
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """What is taken for training, validation and evaluation, by those names; only what is taken."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: part for split, part in parts.items() if part is not None}
+
+    def has(self, split: str) -> bool:
+        """Whether there are images for training (``train``), validation (``val``) or evaluation (``test``)."""
+        return split in self.parts
+
+    def size(self, split: str) -> int | None:
+        """How many images a split has, if the file says so."""
+        part = self.parts.get(split)
+        return 0 if part is None else part.images
+
+
+def _kind(value: Any) -> str:
+    found = value.get("dataset") if isinstance(value, dict) else getattr(value, "dataset", None)
+    return "<data set>" if found is not None else "<world>"
+
+
+Domain = Annotated[
+    Annotated[WorldDomain, Tag("<world>")] | Annotated[SetDomain, Tag("<data set>")],
+    Discriminator(_kind),
+]
+"""A domain is rendered (key ``world``) or lies on disk (key ``dataset``)."""
+
+
+class Size(Strict):
+    """To what size a test image is brought before it is shown to the network; the ratio is kept.
+
+    ``fit``: as large as it fits into this height and width, on its side if the image is (mmseg's ``Resize`` with
+    ``keep_ratio``). ``height``: to this height. ``crop``: then cut from the middle, or filled up with black and void.
+    ``labels``: the labels likewise; otherwise the prediction is brought to the labels' size.
+    """
+
+    fit: Pixels | None = None
+    height: PositiveInt | None = None
+    crop: Pixels | None = None
+    labels: bool = False
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Size:
+        if self.fit is not None and self.height is not None:
+            raise ValueError("fit and height are two rules for one size: keep one of them")
+        if self.crop is not None and not self.labels:
+            raise ValueError("crop needs labels: true, or a prediction would not cover its label")
+        return self
+
 
 class Protocol(Strict):
     """How a model is evaluated. Its ``id`` stands in every record; records of different ids never meet in a table.
 
     Widths are in pixels of the label: ``boundary_width`` of the band that is counted apart, ``boundary_widths`` of
-    boundary IoU and F1, ``rings`` the outer distances of the thin, medium and thick ring around a boundary.
+    boundary IoU and F1, ``rings`` the outer distances of the thin, medium and thick ring around a boundary. ``size``
+    is that of the test images (by default as they are), ``sizes`` that of single targets; ``classes`` a coarser set of
+    classes, to which predictions are merged; ``window`` and ``stride`` (height, width) belong to sliding inference.
     """
 
     id: str
     label_map: Literal["cityscapes19"] = "cityscapes19"
-    inference: Literal["whole"] = "whole"
+    inference: Literal["whole", "slide"] = "whole"
     checkpoint: Literal["last"] = "last"
     boundary_width: PositiveInt
     boundary_widths: tuple[PositiveInt, ...] = (1, 2, 4)
     rings: tuple[PositiveInt, ...] = (1, 2, 3)
     calibration_bins: PositiveInt = 15
+    classes: str | None = None
+    window: Pixels | None = None
+    stride: Pixels | None = None
+    size: Size | None = None
+    sizes: dict[str, Size] | None = None
 
     @model_validator(mode="after")
     def _rising(self) -> Protocol:
         for name, values in (("boundary_widths", self.boundary_widths), ("rings", self.rings)):
             if not values or any(a >= b for a, b in pairwise(values)):
                 raise ValueError(f"{name}: at least one width in pixels, in rising order, not {list(values)}")
+        if self.inference == "slide":
+            if self.window is None or self.stride is None:
+                raise ValueError("inference: slide needs a window and a stride, each (height, width) in pixels")
+            if any(step > side for step, side in zip(self.stride, self.window, strict=True)):
+                raise ValueError(
+                    f"stride {self.stride} is larger than the window {self.window}: pixels would be left out"
+                )
+        elif self.window is not None or self.stride is not None:
+            raise ValueError("window and stride belong to inference: slide")
         return self
 
-
-class Training(Strict):
-    """The schedule, equal for every row: iterations, images per step, crop (height, width), optimiser, averaging."""
-
-    iterations: PositiveInt
-    batch_size: PositiveInt
-    crop: tuple[PositiveInt, PositiveInt]
-    scale: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
-    flip: bool = True
-    learning_rate: PositiveFloat
-    head_learning_rate_factor: PositiveFloat = 1.0
-    weight_decay: float = Field(default=0.01, ge=0)
-    warmup: int = Field(default=0, ge=0)
-    power: float = Field(default=1.0, ge=0)
-    ema: float = Field(default=0.0, ge=0, lt=1)
-    log_every: PositiveInt = 20
-    checkpoint_every: PositiveInt = 250
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Training:
-        if self.scale[0] > self.scale[1]:
-            raise ValueError("scale: the smallest factor comes first")
-        if self.warmup >= self.iterations:
-            raise ValueError(f"warmup ({self.warmup}) must be shorter than iterations ({self.iterations})")
-        return self
+    def size_of(self, target: str) -> Size:
+        """The size of a target's test images."""
+        return (self.sizes or {}).get(target) or self.size or Size()

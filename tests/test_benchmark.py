@@ -133,7 +133,7 @@ def test_unknown_key_in_tuning(load: Callable[..., Benchmark]) -> None:
         (("seeds",), [1, 1], "a seed is named twice"),
         (("world", "height"), 8, "world.height"),
         (("protocol", "label_map"), "ade20k", "protocol.label_map"),
-        (("protocol", "inference"), "slide", "protocol.inference"),
+        (("protocol", "inference"), "sliding", "protocol.inference"),
         (("domains", "source"), 3, "domains.source"),
         (("rows",), {}, "rows"),
         (("rows", "dginstyle"), "plain", "rows.dginstyle"),
