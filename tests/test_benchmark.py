@@ -149,7 +149,7 @@ def test_wrong_value_is_named_with_its_place(
     assert place in str(error.value)
 
 
-@pytest.mark.parametrize("key", ["title", "world", "training", "rows", "seeds", "protocol", "studies", "reference"])
+@pytest.mark.parametrize("key", ["title", "training", "rows", "seeds", "protocol", "studies", "reference"])
 def test_missing_key_is_named(load: Callable[..., Benchmark], key: str) -> None:
     with pytest.raises(UserError, match=f"{key}: Field required"):
         load(drop(key))
