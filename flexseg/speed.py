@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flexseg.benchmark import Benchmark
+from flexseg.datasets import domain_folder, make_dataset, open_index, training_pool
 from flexseg.engine.run import RunDirectory
-from flexseg.jobs import domain_folder, make_dataset, open_index
+from flexseg.errors import UserError
 
 
 def measure_steps(
@@ -27,7 +28,6 @@ def measure_steps(
     """
     import torch
 
-    from flexseg.data.pool import load_pool
     from flexseg.engine.memory import keep_freed_memory
     from flexseg.engine.train import Job, Trainer, assemble, launch_fabric
     from flexseg.method import cross_entropy, load_method, parse_options
@@ -39,7 +39,7 @@ def measure_steps(
         if not (domain_folder(results, benchmark, domain) / "index.parquet").is_file():
             make_dataset(benchmark, domain, results)
     indices = {name: open_index(benchmark, name, results) for name in (benchmark.source, benchmark.generated)}
-    pool = load_pool([(index, "train") for index in indices.values()])
+    pool = training_pool(benchmark, indices, 0, benchmark.training.resize, results)
     trainers: dict[str, Trainer] = {}
     for name in benchmark.rows:
         row = benchmark.row(name)
@@ -83,14 +83,21 @@ def measure_steps(
 
 
 def measure_world(benchmark: Benchmark, images: int, console: Console) -> dict[str, float]:
-    """Print and return the images a second that each domain of the street world renders in this one process."""
+    """Print and return the images a second that each domain of the street world renders in this one process.
+
+    Raises:
+        UserError: the benchmark has no street world, and so no size of its images.
+    """
     from flexseg import world
 
+    size = benchmark.world
+    if size is None:
+        raise UserError(f"benchmark {benchmark.name} renders nothing (it has no `world`): measure `streetworld`")
     rates = {}
     for domain in world.DOMAINS:
         started = time.perf_counter()
         for index in range(images):
-            world.render(domain, "train", index, height=benchmark.world.height, width=benchmark.world.width)
+            world.render(domain, "train", index, height=size.height, width=size.width)
         rates[domain] = images / (time.perf_counter() - started)
         console.print(f"{domain:12s} {rates[domain]:6.1f} images/s")
     return rates

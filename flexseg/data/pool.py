@@ -1,76 +1,143 @@
-"""Images held in memory: what a run trains on, or a target that it is evaluated on."""
+"""The images of a run: what it trains on, or a target that it is evaluated on; in memory, or read when needed."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
 from flexseg.classes import NUM_CLASSES
-from flexseg.data.images import decode_pair
+from flexseg.data.frames import Frame, FrameCache, frames_of, rows_of
 from flexseg.data.index import Index
-from flexseg.errors import UserError
+
+MEMORY = 2 << 30
+"""Bytes of decoded images and labels that a pool holds in memory; a larger one is read as it is needed."""
+
+Part = tuple[Index, str] | tuple[Index, str, Sequence[int]]
+"""The images of one split of an index: all of them, or the rows at these places (ascending) of the split."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Decoded images (H, W, 3) uint8 and labels (H, W) uint8 with their ids, conditions and origins.
+    """Images (H, W, 3) uint8 and labels (H, W) uint8 of train_ids, with their ids, conditions and origins.
 
-    ``origins`` (N,) int8 counts the indices that the pool was made from: 0 is the first (the source), 1 the second
-    (the generated images).
+    ``images`` and ``labels`` may be lazy: each access then reads, checks and decodes a file, in any number of threads,
+    and may raise ``UserError``. Their arrays are not to be written into.
+
+    ``origins`` (N,) int8 counts the parts that the pool was made from: 0 is the first (the source), 1 the second (the
+    generated images). ``sizes`` (N, 2) int64 are the heights and widths of the images. ``class_pixels`` (N, 19) int64
+    counts each image's pixels of each class, in its own size, before any resize (as rare class sampling counts them).
     """
 
-    images: list[np.ndarray]
-    labels: list[np.ndarray]
+    images: Sequence[np.ndarray]
+    labels: Sequence[np.ndarray]
     ids: list[str]
     conditions: list[str]
     origins: np.ndarray
+    sizes: np.ndarray
+    class_pixels: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.ids)
 
-    @cached_property
-    def class_pixels(self) -> np.ndarray:
-        """(N, 19) int64: how many pixels each image has of each class."""
-        counts = [np.bincount(label.ravel(), minlength=256)[:NUM_CLASSES] for label in self.labels]
-        return np.stack(counts).astype(np.int64)
-
-
-def _read(path: Path, expected: str) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error}): write its domain again with `flexseg dataset`") from error
-    if hashlib.sha256(content).hexdigest() != expected:
-        raise UserError(f"{path} is not the file that was indexed (its hash differs): write its domain again")
-    return content
+    @staticmethod
+    def of(
+        images: Sequence[np.ndarray],
+        labels: Sequence[np.ndarray],
+        ids: list[str],
+        conditions: list[str],
+        origins: np.ndarray,
+    ) -> Pool:
+        """A pool of arrays that are in memory; sizes and class pixels are those of ``labels``."""
+        sizes = np.array([label.shape for label in labels], dtype=np.int64).reshape(-1, 2)
+        counts = [np.bincount(label.ravel(), minlength=256)[:NUM_CLASSES] for label in labels]
+        class_pixels = np.array(counts, dtype=np.int64).reshape(-1, NUM_CLASSES)
+        return Pool(images, labels, ids, conditions, origins, sizes, class_pixels)
 
 
-def load_pool(parts: Sequence[tuple[Index, str]], progress: Callable[[int], None] | None = None) -> Pool:
-    """Decode the given splits of the given indices, in order, into one pool.
+class Lazy(Sequence[np.ndarray]):
+    """A sequence of arrays, each of which is made anew whenever it is asked for."""
+
+    def __init__(self, make: Callable[[Frame], np.ndarray], frames: Sequence[Frame]) -> None:
+        self._make, self._frames = make, frames
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @overload
+    def __getitem__(self, place: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[np.ndarray]: ...
+
+    def __getitem__(self, place: int | slice) -> np.ndarray | list[np.ndarray]:
+        chosen = self._frames[place]
+        return self._make(chosen) if isinstance(chosen, Frame) else [self._make(frame) for frame in chosen]
+
+
+def open_pool(
+    parts: Sequence[Part],
+    resize: tuple[int, int] | None = None,
+    frames: Path | None = None,
+    progress: Callable[[int], None] | None = None,
+    memory: int = MEMORY,
+) -> Pool:
+    """The images of the given parts, in order, as one pool.
+
+    It is held in memory if it takes at most ``memory`` bytes there; ``progress`` is then called with 1 for each image.
+    Otherwise images are read, checked and decoded anew each time. The pixels are the same.
+
+    Args:
+        resize: (height, width) to which every image is resized (bilinear; labels nearest neighbour).
+        frames: the folder of a cache of decoded frames (``data/frames.py``); frames that it lacks are decoded.
 
     Raises:
-        UserError: a file is missing, damaged, or not the one that was indexed.
+        UserError: a part holds no image; a file is missing, damaged, or not the one that was indexed.
     """
-    images, labels, ids, conditions, origins = [], [], [], [], []
-    for origin, (index, split) in enumerate(parts):
-        for row in index.split(split).itertuples():
-            image_path, label_path = index.root / str(row.image), index.root / str(row.label)
-            image, label = decode_pair(
-                image_path,
-                _read(image_path, str(row.sha256)),
-                label_path,
-                _read(label_path, str(row.label_sha256)),
-            )
-            images.append(image)
-            labels.append(label)
-            ids.append(str(row.id))
-            conditions.append(str(row.condition))
-            origins.append(origin)
-            if progress is not None:
-                progress(1)
-    return Pool(images, labels, ids, conditions, np.array(origins, dtype=np.int8))
+    all_frames, ids, conditions, origins, class_pixels = [], [], [], [], []
+    for origin, (index, split, *chosen) in enumerate(parts):
+        places = chosen[0] if chosen else None
+        rows, part = rows_of(index, split, places), frames_of(index, split, resize, places)
+        all_frames += part
+        ids += [str(name) for name in rows["id"]]
+        conditions += [str(condition) for condition in rows["condition"]]
+        origins += [origin] * len(part)
+        class_pixels += list(rows["class_pixels"])
+    source = Frame if frames is None else FrameCache(frames)
+    images: Sequence[np.ndarray] = Lazy(source.read_image, all_frames)
+    labels: Sequence[np.ndarray] = Lazy(source.read_label, all_frames)
+    if sum(frame.nbytes for frame in all_frames) <= memory:
+        images, labels = _load(images, labels, progress)
+    return Pool(
+        images,
+        labels,
+        ids,
+        conditions,
+        np.array(origins, dtype=np.int8),
+        np.array([frame.size for frame in all_frames], dtype=np.int64).reshape(-1, 2),
+        np.array(class_pixels, dtype=np.int64).reshape(-1, NUM_CLASSES),
+    )
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """At most ``wanted`` of the places 0 … ``count`` − 1, ascending, first and last among them, evenly spread."""
+    return sorted({int(place) for place in np.linspace(0, count - 1, wanted)})
+
+
+def _load(
+    images: Sequence[np.ndarray], labels: Sequence[np.ndarray], progress: Callable[[int], None] | None
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    held: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    for image, label in zip(images, labels, strict=True):  # in turn, so that a damaged file is named at once
+        held[0].append(image)
+        held[1].append(label)
+        if progress is not None:
+            progress(1)
+    return held
+
+
+def load_pool(parts: Sequence[Part], progress: Callable[[int], None] | None = None) -> Pool:  # INTERIM
+    return open_pool(parts, progress=progress)

@@ -25,7 +25,7 @@ def pool_of(origins: list[int], sizes: list[tuple[int, int]] | None = None) -> P
     images = [np.zeros((*size, 3), np.uint8) for size in sizes]
     labels = [np.zeros(size, np.uint8) for size in sizes]
     names = [str(place) for place in range(len(origins))]
-    return Pool(images, labels, names, names, np.array(origins, np.int8))
+    return Pool.of(images, labels, names, names, np.array(origins, np.int8))
 
 
 def test_moments_are_within_the_run() -> None:
