@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, model_validator
 
+from flexseg.classes import CLASS_SETS
+from flexseg.errors import did_you_mean
+
 Pixels = tuple[PositiveInt, PositiveInt]
 """Height and width in pixels."""
 
@@ -52,10 +55,14 @@ class WorldDomain(Strict):
 
 
 class Part(Strict):
-    """What a benchmark takes of a data set: one of its splits, or so many ``images`` of it, drawn by the run's seed."""
+    """What a benchmark takes of a data set: one of its splits, or so many ``images`` of it, drawn by the run's seed.
+
+    ``expected`` is how many images there must be, if not as many as the data set's authors released.
+    """
 
     split: str
     images: PositiveInt | None = None
+    expected: PositiveInt | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -159,6 +166,9 @@ class Protocol(Strict):
         for name, values in (("boundary_widths", self.boundary_widths), ("rings", self.rings)):
             if not values or any(a >= b for a, b in pairwise(values)):
                 raise ValueError(f"{name}: at least one width in pixels, in rising order, not {list(values)}")
+        if self.classes is not None and self.classes not in CLASS_SETS:
+            hint = did_you_mean(self.classes, CLASS_SETS)
+            raise ValueError(f"classes: no class set is named {self.classes!r}{hint}; known: {', '.join(CLASS_SETS)}")
         if self.inference == "slide":
             if self.window is None or self.stride is None:
                 raise ValueError("inference: slide needs a window and a stride, each (height, width) in pixels")

@@ -6,6 +6,9 @@ Labels everywhere in the suite are 8-bit ``train_id`` maps: 0–18 is a class, 2
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 IGNORE = 255
@@ -45,3 +48,69 @@ CLASSES: tuple[SemanticClass, ...] = (
 NUM_CLASSES = len(CLASSES)
 CLASS_NAMES: tuple[str, ...] = tuple(c.name for c in CLASSES)
 TRAIN_ID: dict[str, int] = {c.name: i for i, c in enumerate(CLASSES)}
+
+
+@dataclass(frozen=True)
+class ClassSet:
+    """A coarser set of classes, for targets whose labels tell fewer apart.
+
+    Each of its classes is a group of the 19, and goes by the ``train_id`` of one of them, so that records keep their
+    form. ``groups`` maps the name of each class to the names of those that are merged, the one it goes by first.
+    """
+
+    id: str
+    groups: Mapping[str, tuple[str, ...]]
+
+    def __post_init__(self) -> None:
+        merged = sorted(name for group in self.groups.values() for name in group)
+        if merged != sorted(CLASS_NAMES):
+            raise ValueError(f"class set {self.id}: each of the {NUM_CLASSES} classes belongs to exactly one group")
+
+    @cached_property
+    def members(self) -> dict[int, tuple[int, ...]]:
+        """The ``train_id`` that each class goes by → the ids that it merges, both rising."""
+        groups = [[TRAIN_ID[name] for name in group] for group in self.groups.values()]
+        return {ids[0]: tuple(sorted(ids)) for ids in sorted(groups)}
+
+    @cached_property
+    def merge(self) -> tuple[int, ...]:
+        """(19,): the ``train_id`` that each of the 19 classes goes by."""
+        of = {each: representative for representative, ids in self.members.items() for each in ids}
+        return tuple(of[train_id] for train_id in range(NUM_CLASSES))
+
+    @cached_property
+    def names(self) -> dict[int, str]:
+        """The ``train_id`` that each class goes by → its name."""
+        return dict(sorted((TRAIN_ID[group[0]], name) for name, group in self.groups.items()))
+
+    @property
+    def coarser(self) -> bool:
+        """Whether anything is merged at all."""
+        return len(self.groups) < NUM_CLASSES
+
+
+CLASS_SETS: dict[str, ClassSet] = {
+    each.id: each
+    for each in (
+        ClassSet("cityscapes19", {name: (name,) for name in CLASS_NAMES}),
+        # The 11 classes on which SegNet (Badrinarayanan et al., TPAMI 2017) scores CamVid: walls are buildings there,
+        # lights are signs, terrain is vegetation, a rider is one with the bicycle, larger vehicles are cars.
+        ClassSet(
+            "camvid11",
+            {
+                "road": ("road",),
+                "pavement": ("sidewalk",),
+                "building": ("building", "wall"),
+                "fence": ("fence",),
+                "pole": ("pole",),
+                "sign or symbol": ("traffic sign", "traffic light"),
+                "tree": ("vegetation", "terrain"),
+                "sky": ("sky",),
+                "pedestrian": ("person",),
+                "car": ("car", "truck", "bus", "train"),
+                "bicyclist": ("bicycle", "rider", "motorcycle"),
+            },
+        ),
+    )
+}
+"""The sets of classes that a protocol may name: all 19, or merged ones."""

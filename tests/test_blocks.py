@@ -97,6 +97,7 @@ def test_rendered_domains_need_the_world(write: Write) -> None:
         ({"window": [32, 32]}, "belong to inference: slide"),
         ({"size": {"fit": [512, 1024], "height": 3}}, "two rules for one size"),
         ({"size": {"crop": [512, 512]}}, "crop needs labels: true"),
+        ({"classes": "camvid12"}, "no class set is named 'camvid12' (did you mean 'camvid11'?)"),
         ({"sizes": {"nigth": {"height": 30}}}, "'nigth' is no target (did you mean 'night'?)"),
     ],
 )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flexseg.benchmark import Protocol
-from flexseg.classes import IGNORE, NUM_CLASSES
+from flexseg.classes import CLASS_SETS, IGNORE, NUM_CLASSES, ClassSet
 from flexseg.components.boundary import granularity, over_window
 
 
@@ -41,11 +41,36 @@ def distances(protocol: Protocol) -> list[int]:
     return sorted({1, protocol.boundary_width, *protocol.rings, *protocol.boundary_widths})
 
 
-def describe_truth(labels: Tensor, protocol: Protocol) -> Truth:
-    """Labels (B, H, W) of integers, void 255, made ready for counting."""
-    near = _near(labels, distances(protocol))
+def margin(protocol: Protocol) -> int:
+    """How many rows above and below a pixel its counts depend on."""
+    # A contour that matches a pixel lies within the largest width, and is one because of the row beyond it.
+    return max(*distances(protocol), protocol.boundary_widths[-1] + 1)
+
+
+def describe_truth(labels: Tensor, protocol: Protocol, rows: slice = slice(None)) -> Truth:
+    """Labels (B, H, W) of integers, void 255, made ready for counting.
+
+    Only pixels of ``rows`` will be counted: an image that is counted in stripes, each with ``margin`` more rows above
+    and below, has the same counts as one that is counted at once.
+    """
     classes = labels.long().masked_fill(labels == IGNORE, NUM_CLASSES)
-    return Truth(classes, near, _contours(classes, near, protocol.boundary_widths), protocol)
+    merged = class_set(protocol)
+    if merged is not None:
+        classes = torch.tensor([*merged.merge, NUM_CLASSES], device=classes.device)[classes]
+        labels = classes.masked_fill(classes == NUM_CLASSES, IGNORE)
+    near = _near(labels, distances(protocol))
+    contours = _contours(classes, near, protocol.boundary_widths)
+    if rows != slice(None):
+        counted = torch.full_like(classes, NUM_CLASSES)
+        counted[:, rows] = classes[:, rows]
+        classes = counted
+    return Truth(classes, near, contours, protocol)
+
+
+def class_set(protocol: Protocol) -> ClassSet | None:
+    """The coarser set of classes that a protocol scores, or None if it scores all 19."""
+    classes = CLASS_SETS[protocol.classes or "cityscapes19"]
+    return classes if classes.coarser else None
 
 
 def count(truth: Truth, log_p: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -55,13 +80,20 @@ def count(truth: Truth, log_p: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     the band; ``ring_pixels`` and ``ring_correct`` (R+1) by ring, the interior last; ``boundary_iou`` (W·3·19): in both
     bands, in the truth's, in the prediction's; ``boundary_f1`` (W·4·19): contour pixels of the prediction, of these
     matched, of the truth, of these matched; ``calibration_count``, ``_correct`` and ``_confidence`` (bins, the last
-    float64); ``nll_sum`` () float64, nats. Pixels that are void in the truth are counted nowhere.
+    float64); ``nll_sum`` () float64, nats. Pixels that are void in the truth are counted nowhere. Where the protocol
+    scores a coarser set of classes, the predicted class is the one that the most probable of the 19 is merged into, and
+    the probability of a class is that of all its members.
 
     Args:
         log_p: (B, H, W, 19) float32 log-probabilities, the classes last.
     """
     protocol = truth.protocol
     best, predictions = log_p.max(dim=-1)
+    merged = class_set(protocol)
+    if merged is not None:
+        log_p = _merge(log_p, merged)
+        predictions = torch.tensor(merged.merge, device=predictions.device)[predictions]
+        best = log_p.gather(-1, predictions.unsqueeze(-1)).squeeze(-1)
     columns = _confusions(truth, predictions)
     columns |= _boundaries(truth, predictions)
     columns |= _calibration(truth, predictions, best.exp(), protocol.calibration_bins)
@@ -69,6 +101,14 @@ def count(truth: Truth, log_p: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     nll = log_p.gather(-1, truth.classes.masked_fill(~valid, 0).unsqueeze(-1)).squeeze(-1)
     columns["nll_sum"] = -torch.where(valid, nll, 0.0).double().sum(dim=(1, 2))
     return columns, predictions
+
+
+def _merge(log_p: Tensor, classes: ClassSet) -> Tensor:
+    """Log-probabilities (…, 19) of the merged classes, in the places of those that they go by, elsewhere −∞."""
+    merged = torch.full_like(log_p, -torch.inf)
+    for place, members in classes.members.items():
+        merged[..., place] = log_p[..., list(members)].logsumexp(dim=-1)
+    return merged
 
 
 def _confusions(truth: Truth, predictions: Tensor) -> dict[str, Tensor]:

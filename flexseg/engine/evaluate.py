@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +15,53 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flexseg.benchmark import Protocol
-from flexseg.data.pool import Pool
+from flexseg.blocks import Protocol, Size
+from flexseg.data.loading import Prefetcher
+from flexseg.data.pool import Pool, spread
 from flexseg.data.transforms import normalise
-from flexseg.engine.counts import count, describe_truth
+from flexseg.engine.counts import count, describe_truth, margin
+from flexseg.engine.inference import (
+    PIXELS,
+    label_size,
+    predict,
+    prepare_image,
+    prepare_label,
+    prepared_size,
+    resize_logits,
+)
 from flexseg.files import replacing
 from flexseg.models import Segmentor
+
+READERS = 4
+"""Threads that read and prepare the next images while the device computes."""
 
 
 @torch.inference_mode()
 def image_records(
-    model: Segmentor, images: Tensor, labels: Tensor, protocol: Protocol
+    model: Segmentor, images: Tensor, labels: Tensor, protocol: Protocol, stripe: int = PIXELS
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The measured columns of a batch's records (as ``counts.count`` describes them) and its predictions (B, H, W).
 
+    Large labels are counted in stripes of about so many pixels, for the memory: the largest images of Mapillary
+    Vistas have 22 million.
+
     Args:
-        images: (B, 3, H, W) normalised. labels: (B, H, W) integers.
+        images: (B, 3, h, w) normalised. labels: (B, H, W) integers, to whose size the logits are resized.
     """
+    size = labels.shape[1], labels.shape[2]
     # With the classes last, as a channels-last trunk leaves them in memory, softmax and maximum are faster on a CPU.
-    log_p = torch.log_softmax(model.predict(images).permute(0, 2, 3, 1).float(), dim=-1)
-    return count(describe_truth(labels, protocol), log_p)
+    logits = resize_logits(predict(model, images, protocol), size).permute(0, 2, 3, 1)
+    step, beyond = max(stripe // (len(labels) * size[1]), 1), margin(protocol)
+    columns: dict[str, Tensor] = {}
+    predictions = []
+    for top in range(0, size[0], step):
+        first, end = max(top - beyond, 0), top + step
+        rows, own = slice(first, end + beyond), slice(top - first, end - first)
+        log_p = torch.log_softmax(logits[:, rows].float(), dim=-1)
+        counts, predicted = count(describe_truth(labels[:, rows], protocol, own), log_p)
+        columns = {name: columns[name] + values if columns else values for name, values in counts.items()}
+        predictions.append(predicted[:, own])
+    return columns, torch.cat(predictions, dim=1)
 
 
 def evaluate_target(
@@ -44,31 +72,51 @@ def evaluate_target(
     keep: int = 0,
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
+    target: str = "",
 ) -> tuple[pa.Table, dict[str, np.ndarray]]:
-    """Evaluate ``model`` (in eval mode) on every image of ``pool``.
+    """Evaluate ``model`` (in eval mode) on every image of ``pool``, each brought to the protocol's size for ``target``.
 
     Returns the table of records and the predictions (H, W) uint8 of ``keep`` images, spread evenly over the pool.
-    Images of one size are batched together; records keep the pool's order.
+    Images of one size are batched together, as many as ``inference.PIXELS`` allow but at most ``batch_size``; the next
+    batches are read while the device computes. Records keep the pool's order.
     """
-    shown = {int(place) for place in np.linspace(0, len(pool) - 1, keep)} if keep else set()
+    shown = spread(len(pool), keep)
+    size = protocol.size_of(target)
+    order: list[int] = []
     parts: list[dict[str, Tensor]] = []
-    predictions: dict[str, np.ndarray] = {}
-    start = 0
-    while start < len(pool):
-        stop = start + 1
-        while stop < min(start + batch_size, len(pool)) and pool.images[stop].shape == pool.images[start].shape:
-            stop += 1
-        images = torch.from_numpy(normalise(np.stack(pool.images[start:stop]))).to(device)
-        labels = torch.from_numpy(np.stack(pool.labels[start:stop])).to(device)
-        columns, predicted = image_records(model, images, labels, protocol)
-        parts.append({name: values.cpu() for name, values in columns.items()})
-        for place in sorted(shown & set(range(start, stop))):
-            predictions[pool.ids[place]] = predicted[place - start].cpu().numpy().astype(np.uint8)
-        if progress is not None:
-            progress(stop - start)
-        start = stop
-    arrays = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
-    return _table(pool, arrays), predictions
+    predictions: dict[int, np.ndarray] = {}
+
+    def read(places: list[int]) -> tuple[list[int], Tensor, Tensor]:
+        images = normalise(np.stack([prepare_image(pool.images[place], size) for place in places]))
+        labels = np.stack([prepare_label(pool.labels[place], size) for place in places])
+        return places, torch.from_numpy(images), torch.from_numpy(labels)
+
+    with Prefetcher(read, _batches(pool, size, batch_size), READERS) as batches:
+        for places, images, labels in batches:
+            columns, predicted = image_records(model, images.to(device), labels.to(device), protocol)
+            parts.append({name: values.cpu() for name, values in columns.items()})
+            for number, place in enumerate(places):
+                if place in shown:
+                    predictions[place] = predicted[number].cpu().numpy().astype(np.uint8)
+            order += places
+            if progress is not None:
+                progress(len(places))
+    back = np.argsort(order)
+    arrays = {name: torch.cat([part[name] for part in parts]).numpy()[back] for name in parts[0]}
+    return _table(pool, arrays), {pool.ids[place]: predictions[place] for place in sorted(predictions)}
+
+
+def _batches(pool: Pool, size: Size, batch_size: int) -> list[list[int]]:
+    """The places of a pool's images, those of one size together."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for place, (height, width) in enumerate(pool.sizes.tolist()):
+        groups.setdefault((height, width), []).append(place)
+    batches = []
+    for (height, width), places in groups.items():
+        pixels = max(prod(prepared_size(size, height, width)), prod(label_size(size, height, width)))
+        step = min(batch_size, max(PIXELS // pixels, 1))
+        batches += [places[start : start + step] for start in range(0, len(places), step)]
+    return batches
 
 
 def _table(pool: Pool, arrays: Mapping[str, np.ndarray]) -> pa.Table:

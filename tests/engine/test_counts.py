@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flexseg.benchmark import Protocol
-from flexseg.engine.counts import count, describe_truth, distances
+from flexseg.classes import CLASS_SETS
+from flexseg.engine.counts import count, describe_truth, distances, margin
 
 PROTOCOL = Protocol(id="test", boundary_width=2, boundary_widths=(1, 2, 4), rings=(1, 3), calibration_bins=10)
 VOID = 255
@@ -179,3 +180,59 @@ def test_calibration_against_a_loop(bins: int) -> None:
 def test_widths_rise(key: str, value: list[int]) -> None:
     with pytest.raises(ValueError, match=key):
         Protocol(**{"id": "x", "boundary_width": 2, key: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("step", [1, 4, 7])
+@pytest.mark.parametrize(("width", "widths", "rings"), [(2, (1, 2, 4), (1, 3)), (5, (1, 2), (1,)), (1, (1,), (2,))])
+def test_stripes_sum_up_to_the_counts_of_the_whole(
+    step: int, width: int, widths: tuple[int, ...], rings: tuple[int, ...]
+) -> None:
+    protocol = Protocol(id="test", boundary_width=width, boundary_widths=widths, rings=rings)
+    # The third image: contours that match at just the largest width, each due to the row beyond it.
+    edge = np.arange(17)[None, :, None].repeat(15, axis=2)
+    labels = torch.from_numpy(np.concatenate([maps(0, 2, 17, 15, 3, 0.1, classes=5), edge > 5]))
+    log_p = certain(np.concatenate([maps(1, 2, 17, 15, 4, 0.0, classes=5), edge > 5 + widths[-1]]))
+    whole, _ = count(describe_truth(labels, protocol), log_p)
+    beyond = margin(protocol)
+    total: dict[str, Tensor] = {}
+    for top in range(0, 17, step):
+        first = max(top - beyond, 0)
+        rows, own = slice(first, top + step + beyond), slice(top - first, top - first + step)
+        columns, _ = count(describe_truth(labels[:, rows], protocol, own), log_p[:, rows])
+        total = {name: total.get(name, 0) + values for name, values in columns.items()}
+    for name, values in whole.items():
+        torch.testing.assert_close(total[name], values, rtol=1e-12, atol=0, msg=name)
+
+
+def test_merged_classes() -> None:
+    """The prediction is what the most probable of the 19 is merged into; probabilities are added."""
+    classes = CLASS_SETS["camvid11"]
+    protocol = PROTOCOL.model_copy(update={"classes": "camvid11"})
+    merge = np.array(classes.merge)
+    labels = maps(0, 2, 13, 17, 3, 0.15)
+    merged_labels = np.where(labels == VOID, VOID, merge[labels % 19])
+    log_p = torch.log_softmax(2 * torch.randn(2, 13, 17, 19, generator=torch.Generator().manual_seed(0)), -1)
+    predictions = merge[log_p.argmax(-1).numpy()]
+    columns, found = count(describe_truth(torch.from_numpy(merged_labels), protocol), log_p)
+    np.testing.assert_array_equal(found.numpy(), predictions)
+    for image in range(2):
+        for name, expected in reference(merged_labels[image], predictions[image], protocol).items():
+            np.testing.assert_array_equal(columns[name][image].numpy(), expected, err_msg=name)
+    p = log_p.double().exp().numpy()
+    merged = np.stack([p[..., merge == place].sum(-1) for place in range(19)], -1)
+    valid = labels != VOID
+    confidence = np.take_along_axis(merged, predictions[..., None], -1)[..., 0]
+    np.testing.assert_allclose(columns["calibration_confidence"].sum(), confidence[valid].sum(), rtol=1e-5)
+    of_truth = np.take_along_axis(merged, np.where(valid, merged_labels, 0)[..., None], -1)[..., 0]
+    np.testing.assert_allclose(columns["nll_sum"].sum(), -np.log(of_truth[valid]).sum(), rtol=1e-5)
+    # Labels that tell more apart are merged as well.
+    finer, _ = count(describe_truth(torch.from_numpy(labels), protocol), log_p)
+    assert all(torch.equal(finer[name], columns[name]) for name in columns)
+
+
+def test_cityscapes19_is_what_a_protocol_scores_by_default() -> None:
+    labels, log_p = torch.from_numpy(maps(0, 1, 9, 9, 3, 0.1)), certain(maps(1, 1, 9, 9, 3, 0.0))
+    named = PROTOCOL.model_copy(update={"classes": "cityscapes19"})
+    default, _ = count(describe_truth(labels, PROTOCOL), log_p)
+    again, _ = count(describe_truth(labels, named), log_p)
+    assert all(torch.equal(default[name], again[name]) for name in default)

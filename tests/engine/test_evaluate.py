@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,13 @@ from torch import Tensor, nn
 
 from flexseg.analysis.metrics import mean_iou
 from flexseg.benchmark import Benchmark, Protocol, fingerprint
+from flexseg.blocks import Size
 from flexseg.components.boundary import label_boundary
 from flexseg.data.pool import Pool
+from flexseg.data.transforms import normalise
+from flexseg.engine import evaluate
 from flexseg.engine.evaluate import evaluate_target
+from flexseg.engine.inference import predict_logits, prepare_label
 from flexseg.engine.run import RunDirectory
 from flexseg.errors import UserError
 from flexseg.files import read_json
@@ -54,7 +60,7 @@ def pool_of(*sizes: tuple[int, int]) -> Pool:
     labels = [labels_of(number, *size, block=3) for number, size in enumerate(sizes)]
     names = [f"image_{number}" for number in range(len(sizes))]
     conditions = [("clear", "fog")[number % 2] for number in range(len(sizes))]
-    return Pool(images, labels, names, conditions, np.zeros(len(sizes), np.int8))
+    return Pool.of(images, labels, names, conditions, np.zeros(len(sizes), np.int8))
 
 
 def test_records_against_a_loop() -> None:
@@ -125,6 +131,89 @@ def test_records_do_not_depend_on_the_batch_size_even_with_sizes_that_differ(bat
     assert all(np.array_equal(shown[name], again[name]) for name in shown)
 
 
+class Counting(Sequence[np.ndarray]):
+    """A lazy sequence that says how often each of its arrays was asked for."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]) -> None:
+        self.arrays, self.asked = arrays, [0] * len(arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __getitem__(self, place: Any) -> Any:
+        self.asked[place] += 1
+        return self.arrays[place]
+
+
+@pytest.mark.parametrize("keep", [0, 9])
+def test_each_image_is_read_once(keep: int) -> None:
+    pool = pool_of(*[(9, 12), (5, 7)] * 20)
+    images, labels = Counting(pool.images), Counting(pool.labels)
+    lazy = dataclasses.replace(pool, images=images, labels=labels)
+    table, _ = evaluate_target(Oracle(), lazy, PROTOCOL, CPU, keep)  # type: ignore[arg-type]
+    assert images.asked == labels.asked == [1] * 40
+    assert table.equals(evaluate_target(Oracle(), pool, PROTOCOL, CPU, keep)[0])  # type: ignore[arg-type]
+
+
+def test_an_image_that_cannot_be_read_stops_the_evaluation_with_its_own_error() -> None:
+    class Damaged(Counting):
+        def __getitem__(self, place: Any) -> Any:
+            if place == 33:
+                raise UserError("image_33 is damaged")
+            return super().__getitem__(place)
+
+    pool = pool_of(*[(9, 12)] * 90)
+    threads = threading.active_count()
+    with pytest.raises(UserError, match="image_33 is damaged"):
+        evaluate_target(  # type: ignore[arg-type]
+            Oracle(), dataclasses.replace(pool, labels=Damaged(pool.labels)), PROTOCOL, CPU, batch_size=2
+        )
+    assert threading.active_count() == threads, "nothing is left reading"
+
+
+def test_batches_hold_one_size_and_no_more_pixels_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "PIXELS", 2000)
+    pool = pool_of((20, 30), (40, 50), (20, 30), (20, 30), (20, 30), (40, 50), (60, 70))
+    assert evaluate._batches(pool, Size(), 16) == [[0, 2, 3], [4], [1], [5], [6]]
+    assert evaluate._batches(pool, Size(), 2) == [[0, 2], [3, 4], [1], [5], [6]]
+    # What counts is the larger of what the network sees and what is compared.
+    assert evaluate._batches(pool, Size(fit=(40, 60)), 16) == [[0], [2], [3], [4], [1], [5], [6]]
+    assert evaluate._batches(pool, Size(fit=(20, 30)), 16) == [[0, 2, 3], [4], [1], [5], [6]]
+    assert evaluate._batches(pool, Size(fit=(20, 30), labels=True), 16) == [[0, 2, 3], [4], [1, 5], [6]]
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        Protocol(id="fit", boundary_width=2, size=Size(fit=(10, 20))),
+        Protocol(id="crop", boundary_width=2, sizes={"here": Size(height=14, crop=(14, 14), labels=True)}),
+        Protocol(id="slide", boundary_width=2, inference="slide", window=(8, 9), stride=(5, 6), size=Size(height=21)),
+    ],
+    ids=lambda protocol: protocol.id,
+)
+def test_records_are_of_the_logits_at_the_protocols_size(protocol: Protocol) -> None:
+    """Against one image at a time, a confusion counted by hand."""
+    pool, model = pool_of((18, 24), (24, 18), (18, 24)), Oracle()
+    table, shown = evaluate_target(model, pool, protocol, CPU, 3, target="here")  # type: ignore[arg-type]
+    for number, (image, label) in enumerate(zip(pool.images, pool.labels, strict=True)):
+        label = prepare_label(label, protocol.size_of("here"))
+        predicted = predict_logits(model, image, protocol, "here").argmax(0).numpy()
+        np.testing.assert_array_equal(shown[pool.ids[number]], predicted)
+        confusion = np.zeros((19, 19), int)
+        np.add.at(confusion, (label[label != 255], predicted[label != 255]), 1)
+        np.testing.assert_array_equal(table["confusion"][number].as_py(), confusion.ravel())
+
+
+def test_records_of_an_image_in_stripes() -> None:
+    pool = pool_of(*[(40, 30)] * 2)
+    images, labels = torch.from_numpy(normalise(np.stack(pool.images))), torch.from_numpy(np.stack(pool.labels))
+    whole, predicted = evaluate.image_records(Oracle(), images, labels, PROTOCOL)  # type: ignore[arg-type]
+    found, again = evaluate.image_records(Oracle(), images, labels, PROTOCOL, 7 * 60)  # type: ignore[arg-type]
+    assert torch.equal(predicted, again)
+    for name, values in whole.items():
+        torch.testing.assert_close(found[name], values, rtol=1e-12, atol=0, msg=name)
+
+
 def test_a_void_label_counts_nothing() -> None:
     pool = pool_of((4, 5))
     pool.labels[0][:] = 255
@@ -177,9 +266,9 @@ def test_miou_of_a_trained_run_is_that_of_mmseg(
     """The whole way: trained weights, rendered targets, records. Classes without truth are left out by both."""
     from mmseg.evaluation import IoUMetric
 
-    from flexseg.data.pool import load_pool
+    from flexseg.data.pool import open_pool
+    from flexseg.datasets import open_index
     from flexseg.engine.checkpoint import load_weights
-    from flexseg.jobs import open_index
     from flexseg.models import build_segmentor, channels_last
 
     model = build_segmentor(tiny.model)
@@ -187,7 +276,7 @@ def test_miou_of_a_trained_run_is_that_of_mmseg(
     channels_last(model)
     model.eval()
     for target in tiny.targets:
-        pool = load_pool([(open_index(tiny, target, smoke_data), "test")])
+        pool = open_pool([(open_index(tiny, target, smoke_data), "test")])
         table, shown = evaluate_target(model, pool, tiny.protocol, CPU, len(pool))
         counts = np.array(table["confusion"].to_pylist()).sum(0).reshape(19, 19)
         results = [
@@ -212,7 +301,7 @@ def evaluated(tiny: Benchmark, results: Path, methods: Path, train_in: Callable[
 
 
 def test_evaluating_writes_records_and_predictions(tiny: Benchmark, evaluated: RunDirectory, smoke_data: Path) -> None:
-    from flexseg.jobs import open_index
+    from flexseg.datasets import open_index
 
     name = read_json(evaluated.config)["fingerprint"]
     protocol = fingerprint(tiny.evaluation_definition())
@@ -230,6 +319,7 @@ def test_evaluating_writes_records_and_predictions(tiny: Benchmark, evaluated: R
             "evaluation": protocol,
             "protocol": "smoke-v1",
             "label_map": "cityscapes19",
+            "target_label_map": "",
             "boundary_width": "2",
             "boundary_widths": "[1, 2, 4]",
             "rings": "[1, 2, 3]",
@@ -265,13 +355,14 @@ def test_records_of_other_images_are_made_again(
 ) -> None:
     from flexseg import jobs
     from flexseg.data.index import build_index
+    from flexseg.datasets import domain_folder
 
     before = {path.name: path.read_bytes() for path in evaluated.evaluation.iterdir()}
     shared = results / "smoke" / "data"  # a link to what all tests read: change a copy
     rendered = shared.resolve()
     shared.unlink()
     shutil.copytree(rendered, shared)
-    root = jobs.domain_folder(results, tiny, "night")
+    root = domain_folder(results, tiny, "night")
     path = next((root / "leftImg8bit" / "test").rglob("*.png"))
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB")).copy()
@@ -327,14 +418,14 @@ def test_damaged_weights_are_named(tiny: Benchmark, evaluated: RunDirectory, res
 
 
 def test_target_that_changed_on_disk(tiny: Benchmark, tmp_path: Path, smoke_data: Path, methods: Path) -> None:
-    from flexseg.data.pool import load_pool
-    from flexseg.jobs import open_index
+    from flexseg.data.pool import open_pool
+    from flexseg.datasets import open_index
 
     shutil.copytree(smoke_data / "smoke" / "data" / "night", tmp_path / "smoke" / "data" / "night")
     path = next((tmp_path / "smoke" / "data" / "night").rglob("*_leftImg8bit.png"))
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UserError, match="is not the file that was indexed"):
-        load_pool([(open_index(tiny, "night", tmp_path), "test")])
+        open_pool([(open_index(tiny, "night", tmp_path), "test")])
     resized = tiny.model_copy(update={"world": tiny.world.model_copy(update={"height": 64})})
     with pytest.raises(UserError, match="data of another definition"):
         open_index(resized, "night", tmp_path)
