@@ -1,18 +1,33 @@
-"""Decoding an image and its label, with every check that bad files need: one clear error that names the file."""
+"""Decoding an image and its label, with every check that bad files need: one clear error that names the file.
+
+The suite's own data are RGB images and trainId labels. Labels of a data set hold that set's ids; a label map turns them
+into trainIds (:mod:`flexseg.data.label_maps`).
+"""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from flexseg.classes import IGNORE, NUM_CLASSES
+from flexseg.data.label_maps import LabelMap, load_map
 from flexseg.errors import UserError
 
 VALID_IDS = np.zeros(256, dtype=bool)
 VALID_IDS[[*range(NUM_CLASSES), IGNORE]] = True
+
+RED = 2
+"""The place of red in the pixels that OpenCV decodes, which are B, G, R or B, G, R, A."""
+
+
+def _damaged(path: Path, reason: object) -> UserError:
+    return UserError(
+        f"{path} cannot be decoded ({reason}): the file is damaged or truncated. Delete it and write or unpack it again"
+    )
 
 
 def _decode(path: Path, content: bytes, modes: tuple[str, ...]) -> Image.Image:
@@ -20,48 +35,114 @@ def _decode(path: Path, content: bytes, modes: tuple[str, ...]) -> Image.Image:
         picture = Image.open(io.BytesIO(content))
         picture.load()
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} cannot be decoded ({error}): the file is damaged or truncated. Delete it and write it again"
-        ) from error
+        raise _damaged(path, error) from error
     if picture.mode not in modes:
         raise UserError(f"{path} is a picture of mode {picture.mode}, expected {' or '.join(modes)}")
     return picture
 
 
-def decode_image(path: Path, content: bytes) -> np.ndarray:
-    """Decode an RGB image: (H, W, 3) uint8.
+def decode_image(path: Path, content: bytes, convert: bool = True) -> np.ndarray:
+    """Decode an image: (H, W, 3) uint8 RGB.
+
+    Pixels stay as they are stored: an orientation in a photograph's metadata is not applied, as labels are drawn on the
+    stored pixels (Mapillary Vistas holds such photographs).
+
+    Args:
+        convert: drop an alpha channel (UrbanSyn and SYNTHIA may have one). Pictures of one channel or with a palette
+            are refused in any case: a label that lies in the images' place must not pass.
 
     Raises:
-        UserError: the bytes are no whole picture.
+        UserError: the bytes are no whole picture, or one of another mode.
     """
-    return np.asarray(_decode(path, content, ("RGB",)))
+    modes = ("RGB", "RGBA") if convert else ("RGB",)
+    picture = _decode(path, content, modes)
+    return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
-def decode_label(path: Path, content: bytes) -> np.ndarray:
-    """Decode an 8-bit ``train_id`` map: (H, W) uint8 with values 0–18 and 255.
+def decode_label(
+    path: Path, content: bytes, label_map: LabelMap | str | None = None, encoding: str = "index"
+) -> np.ndarray:
+    """Decode a label: (H, W) uint8 trainIds with values 0–18 and 255.
+
+    Args:
+        label_map: a label map or its id; none: the file holds trainIds already.
+        encoding: how the file holds ids: ``index``, 8 bits of grey or a palette's index; ``red16``, the red channel of
+            16-bit colour (SYNTHIA); ``colours``, the map's colours.
 
     Raises:
         UserError: the bytes are no whole picture, or hold another id (the first ones are named).
     """
-    label = np.asarray(_decode(path, content, ("L", "P")))
-    wrong = np.unique(label[~VALID_IDS[label]])
-    if wrong.size:
+    if not label_map:
+        label = np.asarray(_decode(path, content, ("L", "P")))
+        wrong = np.unique(label[~VALID_IDS[label]])
+        if wrong.size:
+            raise UserError(
+                f"{path} holds the id {', '.join(map(str, wrong[:5]))}: a label holds trainIds 0–{NUM_CLASSES - 1} "
+                f"and {IGNORE} for void. Is this a labelIds file, or a label of another data set?"
+            )
+        return label
+    mapping = load_map(label_map) if isinstance(label_map, str) else label_map
+    if encoding == "red16":
+        raw = _red_channel(path, content)
+    elif encoding == "colours":
+        raw = _ids_of_colours(path, content, mapping)
+    else:
+        raw = np.asarray(_decode(path, content, ("L", "P")))
+    return mapping.apply(raw, path)
+
+
+def _red_channel(path: Path, content: bytes) -> np.ndarray:
+    """The ids in the red channel of a 16-bit PNG, which Pillow would cut down to its upper 8 bits, which are 0."""
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:  # no bytes at all
+        raise _damaged(path, "it is empty") from error
+    if pixels is None:
+        raise _damaged(path, "it is no whole picture")
+    if pixels.dtype != np.uint16 or pixels.ndim != 3:
+        channels = pixels.shape[2] if pixels.ndim == 3 else 1
         raise UserError(
-            f"{path} holds the id {', '.join(map(str, wrong[:5]))}: a label holds trainIds 0–{NUM_CLASSES - 1} "
-            f"and {IGNORE} for void. Is this a labelIds file, or a label of another data set?"
+            f"{path} is a picture of {pixels.dtype.itemsize * 8} bits in {channels} channels, expected 16 bits in 3 or "
+            "4: its ids are the red channel. Is this a coloured or a converted label?"
         )
-    return label
+    red = pixels[:, :, RED]
+    if red.max(initial=0) > IGNORE:
+        raise UserError(f"{path} holds the id {red.max()} in its red channel: ids have 8 bits there")
+    return red.astype(np.uint8)
+
+
+def _ids_of_colours(path: Path, content: bytes, label_map: LabelMap) -> np.ndarray:
+    """The ids of an RGB label by the colours of ``label_map``."""
+    colours = np.asarray(_decode(path, content, ("RGB", "RGBA", "P")).convert("RGB")).astype(np.int32)
+    ids = label_map.of_colour[(colours[:, :, 0] << 16) | (colours[:, :, 1] << 8) | colours[:, :, 2]]
+    if (ids < 0).any():
+        wrong = np.unique(colours[ids < 0], axis=0)
+        shown = ", ".join(str(tuple(colour)) for colour in wrong[:3].tolist())
+        raise UserError(
+            f"{path} holds the colour {shown}, which is none of the {len(label_map.colours)} of the label map "
+            f"{label_map.id!r}: was it resized, or is it a label of another data set?"
+        )
+    return ids.astype(np.uint8)
 
 
 def decode_pair(
-    image_path: Path, image_bytes: bytes, label_path: Path, label_bytes: bytes
+    image_path: Path,
+    image_bytes: bytes,
+    label_path: Path,
+    label_bytes: bytes,
+    label_map: LabelMap | str | None = None,
+    encoding: str = "index",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decode an image with its label and check that their sizes agree: (H, W, 3) and (H, W), both uint8.
+    """Decode an image with its label and check that their sizes agree: (H, W, 3) RGB and (H, W) trainIds, both uint8.
+
+    ``label_map`` and ``encoding`` are as for :func:`decode_label`. Without a map the data are the suite's own, and an
+    image is nothing but RGB.
 
     Raises:
         UserError: either is damaged, the label holds a wrong id, or the sizes differ.
     """
-    image, label = decode_image(image_path, image_bytes), decode_label(label_path, label_bytes)
+    image = decode_image(image_path, image_bytes, convert=bool(label_map))
+    label = decode_label(label_path, label_bytes, label_map, encoding)
     if image.shape[:2] != label.shape:
         raise UserError(
             f"{label_path} is {label.shape[0]}×{label.shape[1]} pixels, its image {image_path.name} is "

@@ -1,0 +1,120 @@
+"""Label maps as data: what each id of a data set is in the 19 classes, one YAML file each in ``data/label_maps``.
+
+A file names its source and, for every id, its name and the class that it counts as (or ``void``)::
+
+    classes:
+      7: [Bike Lane, road]
+      8: [Animal, person, [64, 128, 64]]    # with its colour, where labels are colours
+
+``base`` takes all ids of another map first; ``others: void`` says that ids beyond the table are void, not errors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from flexseg.classes import IGNORE, TRAIN_ID
+from flexseg.errors import UserError, did_you_mean
+
+MAPS = Path(__file__).parent / "label_maps"
+CLASS_OF = TRAIN_ID | {"void": IGNORE}
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """From the ids of a data set to trainIds.
+
+    ``table`` (256,) uint8 holds the trainId of each id, 255 for void; ``known`` (256,) bool tells which ids may occur.
+    ``names`` and ``colours`` (R, G, B) are by id; not every map has colours. ``source`` says where the map comes from.
+    """
+
+    id: str
+    source: str
+    table: np.ndarray
+    known: np.ndarray
+    names: dict[int, str]
+    colours: dict[int, tuple[int, int, int]]
+
+    def apply(self, raw: np.ndarray, path: Path | str) -> np.ndarray:
+        """(H, W) uint8 ids of the data set → (H, W) uint8 trainIds. ``path`` is named in the message.
+
+        Raises:
+            UserError: an id is not in the map.
+        """
+        known = self.known[raw]
+        if not known.all():
+            wrong = np.unique(raw[~known])
+            named = [name for place, name in sorted(self.names.items()) if place < 256]
+            raise UserError(
+                f"{path} holds the id {', '.join(map(str, wrong[:5]))}, which is not in the label map {self.id!r} "
+                f"({len(named)} ids from {named[0]!r} to {named[-1]!r}): is it a label of another release or data set?"
+            )
+        return self.table[raw]
+
+    def ids_of(self, train_id: int) -> np.ndarray:
+        """All named ids (sorted, uint8) that count as ``train_id``; for 255 those that are void."""
+        ids = np.array(sorted(self.names), dtype=np.uint8)
+        return ids[self.table[ids] == train_id]
+
+    @cached_property
+    def of_colour(self) -> np.ndarray:
+        """(2²⁴,) int16: the id of the colour 65536·R + 256·G + B, −1 for colours that mean nothing."""
+        lookup = np.full(1 << 24, -1, dtype=np.int16)
+        for place, (red, green, blue) in self.colours.items():
+            lookup[red << 16 | green << 8 | blue] = place
+        return lookup
+
+
+def map_names() -> list[str]:
+    """The ids of all label maps, sorted."""
+    return sorted(path.stem for path in MAPS.glob("*.yaml"))
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = MAPS / f"{name}.yaml"
+    if not path.is_file():
+        names = map_names()
+        raise UserError(f"there is no label map {name!r}{did_you_mean(name, names)}: choose one of {', '.join(names)}")
+    try:
+        content = yaml.safe_load(path.read_text())
+        if not content["source"]:
+            raise ValueError("source is empty")
+        if unknown := content.keys() - {"source", "base", "others", "classes"}:
+            raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
+        base = _read(content["base"]) if "base" in content else {"classes": {}}
+        return base | content | {"classes": base["classes"] | content["classes"]}
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} describes no label map: {error!r}") from error
+
+
+@lru_cache
+def load_map(name: str) -> LabelMap:
+    """Read the label map of this id.
+
+    Raises:
+        UserError: there is none, or its file is wrong.
+    """
+    content = _read(name)
+    table, known = np.full(256, IGNORE, dtype=np.uint8), np.zeros(256, dtype=bool)
+    names, colours = {}, {}
+    try:
+        known[:] = {"void": True, None: False}[content.get("others")]
+        for number, (title, class_name, *colour) in content["classes"].items():
+            if not -1 <= number <= 255:
+                raise ValueError(f"the id {number} does not fit into 8 bits")
+            place = number % 256  # Cityscapes' licence plate, −1, is 255 in a file of 8 bits
+            table[place], known[place], names[place] = CLASS_OF[class_name], True, title
+            if colour:
+                red, green, blue = colour[0]
+                colours[place] = (red, green, blue)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{MAPS / name}.yaml describes no label map: {error!r}") from error
+    table.setflags(write=False)
+    known.setflags(write=False)
+    return LabelMap(name, content["source"], table, known, names, colours)

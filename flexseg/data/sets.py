@@ -1,0 +1,236 @@
+"""The data sets as data: one YAML file each in ``flexseg/data/sets``, checked when it is read.
+
+A file says where a set comes from, which folders and files it consists of (its *layouts*, as templates), which splits
+it has, and how its labels are read. Adding a data set is adding a file.
+
+Templates are paths with named fields, ``rgb_anon/{condition}/{split}/{sequence}/{id}_rgb_anon.png``. A field stands for
+a non-empty text without a slash, or for what a regular expression under ``fields`` allows. The label's template is
+filled with the fields of the image, so pairing is data too.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from flexseg.data.label_maps import map_names
+from flexseg.errors import UserError, did_you_mean
+
+SETS = Path(__file__).parent / "sets"
+ANY = "any"
+"""The condition of images of a set that tells none apart."""
+
+Encoding = Literal["index", "red16", "colours"]
+FIELD = re.compile(r"\{(\w+)\}")
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[list[str], BeforeValidator(_listed)]
+"""A list of strings; a single string is short for a list of one."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Archive(_Strict):
+    """A file to be downloaded, and what it holds."""
+
+    file: str
+    holds: Literal["images", "labels", "images and labels", "lists"]
+
+
+class Listing(_Strict):
+    """A file that names the images of a split.
+
+    A text file names one image a line, by its id or by a path; a MATLAB file holds a vector of image numbers under
+    ``key``, which ``number`` (a format such as ``{:05d}``) turns into ids.
+    """
+
+    file: Texts
+    """Places below the set's root that are tried in turn."""
+    key: str = ""
+    number: str = "{:d}"
+
+
+class Split(_Strict):
+    """A labelled part of a set."""
+
+    images: int | None = None
+    """How many images the published set has; None where that is not fixed."""
+    conditions: dict[str, int] = Field(default_factory=dict)
+    """Likewise for each condition."""
+    where: dict[str, str] = Field(default_factory=dict)
+    """Regular expressions for whole fields of the image's template. Empty: ``split`` is the split's name."""
+    listing: Listing | None = None
+    example: dict[str, Texts] = Field(default_factory=dict)
+    """As :attr:`Layout.example`, for this split."""
+
+
+class Layout(_Strict):
+    """How the files of a set lie below its root."""
+
+    name: str
+    image: str
+    label: Texts
+    """Alternatives: the first one that exists is an image's label."""
+    id: str = "{id}"
+    """An image's id: unique in its split, without slashes, as it names the files of predictions."""
+    fields: dict[str, str] = Field(default_factory=dict)
+    """A regular expression for a field; otherwise a field is any text without a slash."""
+    splits: list[str] = Field(default_factory=list)
+    """The splits that lie in this layout; empty: all."""
+    where: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Takes the place of a split's :attr:`Split.where` and :attr:`Split.listing`."""
+    label_map: str = ""
+    """The one label map that fits this layout; empty: the set's."""
+    encoding: Encoding | None = None
+    refused: str = ""
+    """Why these labels cannot be used. Such a layout is recognised, and answered with this reason."""
+    example: dict[str, Texts] = Field(default_factory=dict)
+    """What the fields look like (``{n}`` is a number), taken in turn: for data written in this layout."""
+    besides: list[str] = Field(default_factory=list)
+    """Other files that lie among the images and labels and are neither."""
+
+    @property
+    def image_fields(self) -> set[str]:
+        """The names of the fields of the image's template."""
+        return set(FIELD.findall(self.image))
+
+    @model_validator(mode="after")
+    def _fields_are_known(self) -> Layout:
+        fields = self.image_fields
+        used = {field for text in (*self.label, self.id) for field in FIELD.findall(text)}
+        used |= {*self.fields, *(field for where in self.where.values() for field in where)}
+        if not self.refused and used - fields:
+            raise ValueError(f"layout {self.name}: {', '.join(sorted(used - fields))} is no field of {self.image}")
+        return self
+
+
+class DataSet(_Strict):
+    """One data set: where it comes from, how it lies on disk, its splits, and how its labels are read."""
+
+    name: str
+    title: str
+    homepage: str
+    archives: list[Archive]
+    licence: str
+    citation: str
+    folders: list[str]
+    """Folders below the data root where the set is looked for, in turn; ``.`` is the data root itself."""
+    label_map: str
+    """The label map that is used unless another one is asked for."""
+    other_label_maps: list[str] = Field(default_factory=list)
+    """Further label maps that fit the set's ids."""
+    encoding: Encoding = "index"
+    """How a label's file holds ids: grey or palette ``index``, the red channel of 16 bits, or ``colours``."""
+    palette: bool = False
+    """Whether label files carry a palette, whose index is the id."""
+    alpha: bool = False
+    """Whether image files may carry an alpha channel, which means nothing."""
+    layouts: list[Layout]
+    splits: dict[str, Split]
+    conditions: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Conditions told by fields (regular expressions), in turn, where the paths have no field ``condition``."""
+    known_bad: dict[str, str] = Field(default_factory=dict)
+    """Images that are known to be unusable, id → reason: listed, left out, not an error."""
+    note: str = ""
+    """What a user of the set should know."""
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> DataSet:
+        maps = {self.label_map, *self.other_label_maps, *(layout.label_map for layout in self.layouts)} - {""}
+        if unknown := maps - set(map_names()):
+            raise ValueError(f"there is no label map {', '.join(sorted(unknown))}")
+        for layout in self.layouts:
+            if unknown := {*layout.splits, *layout.where} - set(self.splits):
+                raise ValueError(f"layout {layout.name}: there is no split {', '.join(sorted(unknown))}")
+        names = [layout.name for layout in self.layouts]
+        if len(set(names)) != len(names):
+            raise ValueError("two layouts have the same name")
+        return self
+
+    def split(self, name: str) -> Split:
+        """The split of this name.
+
+        Raises:
+            UserError: the set has none.
+        """
+        if name not in self.splits:
+            raise UserError(
+                f"{self.title} has no labelled split {name!r}{did_you_mean(name, self.splits)}: "
+                f"its splits are {', '.join(self.splits)}"
+            )
+        return self.splits[name]
+
+    def layout(self, name: str) -> Layout:
+        """The layout of this name.
+
+        Raises:
+            UserError: the set has none.
+        """
+        for layout in self.layouts:
+            if layout.name == name:
+                return layout
+        names = [layout.name for layout in self.layouts]
+        raise UserError(f"{self.title} has no layout {name!r}{did_you_mean(name, names)}: it has {', '.join(names)}")
+
+    def map_of(self, layout: Layout, wanted: str = "") -> str:
+        """The id of the label map to read labels of ``layout`` with; ``wanted`` is the user's choice, if any.
+
+        Raises:
+            UserError: the wanted map does not fit these labels.
+        """
+        fitting = [layout.label_map] if layout.label_map else [self.label_map, *self.other_label_maps]
+        if wanted and wanted not in fitting:
+            raise UserError(
+                f"the label map {wanted!r} does not fit the labels of {self.title} in the layout {layout.name!r}: "
+                f"choose {' or '.join(fitting)}, or leave label_map out"
+            )
+        return wanted or fitting[0]
+
+    def encoding_of(self, layout: Layout) -> Encoding:
+        """How label files of ``layout`` hold ids."""
+        return layout.encoding or self.encoding
+
+    def where(self, layout: Layout, split: str) -> dict[str, str] | None:
+        """The regular expressions that tell the images of ``split`` in ``layout``; None: it has no such split."""
+        if layout.splits and split not in layout.splits:
+            return None
+        chosen = layout.where.get(split, self.split(split).where)
+        return chosen or ({"split": split} if "split" in layout.image_fields else {})
+
+    def listing(self, layout: Layout, split: str) -> Listing | None:
+        """The file that names the images of ``split``, where it takes one to tell them."""
+        return None if split in layout.where else self.split(split).listing
+
+
+def set_names() -> list[str]:
+    """The names of all data sets, sorted."""
+    return sorted(path.stem for path in SETS.glob("*.yaml"))
+
+
+@lru_cache
+def load_set(name: str) -> DataSet:
+    """Read the data set of this name.
+
+    Raises:
+        UserError: there is none, or its file is wrong.
+    """
+    path = SETS / f"{name}.yaml"
+    if not path.is_file():
+        names = set_names()
+        raise UserError(f"there is no data set {name!r}{did_you_mean(name, names)}: the suite knows {', '.join(names)}")
+    try:
+        content = yaml.safe_load(path.read_text())
+        return DataSet.model_validate({"name": name} | content)
+    except (yaml.YAMLError, ValidationError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} describes no data set: {error}") from error

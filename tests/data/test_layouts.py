@@ -1,0 +1,260 @@
+"""Finding data sets: which folder, layout and pairs; and what is said of every way in which they can lie wrong."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scipy.io import savemat
+
+from flexseg.data.layouts import Missing, data_root, list_pairs, locate, take_inventory
+from flexseg.data.sets import load_set
+from flexseg.errors import UserError
+
+Touch = Callable[..., None]
+
+
+@pytest.fixture
+def touch(tmp_path: Path) -> Touch:
+    """``touch(path, …)``: make files below the data root, ``tmp_path``; their content is never read here."""
+
+    def make(*paths: str) -> None:
+        for path in paths:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).touch()
+
+    return make
+
+
+def ids(name: str, root: Path, split: str, **options: object) -> list[str]:
+    dataset = load_set(name)
+    return [pair.id for pair in list_pairs(dataset, locate(dataset, root), split, **options)]  # type: ignore[arg-type]
+
+
+CITY = "leftImg8bit/val/{0}/{0}_{1}_leftImg8bit.png"
+CITY_LABEL = "gtFine/val/{0}/{0}_{1}_gtFine_{2}.png"
+
+
+def city(where: str, count: int = 2, kinds: tuple[str, ...] = ("labelIds",), images: bool = True) -> list[str]:
+    names = [("ulm", f"{n:06d}_000019") for n in range(count)]
+    paths = [where + CITY_LABEL.format(*name, kind) for name in names for kind in kinds]
+    return paths + [where + CITY.format(*name) for name in names if images]
+
+
+def test_cityscapes_train_ids_are_used_where_all_are_there(tmp_path: Path, touch: Touch) -> None:
+    touch(*city("cityscapes/", kinds=("labelIds", "labelTrainIds", "color", "instanceIds")))
+    dataset = load_set("cityscapes")
+    assert locate(dataset, tmp_path).layout.name == "labelTrainIds"
+    (tmp_path / "cityscapes" / CITY_LABEL.format("ulm", "000001_000019", "labelTrainIds")).unlink()
+    located = locate(dataset, tmp_path)
+    assert located.layout.name == "labelIds"
+    pairs = list_pairs(dataset, located, "val")
+    assert [pair.id for pair in pairs] == ["ulm_000000_000019", "ulm_000001_000019"]
+    assert all(pair.label.name.endswith("_labelIds.png") and pair.label.is_file() for pair in pairs)
+
+
+def test_where_a_set_may_lie(tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = load_set("cityscapes")
+    touch(*city("Cityscapes/"), *city("elsewhere/deep/"))
+    assert locate(dataset, tmp_path).root == tmp_path / "Cityscapes"
+    assert locate(dataset, tmp_path / "Cityscapes").root == tmp_path / "Cityscapes", "the data root is the set itself"
+    assert locate(dataset, tmp_path, "elsewhere/deep").root == tmp_path / "elsewhere" / "deep"
+    assert locate(dataset, None, str(tmp_path / "elsewhere/deep")).root == tmp_path / "elsewhere" / "deep"
+    monkeypatch.setenv("FLEXSEG_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    assert data_root("/other") == Path("/other"), "the benchmark's own word counts more"
+    monkeypatch.delenv("FLEXSEG_DATA")
+    assert data_root() is None
+
+
+def problem(name: str, root: Path | None, override: str = "") -> tuple[str, str]:
+    with pytest.raises(Missing) as caught:
+        locate(load_set(name), root, override)
+    return caught.value.state, str(caught.value)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    state, text = problem("acdc", tmp_path)
+    assert state == "missing"
+    for part in ("rgb_anon_trainvaltest.zip", "gt_trainval.zip", "https://acdc", "non-commercial", f"{tmp_path}/acdc"):
+        assert part in text
+    assert "FLEXSEG_DATA" in problem("acdc", None)[1]
+    assert "FLEXSEG_DATA" in problem("acdc", None, "below")[1]
+    assert "is no folder" in problem("acdc", tmp_path / "none")[1]
+
+
+@pytest.mark.parametrize("start", ["cityscapes/leftImg8bit", "cityscapes/leftImg8bit/val", "cityscapes/gtFine"])
+def test_a_root_too_deep(start: str, tmp_path: Path, touch: Touch) -> None:
+    touch(*city("cityscapes/"))
+    for arguments in ((tmp_path / start, ""), (None, str(tmp_path / start))):
+        state, text = problem("cityscapes", *arguments)
+        assert state == "missing"
+        assert f"in {tmp_path}/cityscapes: give its domain `root: {tmp_path}/cityscapes`" in text
+
+
+def test_a_root_too_high(tmp_path: Path, touch: Touch) -> None:
+    touch(*city("data/my-cityscapes/"))
+    for root in (tmp_path, tmp_path / "data"):
+        assert f"`root: {tmp_path}/data/my-cityscapes`" in problem("cityscapes", root)[1]
+    touch("sets/mapillary/vistas/validation/images/a.jpg", "sets/mapillary/vistas/validation/labels/a.png")
+    assert f"`root: {tmp_path}/sets/mapillary/vistas`" in problem("mapillary", tmp_path / "sets")[1]
+
+
+ACDC = "rgb_anon/fog/val/GOPR0476/GOPR0476_frame_000854_rgb_anon.png"
+ACDC_LABEL = "gt/fog/val/GOPR0476/GOPR0476_frame_000854_gt_labelTrainIds.png"
+
+
+@pytest.mark.parametrize("images", ["", "rgb_anon_trainvaltest/"])
+@pytest.mark.parametrize("labels", ["", "gt_trainval/"])
+def test_acdcs_archives_may_lie_in_folders_of_their_own(images: str, labels: str, tmp_path: Path, touch: Touch) -> None:
+    touch(f"acdc/{images}{ACDC}", f"acdc/{labels}{ACDC_LABEL}")
+    assert ids("acdc", tmp_path, "val") == ["GOPR0476_frame_000854"]
+
+
+def test_half_unpacked(tmp_path: Path, touch: Touch) -> None:
+    touch(f"acdc/{ACDC}")
+    state, text = problem("acdc", tmp_path)
+    assert state == "incomplete"
+    assert f"images ({ACDC}) but no label such as {ACDC_LABEL}" in text
+    assert "unpack gt_trainval.zip" in text
+    (tmp_path / "acdc" / ACDC).unlink()
+    touch(f"acdc/{ACDC_LABEL}")
+    state, text = problem("acdc", tmp_path)
+    assert state == "incomplete"
+    assert f"labels ({ACDC_LABEL}) but no image such as rgb_anon/" in text
+    assert "unpack rgb_anon_trainvaltest.zip" in text
+    touch(f"acdc/deeper/{ACDC}")
+    assert f"images lie one level too deep, in {tmp_path}/acdc/deeper: move" in problem("acdc", tmp_path)[1]
+    touch(f"acdc/{ACDC.replace('000854', '000900')}")
+    assert "no image has its label" in problem("acdc", tmp_path)[1]
+
+
+def test_some_labels_or_images_are_missing(tmp_path: Path, touch: Touch) -> None:
+    touch(*city("cityscapes/", 5))
+    (tmp_path / "cityscapes" / CITY_LABEL.format("ulm", "000003_000019", "labelIds")).unlink()
+    dataset = load_set("cityscapes")
+    located = locate(dataset, tmp_path)
+    with pytest.raises(
+        UserError, match=r"1 of 5 images .*'val', have no label, first .*ulm_000003.*gtFine_trainvaltest"
+    ):
+        list_pairs(dataset, located, "val")
+    found = take_inventory(dataset, located, "val")
+    assert (len(found.pairs), [path.name[:10] for path in found.unlabelled]) == (4, ["ulm_000003"])
+    assert list_pairs(dataset, located, "train") == []
+
+
+def test_labels_of_the_wrong_release(tmp_path: Path, touch: Touch) -> None:
+    touch("mapillary/validation/images/a.jpg", "mapillary/validation/v2.0/labels/a.png")
+    state, text = problem("mapillary", tmp_path)
+    assert state == "refused"
+    assert "ids 0–123, which no paper of this field evaluates" in text
+    touch("mapillary/validation/v1.2/labels/a.png")
+    assert ids("mapillary", tmp_path, "val") == ["a"], "the labels of 1.2 in the archive of 2.0 are good"
+    touch("bdd100k/images/100k/val/a.jpg", "bdd100k/labels/drivable/masks/val/a.png")
+    assert "drivable area" in problem("bdd100k", tmp_path)[1]
+    shutil.rmtree(tmp_path / "bdd100k")
+    touch("bdd100k/seg/images/val/a.jpg", "bdd100k/labels/sem_seg/masks/val/a.png")
+    assert "images of one release (seg/images/val/a.jpg) and labels of another" in problem("bdd100k", tmp_path)[1]
+    touch("synthia/RGB/0000000.png", "synthia/GT/COLOR/0000000.png")
+    assert "GT/COLOR holds pictures" in problem("synthia", tmp_path)[1]
+    touch("idd/leftImg8bit/val/1/2_leftImg8bit.png", "idd/gtFine/val/1/2_gtFine_polygons.json")
+    assert "createLabels.py" in problem("idd", tmp_path)[1]
+    touch(*city("cityscapes/", kinds=()), "cityscapes/gtCoarse/val/ulm/ulm_000000_000019_gtCoarse_labelIds.png")
+    assert "coarse annotations" in problem("cityscapes", tmp_path)[1]
+
+
+def test_acdcs_references_are_left_out(tmp_path: Path, touch: Touch) -> None:
+    for condition in ("fog", "night"):
+        for split in ("val", "val_ref", "train", "test"):
+            image = ACDC.replace("fog", condition).replace("/val/", f"/{split}/").replace("854", condition)
+            touch(f"acdc/{image}")
+        touch(f"acdc/{ACDC_LABEL.replace('fog', condition).replace('854', condition)}")
+    assert ids("acdc", tmp_path, "val") == ["GOPR0476_frame_000fog", "GOPR0476_frame_000night"]
+    assert ids("acdc", tmp_path, "val", conditions=["night"]) == ["GOPR0476_frame_000night"]
+    assert ids("acdc", tmp_path, "val", conditions=["snow"]) == []
+    with pytest.raises(UserError, match=r"no images of the condition mist .*it has fog, night"):
+        ids("acdc", tmp_path, "val", conditions=["mist"])
+
+
+def test_gta5s_split_is_a_list_of_numbers(tmp_path: Path, touch: Touch) -> None:
+    touch(*(f"gta5/{kind}/{n:05d}.png" for kind in ("images", "labels") for n in range(1, 8)))
+    touch("gta5/labels/00001_labelTrainIds.png")
+    with pytest.raises(Missing, match=r"split\.mat .*does not lie in .*unpack read_mapping\.zip"):
+        ids("gta5", tmp_path, "official_val")
+    savemat(tmp_path / "gta5/split.mat", {"valIds": [[2], [5]], "trainIds": [[1], [99]]})
+    assert ids("gta5", tmp_path, "official_val") == ["00002", "00005"]
+    assert len(ids("gta5", tmp_path, "all")) == 7
+    with pytest.raises(UserError, match=r"1 images .*named in its list but not there, first 00099"):
+        ids("gta5", tmp_path, "official_train")
+    with pytest.raises(UserError, match=r"split\.mat cannot be read .*no variable testIds"):
+        ids("gta5", tmp_path, "official_test")
+    (tmp_path / "gta5/split.mat").write_bytes(b"MATLAB, not really")
+    with pytest.raises(UserError, match=r"split\.mat cannot be read as a list"):
+        ids("gta5", tmp_path, "official_val")
+
+
+@pytest.mark.parametrize("line", ["RGB/GOPR0122/b.png", "/some/where/RGB/GOPR0122/b.png", "b", "GOPR0122/b", "b.png\r"])
+def test_a_line_names_an_image_in_any_way(line: str, tmp_path: Path, touch: Touch) -> None:
+    for name in "abc":
+        touch(f"foggy_zurich/RGB/GOPR0122/{name}.png", f"foggy_zurich/gt_labelTrainIds/GOPR0122/{name}.png")
+    touch("foggy_zurich/lists_file_names/RGB_testv2_filenames.txt")
+    with pytest.raises(UserError, match="names no image"):
+        ids("foggy_zurich", tmp_path, "testv2")
+    (tmp_path / "foggy_zurich/lists_file_names/RGB_testv2_filenames.txt").write_text(f"{line}\n\n")
+    assert ids("foggy_zurich", tmp_path, "testv2") == ["b"]
+
+
+def test_foggy_driving_has_two_trees_of_labels(tmp_path: Path, touch: Touch) -> None:
+    image, label = "foggy_driving/leftImg8bit/{}/web/{}_leftImg8bit.png", "foggy_driving/{}/{}/web/{}_{}_labelIds.png"
+    touch(image.format("test", "web_a_1"), label.format("gtFine", "test", "web_a_1", "gtFine"))
+    touch(image.format("test_extra", "web_b_1"), label.format("gtCoarse", "test_extra", "web_b_1", "gtCoarse"))
+    found = {split: ids("foggy_driving", tmp_path, split) for split in ("fine", "coarse", "all")}
+    assert found == {"fine": ["web_a_1"], "coarse": ["web_b_1"], "all": ["web_a_1", "web_b_1"]}
+
+
+def test_generated_folders(tmp_path: Path, touch: Touch) -> None:
+    """With or without the suffix, but never in the data root itself, where others have such folders."""
+    touch("images/00001.png", "labels/00001.png")
+    assert problem("generated", tmp_path)[0] == "missing"
+    touch("generated/images/a.jpg", "generated/images/b.png", "generated/labels/a.png", "generated/labels/b.png")
+    assert ids("generated", tmp_path, "all") == ["a", "b"]
+    touch("dgi/images/a.png", "dgi/labels/a_labelTrainIds.png")
+    located = locate(load_set("generated"), tmp_path, "dgi")
+    assert (located.layout.name, located.root) == ("trainIds suffix", tmp_path / "dgi")
+    touch("generated/images/a.png")
+    with pytest.raises(UserError, match=r"the same image by name \(a\)"):
+        ids("generated", tmp_path, "all")
+
+
+def test_wilddash_labels_are_no_images(tmp_path: Path, touch: Touch) -> None:
+    for suffix in ("", "_labelIds", "_instanceIds", "_labelColors"):
+        touch(f"wilddash/wd_val_01/us0001_100000{suffix}.png")
+    assert ids("wilddash", tmp_path, "val") == ["us0001_100000"]
+    with pytest.raises(UserError, match="no split 'public': in this layout"):
+        ids("wilddash", tmp_path, "public")
+
+
+def test_camvids_published_split(tmp_path: Path, touch: Touch) -> None:
+    """Of the original release, where it is told by sequence and number: 367, 101 and 233 frames."""
+    names = [f"0001TP_{n:06d}" for n in range(6690, 10381, 30)] + [f"Seq05VD_f{n:05d}" for n in range(0, 5101, 30)]
+    names += [f"0006R0_f{n:05d}" for n in range(930, 3931, 30)] + [f"0016E5_{n:05d}" for n in range(390, 6481, 30)]
+    names += [f"0016E5_{n:05d}" for n in range(7959, 8160, 2)]
+    touch(*(f"camvid/701_StillsRaw_full/{name}.png" for name in names))
+    touch(*(f"camvid/LabeledApproved_full/{name}_L.png" for name in names))
+    dataset = load_set("camvid")
+    located = locate(dataset, tmp_path)
+    assert located.layout.name == "original"
+    pairs = {split: list_pairs(dataset, located, split) for split in dataset.splits}
+    assert {split: len(found) for split, found in pairs.items()} == {"train": 367, "val": 101, "test": 233}
+    assert len({pair.id for found in pairs.values() for pair in found}) == 701
+    dusk = {split: sum(pair.condition == "dusk" for pair in found) for split, found in pairs.items()}
+    assert dusk == {"train": 62, "val": 0, "test": 62}
+
+
+def test_ids_that_repeat_across_drives_stay_apart(tmp_path: Path, touch: Touch) -> None:
+    for drive in (1, 2):
+        touch(f"idd/leftImg8bit/val/{drive}/000100_leftImg8bit.png")
+        touch(f"idd/gtFine/val/{drive}/000100_gtFine_labelcsTrainIds.png")
+    assert ids("idd", tmp_path, "val") == ["1_000100", "2_000100"]
