@@ -1,43 +1,66 @@
-"""The index of a domain: which image has which label, its condition, size and hash.
+"""The index of a domain: which image has which label, its condition, size, hash and pixels of each class.
 
-A domain lies on disk in Cityscapes' directory layout with trainId labels::
+A domain of the street world lies on disk in Cityscapes' directory layout with trainId labels::
 
     leftImg8bit/<split>/<condition>/<id>_leftImg8bit.png
     gtFine/<split>/<condition>/<id>_gtFine_labelTrainIds.png
 
-so any code that reads Cityscapes reads it. The index is written once, after every pair was decoded and checked.
+so any code that reads Cityscapes reads it. A data set lies elsewhere, in its own layout, and only its index is here
+(:mod:`flexseg.data.indexing` makes it). An index is written once, after every pair was decoded and checked.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flexseg.classes import NUM_CLASSES
 from flexseg.data.images import decode_pair
 from flexseg.errors import UserError
-from flexseg.files import digest, file_digest, replacing
+from flexseg.files import digest, replacing
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
 LABEL_SUFFIX = "_gtFine_labelTrainIds.png"
 INDEX_NAME = "index.parquet"
+SCHEMA = pa.schema(
+    {
+        "id": pa.string(),
+        "image": pa.string(),
+        "label": pa.string(),
+        "split": pa.string(),
+        "condition": pa.string(),
+        "height": pa.int64(),
+        "width": pa.int64(),
+        "sha256": pa.string(),
+        "label_sha256": pa.string(),
+        "class_pixels": pa.list_(pa.int64(), NUM_CLASSES),
+    }
+)
+"""The columns of an index, one row an image; those from ``height`` on are :func:`facts_of` a pair."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """A domain's index: its folder, the fingerprint of its definition, and the table of its images.
+    """A domain's index: the folder of its data, the fingerprint of its definition, and the table of its images.
 
     ``table`` has the columns id, image, label (paths below ``root``), split, condition, height, width (pixels),
-    sha256 (of the image's bytes) and label_sha256.
+    sha256 (of the image's bytes), label_sha256, and class_pixels ((19,) int64: pixels of each trainId). Labels are
+    decoded with ``encoding`` and the map named ``label_map``; without one they are trainIds already.
     """
 
     root: Path
     fingerprint: str
     table: pd.DataFrame
+    label_map: str = ""
+    encoding: str = "index"
 
     @property
     def digest(self) -> str:
@@ -54,6 +77,21 @@ class Index:
         if rows.empty:
             raise UserError(f"{self.root} has no images in its split {name!r}")
         return rows
+
+
+def facts_of(image: np.ndarray, label: np.ndarray, image_bytes: bytes, label_bytes: bytes) -> dict[str, Any]:
+    """What an index records of a decoded pair: height, width, sha256, label_sha256 and class_pixels.
+
+    Args:
+        image: (H, W, 3). label: (H, W) uint8 trainIds. image_bytes, label_bytes: the files that they were decoded from.
+    """
+    return {
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "sha256": hashlib.sha256(image_bytes).hexdigest(),
+        "label_sha256": hashlib.sha256(label_bytes).hexdigest(),
+        "class_pixels": np.bincount(label.ravel(), minlength=NUM_CLASSES)[:NUM_CLASSES].astype(np.int64),
+    }
 
 
 def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
@@ -85,7 +123,8 @@ def build_index(
         if len(pairs) != expected:
             raise UserError(f"{root} holds {len(pairs)} images in its split {split!r}, expected {expected}")
         for image_path, label_path in pairs:
-            image, _ = decode_pair(image_path, image_path.read_bytes(), label_path, label_path.read_bytes())
+            image_bytes, label_bytes = image_path.read_bytes(), label_path.read_bytes()
+            image, label = decode_pair(image_path, image_bytes, label_path, label_bytes)
             rows.append(
                 {
                     "id": image_path.name.removesuffix(IMAGE_SUFFIX),
@@ -93,37 +132,52 @@ def build_index(
                     "label": str(label_path.relative_to(root)),
                     "split": split,
                     "condition": image_path.parent.name,
-                    "height": image.shape[0],
-                    "width": image.shape[1],
-                    "sha256": file_digest(image_path),
-                    "label_sha256": file_digest(label_path),
                 }
+                | facts_of(image, label, image_bytes, label_bytes)
             )
             if progress is not None:
                 progress(1)
-    table = pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
-    with replacing(root / INDEX_NAME) as temporary:
-        pq.write_table(table.replace_schema_metadata({"fingerprint": fingerprint}), temporary)
+    write_index(root, pd.DataFrame(rows), fingerprint)
     return read_index(root)
 
 
-def read_index(root: Path, fingerprint: str | None = None) -> Index:
-    """Read the index of the domain in ``root``; with ``fingerprint``, check that it is the expected data.
+def write_index(
+    folder: Path, table: pd.DataFrame, fingerprint: str, label_map: str = "", encoding: str = "index"
+) -> None:
+    """Write ``table`` (columns of :data:`SCHEMA`) as the index in ``folder``, whole; equal arguments, equal bytes."""
+    metadata = {"fingerprint": fingerprint, "label_map": label_map, "encoding": encoding}
+    written = pa.Table.from_pandas(table, schema=SCHEMA, preserve_index=False).replace_schema_metadata(metadata)
+    with replacing(folder / INDEX_NAME) as temporary:
+        pq.write_table(written, temporary)
+
+
+def read_index(folder: Path, fingerprint: str | None = None, root: Path | None = None) -> Index:
+    """Read the index in ``folder``; with ``fingerprint``, check that it is the expected data.
+
+    ``root`` is where the data lie now, if they lie elsewhere than their index.
 
     Raises:
-        UserError: there is none, or it belongs to another definition.
+        UserError: there is none, or it belongs to another definition or to an earlier version of this library.
     """
-    path = root / INDEX_NAME
+    path = folder / INDEX_NAME
     if not path.is_file():
         raise UserError(f"{path} does not exist: write the domain first with `flexseg dataset`")
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it and run `flexseg dataset` again") from error
-    found = (table.schema.metadata or {}).get(b"fingerprint", b"").decode()
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    found = metadata.get("fingerprint", "")
     if fingerprint is not None and found != fingerprint:
         raise UserError(
-            f"{root} holds data of another definition ({found or 'unknown'}, expected {fingerprint}): "
+            f"{folder} holds data of another definition ({found or 'unknown'}, expected {fingerprint}): "
             "write the domain again with `flexseg dataset`"
         )
-    return Index(root, found, table.replace_schema_metadata(None).to_pandas())
+    lacking = [name for name in SCHEMA.names if name not in table.column_names]
+    if lacking:
+        raise UserError(
+            f"{path} was written by an earlier version of this library (it lacks {', '.join(lacking)}): "
+            "write the domain again with `flexseg dataset`"
+        )
+    frame = table.replace_schema_metadata(None).to_pandas()
+    return Index(root or folder, found, frame, metadata.get("label_map", ""), metadata.get("encoding", "index"))

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from flexseg.data.index import INDEX_NAME, build_index, read_index
-from flexseg.data.pool import load_pool
+from flexseg.data.index import INDEX_NAME, build_index, read_index, write_index
+from flexseg.data.pool import open_pool
 from flexseg.errors import UserError
 
 Counts = dict[str, int]
@@ -33,10 +35,38 @@ def test_index_records_every_pair(domain: Any, counts: Counts) -> None:
     for row in table.itertuples():
         assert hashlib.sha256((index.root / row.image).read_bytes()).hexdigest() == row.sha256
         assert hashlib.sha256((index.root / row.label).read_bytes()).hexdigest() == row.label_sha256
-    assert read_index(domain.root, "abc").table.equals(table)
+    again = read_index(domain.root, "abc")
+    pd.testing.assert_frame_equal(again.table, table)
+    assert (again.root, again.label_map, again.encoding) == (domain.root, "", "index")
     assert index.split("test")["id"].tolist() == ["e", "f"]
     with pytest.raises(UserError, match="no images in its split 'val'"):
         index.split("val")
+
+
+def test_index_counts_the_pixels_of_each_class(domain: Any, counts: Counts) -> None:
+    table = build_index(domain.root, counts, "abc").table
+    for row in table.itertuples():
+        label = np.asarray(Image.open(domain.root / row.label))
+        assert row.class_pixels.dtype == np.int64
+        assert row.class_pixels.tolist() == [int((label == c).sum()) for c in range(19)]
+    assert np.stack(table["class_pixels"]).shape == (6, 19)
+
+
+def test_index_of_data_that_lie_elsewhere(domain: Any, counts: Counts, tmp_path: Path) -> None:
+    table = build_index(domain.root, counts, "abc").table
+    write_index(tmp_path / "elsewhere", table, "xyz", label_map="cityscapes_ids", encoding="red16")
+    index = read_index(tmp_path / "elsewhere", "xyz", root=domain.root)
+    assert (index.root, index.label_map, index.encoding) == (domain.root, "cityscapes_ids", "red16")
+    pd.testing.assert_frame_equal(index.table, table)
+    assert (index.root / index.table["image"][0]).is_file()
+
+
+def test_index_of_an_earlier_version(domain: Any, counts: Counts) -> None:
+    build_index(domain.root, counts, "abc")
+    path = domain.root / INDEX_NAME
+    pq.write_table(pq.read_table(path).drop_columns("class_pixels"), path)
+    with pytest.raises(UserError, match=r"earlier version .*lacks class_pixels.*write the domain again"):
+        read_index(domain.root, "abc")
 
 
 def test_building_twice_writes_the_same_bytes(domain: Any, counts: Counts) -> None:
@@ -121,7 +151,7 @@ def test_palette_label_is_read_by_its_index(domain: Any, counts: Counts) -> None
     picture.putpalette([value for c in range(256) for value in (255 - c, c, 7)])
     assert picture.mode == "P"
     picture.save(domain.label("a"))
-    pool = load_pool([(build_index(domain.root, counts, "abc"), "train")])
+    pool = open_pool([(build_index(domain.root, counts, "abc"), "train")])
     np.testing.assert_array_equal(pool.labels[0], ids)
 
 
@@ -163,7 +193,7 @@ def test_index_of_another_definition(domain: Any, counts: Counts) -> None:
 def test_pool_holds_the_pixels_in_order(domain: Any, counts: Counts) -> None:
     index = build_index(domain.root, counts, "abc")
     seen: list[int] = []
-    pool = load_pool([(index, "test"), (index, "train")], seen.append)
+    pool = open_pool([(index, "test"), (index, "train")], progress=seen.append)
     assert len(pool) == sum(seen) == 6
     assert pool.ids == ["e", "f", "a", "b", "c", "d"]
     assert pool.conditions == ["clear"] * 4 + ["fog"] * 2
@@ -182,7 +212,7 @@ def test_file_that_changed_after_indexing(domain: Any, counts: Counts, kind: str
     picture[0, 0] = 18 - picture[0, 0] % 19
     Image.fromarray(picture).save(path)
     with pytest.raises(UserError, match=f"{path.name} is not the file that was indexed"):
-        load_pool([(index, "train")])
+        open_pool([(index, "train")])
 
 
 @pytest.mark.parametrize("kind", ["image", "label"])
@@ -191,5 +221,5 @@ def test_file_that_is_gone_after_indexing(domain: Any, counts: Counts, kind: str
     path = getattr(domain, kind)("b")
     path.unlink()
     with pytest.raises(UserError, match=f"{path.name} cannot be read"):
-        load_pool([(index, "train")])
-    assert len(load_pool([(index, "test")])) == 2, "another split does not mind"
+        open_pool([(index, "train")])
+    assert len(open_pool([(index, "test")])) == 2, "another split does not mind"

@@ -1,0 +1,345 @@
+"""Index a data set where it lies: every pair decoded and checked once, in parallel, with a journal that survives.
+
+A data set of 25,000 pairs takes many minutes to decode, so what is found of each pair is written down at once, in
+``<cache>/<dataset>/<layout>-<split>-<label map>/*.parquet``. Parts appear there by rename, and a pair whose files have
+the size and time of the record is not read again: an interruption loses a few seconds of work, and any number of
+processes and benchmarks share what one has found. A damaged pair is recorded with its problem and stops nothing; only
+:func:`select` refuses to use it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flexseg.classes import NUM_CLASSES
+from flexseg.data.images import decode_pair
+from flexseg.data.index import SCHEMA, facts_of
+from flexseg.data.label_maps import load_map
+from flexseg.data.layouts import Located, Pair, list_pairs
+from flexseg.data.sets import DataSet
+from flexseg.errors import UserError, did_you_mean
+from flexseg.files import digest, replacing
+
+FORMAT = 1
+"""Version of the journal: records of another one are not used."""
+FLUSH_SECONDS = 2.0
+"""How much work an interruption may lose."""
+BATCH = 4
+"""Pairs that a worker is handed at a time."""
+
+FILES = ("image", "label", "image_size", "image_time", "label_size", "label_time")
+"""What a record is found by: both paths below the root, and both files' bytes and times of change (ns)."""
+FACTS = ("height", "width", "sha256", "label_sha256", "class_pixels")
+JOURNAL = pa.schema(
+    [
+        *(pa.field(name, pa.string() if name in ("image", "label") else pa.int64()) for name in FILES),
+        pa.field("touched", pa.int64()),
+        *(SCHEMA.field(name) for name in FACTS),
+        pa.field("problem", pa.string()),
+    ]
+)
+NOTHING = {"height": 0, "width": 0, "sha256": "", "label_sha256": "", "class_pixels": [0] * NUM_CLASSES}
+
+
+@dataclass(frozen=True)
+class SetIndex:
+    """One split of a data set, every pair read and checked.
+
+    ``table`` has a row a pair, in the order of the ids: id, condition, image and label (paths below ``located.root``),
+    height, width, sha256, label_sha256, class_pixels, and ``problem``, which is empty where the pair is sound.
+    """
+
+    dataset: DataSet
+    located: Located
+    split: str
+    label_map: str
+    encoding: str
+    table: pd.DataFrame
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What is wrong with which image, by its id; known bad ones included."""
+        return _problems(self.table)
+
+
+def default_workers() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def index_set(
+    dataset: DataSet,
+    located: Located,
+    split: str,
+    cache: Path,
+    label_map: str = "",
+    pairs: Sequence[Pair] | None = None,
+    workers: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> SetIndex:
+    """Read and check every pair of a split that the journal below ``cache`` does not know yet.
+
+    Args:
+        label_map: the user's choice, if any. pairs: the split's, where the caller has listed them already.
+        progress: is called with the number of pairs done since last time; all those known are done at once.
+
+    Raises:
+        UserError: the label map does not fit the set; there is no pair; without ``pairs``, the split is incomplete.
+    """
+    journal = _journal(dataset, located, split, cache, label_map)
+    pairs = list_pairs(dataset, located, split) if pairs is None else pairs
+    if not pairs:
+        raise UserError(f"{located.root} holds no image of {dataset.title}, {split}")
+    listed = _listed(pairs, located.root)
+    records = journal.read()
+    known = _found(listed, records)
+    waiting = listed[~listed["id"].isin(known["id"])].to_dict("records")
+    tasks = [(located.root, waiting[i : i + BATCH], journal) for i in range(0, len(waiting), BATCH)]
+    advance = progress or (lambda count: None)
+    advance(len(known))
+    fresh: list[dict[str, Any]] = []
+    saved, time_saved = 0, time.monotonic()
+    try:
+        for results in _in_parallel(tasks, workers):
+            fresh += results
+            advance(len(results))
+            if time.monotonic() - time_saved > FLUSH_SECONDS:
+                journal.add(fresh[saved:])
+                saved, time_saved = len(fresh), time.monotonic()
+    finally:
+        journal.add(fresh[saved:])
+    journal.compact()
+    # Not what the journal holds by now: another process may be gathering its parts, or somebody may have removed it.
+    table = _found(listed, pd.concat([records, _table_of(fresh).to_pandas()]))
+    return SetIndex(dataset, located, split, journal.label_map, journal.encoding, table)
+
+
+def recall(
+    dataset: DataSet, located: Located, split: str, cache: Path, label_map: str = "", pairs: Sequence[Pair] = ()
+) -> tuple[int, dict[str, str]]:
+    """What earlier calls of :func:`index_set` found, without decoding: how many pairs, and the problems of which.
+
+    A problem counts as long as nothing touched the files of its pair, which must be among ``pairs``.
+    """
+    records = _journal(dataset, located, split, cache, label_map).read()
+    bad = set(records.loc[records["problem"] != "", "image"])
+    suspects = [pair for pair in pairs if _below(located.root, pair.image) in bad] if bad else []
+    problems = _problems(_found(_listed(suspects, located.root), records)) if suspects else {}
+    return records["image"].nunique(), problems
+
+
+def select(index: SetIndex, split: str, conditions: Sequence[str] = (), skip: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows of a domain's index (columns of :data:`flexseg.data.index.SCHEMA`) that a set gives its ``split``.
+
+    Left out are the images named in ``skip``, those that the set's file knows as bad (also where their files happen to
+    be sound, or two copies of a set would give two data sets), and all but ``conditions``, if any are given.
+
+    Raises:
+        UserError: a condition or an id that does not exist, a damaged pair among the chosen ones, or none is left.
+    """
+    table, title = index.table, f"{index.dataset.title}, {index.split}"
+    for kind, names, there in (("condition", conditions, table["condition"]), ("image", skip, table["id"])):
+        for name in names:
+            if name not in set(there):
+                raise UserError(f"{title}: there is no {kind} {name!r}{did_you_mean(name, set(there))}")
+    kept = table[~table["id"].isin({*skip, *index.dataset.known_bad})]
+    if conditions:
+        kept = kept[kept["condition"].isin(conditions)]
+    bad = kept[kept["problem"] != ""]
+    if len(bad):
+        shown = "\n".join(f"  {row.id}: {row.problem}" for row in bad.head(5).itertuples())
+        more = f"\n  … and {len(bad) - 5} more" if len(bad) > 5 else ""
+        raise UserError(
+            f"{title}: {len(bad)} of {len(kept)} pairs cannot be used:\n{shown}{more}\n"
+            "Unpack their archive again, or leave them out: name their ids under the domain's `skip:`"
+        )
+    if kept.empty:
+        raise UserError(f"{title}: no image is left of {len(table)}")
+    return kept.assign(split=split)[SCHEMA.names].reset_index(drop=True)
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What was found of each pair, as a folder of parts that appear whole; readers and writers need no lock.
+
+    A part is never changed. Whoever gathers parts into one writes that first and then removes them, so a reader who
+    misses a part looks again.
+    """
+
+    folder: Path
+    label_map: str
+    encoding: str
+
+    @cached_property
+    def _version(self) -> str:
+        classes = load_map(self.label_map)
+        return digest([FORMAT, self.encoding, classes.table.tolist(), classes.known.tolist()])
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write a part with these records, if there are any."""
+        if rows:
+            self._write(_table_of(rows))
+
+    def read(self) -> pd.DataFrame:
+        """All records (columns of :data:`JOURNAL`); several of a pair whose files were changed."""
+        return self._read()[0].to_pandas()
+
+    def compact(self) -> None:
+        """Gather all parts into one."""
+        records, parts = self._read()
+        if len(parts) > 1:
+            self._write(records)
+            for part in parts:
+                part.unlink(missing_ok=True)
+
+    def _write(self, table: pa.Table) -> None:
+        with replacing(self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex}.parquet") as temporary:
+            pq.write_table(table.replace_schema_metadata({"version": self._version}), temporary)
+
+    def _read(self) -> tuple[pa.Table, list[Path]]:
+        """All records, each once, and the parts that they were read from."""
+        while True:
+            parts, tables = sorted(self.folder.glob("*.parquet")), [JOURNAL.empty_table()]
+            try:
+                for part in parts:
+                    tables += self._part(part)
+            except FileNotFoundError:  # gathered by another process just now
+                continue
+            records = pa.concat_tables(tables)
+            repeated = records.select([*FILES, "touched"]).to_pandas().duplicated(keep="last")
+            return records.filter(pa.array(~repeated)), parts
+
+    def _part(self, part: Path) -> list[pa.Table]:
+        """The table of a part; none if it is damaged or of another version, which costs reading its pairs again."""
+        try:
+            table = pq.read_table(part)
+        except pa.ArrowInvalid:
+            return []
+        if (table.schema.metadata or {}).get(b"version", b"").decode() != self._version:
+            return []
+        return [table.replace_schema_metadata(None)]
+
+
+def _table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=JOURNAL)
+
+
+def _journal(dataset: DataSet, located: Located, split: str, cache: Path, label_map: str) -> Journal:
+    chosen = dataset.map_of(located.layout, label_map)
+    folder = cache / dataset.name / f"{located.layout.name}-{split}-{chosen}"
+    return Journal(folder, chosen, dataset.encoding_of(located.layout))
+
+
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _listed(pairs: Sequence[Pair], root: Path) -> pd.DataFrame:
+    """The pairs as they lie on disk now: id, condition, :data:`FILES` and ``touched``."""
+    rows = []
+    for pair in pairs:
+        image, label = _state(pair.image), _state(pair.label)
+        paths = (_below(root, pair.image), _below(root, pair.label))
+        rows.append((pair.id, pair.condition, *paths, *image[:2], *label[:2], max(image[2], label[2])))
+    return pd.DataFrame(rows, columns=["id", "condition", *FILES, "touched"])
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    """Size in bytes, time of the last change of the content and of anything (ns); −1 where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return -1, -1, -1
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _found(listed: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """The listed pairs of which there is a record, with it.
+
+    A sound pair is known by size and time of its files. A bad one only as long as nothing touched them: unpacking an
+    archive again gives a file its old time, and a file that was damaged in place its old size as well.
+    """
+    joined = listed.merge(records, on=list(FILES), how="inner", suffixes=("", "_then"))
+    usable = joined[(joined["problem"] == "") | (joined["touched"] == joined["touched_then"])]
+    columns = ["id", "condition", "image", "label", *FACTS, "problem"]
+    return usable.drop_duplicates("id", keep="last")[columns].reset_index(drop=True)
+
+
+def _problems(table: pd.DataFrame) -> dict[str, str]:
+    bad = table[table["problem"] != ""]
+    return dict(zip(bad["id"], bad["problem"], strict=True))
+
+
+Task = tuple[Path, list[dict[str, Any]], Journal]
+"""The root of a set, some of its pairs (:data:`FILES` and ``touched``), and the journal that says how to read them."""
+
+
+def _in_parallel(tasks: Sequence[Task], workers: int) -> Iterator[list[dict[str, Any]]]:
+    """The results of all tasks, as they come."""
+    workers = min(workers, len(tasks))
+    if workers <= 1:
+        yield from map(_examine_all, tasks)
+        return
+    # A fresh interpreter each: a fork would copy the locks of whatever threads this process has.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    try:
+        for done in as_completed([pool.submit(_examine_all, task) for task in tasks]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, perhaps for want of memory: start the same command again with fewer workers, "
+            "it goes on where it stopped"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it, however it ends: a worker alone would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _examine_all(task: Task) -> list[dict[str, Any]]:
+    root, rows, journal = task
+    return [_examine(root, row, journal) for row in rows]
+
+
+def _examine(root: Path, row: dict[str, Any], journal: Journal) -> dict[str, Any]:
+    """The record of a pair: its files, what :func:`facts_of` says of it, or the problem with it."""
+    image_path, label_path = root / row["image"], root / row["label"]
+    record = {name: row[name] for name in (*FILES, "touched")}
+    try:
+        files = image_path, image_path.read_bytes(), label_path, label_path.read_bytes()
+        image, label = decode_pair(*files, load_map(journal.label_map), journal.encoding)
+    except MemoryError:
+        raise
+    except UserError as error:
+        return record | NOTHING | {"problem": str(error)}
+    except Exception as error:  # decoders raise anything at all on damaged files
+        return record | NOTHING | {"problem": f"{image_path} or {label_path.name} cannot be read: {error!r}"}
+    return record | facts_of(image, label, files[1], files[3]) | {"problem": ""}
