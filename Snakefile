@@ -14,7 +14,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from flexseg.benchmark import fingerprint, load_benchmark, select_rows
+from flexseg.benchmark import WorldDomain, fingerprint, load_benchmark, select_rows
 from flexseg.errors import UserError
 from flexseg.files import file_digest
 from flexseg.provenance import code_digest
@@ -35,6 +35,7 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 HOME = f"results/{NAME}"
+RUNS = f"results/{BENCHMARK.trained_as}"  # where runs are trained: another benchmark's, if this one only evaluates
 REPORTS = "reports" if NAME == DEFAULT else f"reports/{NAME}"
 SELECTION = f"--study {STUDY}" + (f" --rows {ROWS}" if ROWS else "") + (f" --seeds {SEEDS}" if SEEDS else "")
 KINDS = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power", "cost", "origins")
@@ -56,7 +57,11 @@ def method_file(row):
 
 def training_data(row):
     domains = [BENCHMARK.source, BENCHMARK.row(row).generated or BENCHMARK.generated]
-    return [f"{HOME}/data/{domain}/index.parquet" for domain in domains]
+    return [f"{RUNS}/data/{domain}/index.parquet" for domain in domains]
+
+
+def is_rendered(domain):
+    return isinstance(BENCHMARK.domains[domain], WorldDomain)
 
 
 def run_fingerprint(wildcards):
@@ -69,7 +74,8 @@ onstart:
     files = {f"benchmarks/{NAME}.yaml", *map(method_file, BENCHMARK.rows)}
     state = {path: file_digest(Path(path)) for path in files if Path(path).is_file()} | {"selection": SELECTION}
     receipt = Path(HOME, "checked.txt")
-    if not receipt.is_file() or receipt.read_text() != fingerprint(state):
+    on_disk = not all(map(is_rendered, BENCHMARK.domains))  # data sets may have gone since
+    if on_disk or not receipt.is_file() or receipt.read_text() != fingerprint(state):
         if subprocess.run(f"flexseg check {NAME} {SELECTION}", shell=True).returncode:
             raise WorkflowError(f"benchmark {NAME} cannot be run as it is: see above. Nothing was started")
         receipt.parent.mkdir(parents=True, exist_ok=True)
@@ -80,6 +86,7 @@ wildcard_constraints:
     row="|".join(BENCHMARK.rows),
     seed=r"\d+",
     domain="|".join(BENCHMARK.domains),
+    home="|".join({BENCHMARK.name, BENCHMARK.trained_as}),
 
 
 localrules:
@@ -96,14 +103,16 @@ rule all:
 
 
 rule dataset:
+    """Renders a domain, or checks every file of a data set and writes its index; the data set stays where it lies."""
     output:
-        f"{HOME}/data/{{domain}}/index.parquet",
+        "results/{home}/data/{domain}/index.parquet",
     params:
         definition=lambda wildcards: fingerprint(BENCHMARK.domain_definition(wildcards.domain)),
+    threads: lambda wildcards: 1 if is_rendered(wildcards.domain) else workflow.cores or 1
     log:
-        f"{HOME}/logs/dataset-{{domain}}.log",
+        "results/{home}/logs/dataset-{domain}.log",
     shell:
-        f"flexseg dataset {NAME} {{wildcards.domain}} > {{log}} 2>&1"
+        "flexseg dataset {wildcards.home} {wildcards.domain} --workers {threads} > {log} 2>&1"
 
 
 rule train:
@@ -111,23 +120,23 @@ rule train:
         method=lambda wildcards: [path for path in [method_file(wildcards.row)] if Path(path).is_file()],
         data=lambda wildcards: training_data(wildcards.row),
     output:
-        f"{HOME}/{{row}}/seed-{{seed}}/trained.json",
+        f"{RUNS}/{{row}}/seed-{{seed}}/trained.json",
     params:
         fingerprint=run_fingerprint,
     threads: 1
     resources:
         gpu=1,
     log:
-        f"{HOME}/logs/train-{{row}}-{{seed}}.log",
+        f"{RUNS}/logs/train-{{row}}-{{seed}}.log",
     shell:
-        f"flexseg train {NAME} {{wildcards.row}} {{wildcards.seed}} --supersede --threads {{threads}}"
+        f"flexseg train {BENCHMARK.trained_as} {{wildcards.row}} {{wildcards.seed}} --supersede --threads {{threads}}"
         " --receipt {output} > {log} 2>&1"
 
 
 rule evaluate:
     """All seeds of a row in one process: start-up and decoding the targets are paid once."""
     input:
-        trained=expand(f"{HOME}/{{{{row}}}}/seed-{{seed}}/trained.json", seed=BENCHMARK.seeds),
+        trained=expand(f"{RUNS}/{{{{row}}}}/seed-{{seed}}/trained.json", seed=BENCHMARK.seeds),
         data=[f"{HOME}/data/{target}/index.parquet" for target in BENCHMARK.targets],
     output:
         f"{HOME}/{{row}}/evaluated.json",

@@ -198,7 +198,7 @@ class Benchmark(Strict):
             return row if row.title else row.model_copy(update={"title": name})
         base = self._resolve(row.extends, (*seen, name))
         merged = base.model_dump() | row.model_dump(exclude_unset=True, exclude={"extends"}) | {"extends": ""}
-        merged["title"] = row.title or name
+        merged |= {"title": row.title or name, "published": row.published}
         return Row(**merged)
 
     def training_of(self, row_name: str) -> Training:
@@ -224,7 +224,7 @@ class Benchmark(Strict):
         """All that decides the pixels of domain ``name``, wherever it lies: what its data are keyed by."""
         domain = self.domains[name]
         if isinstance(domain, SetDomain):
-            kept = {"dataset", "label_map", "skip", "conditions", "train", "val", "test"}
+            kept = {"dataset", "label_map", "skip", "conditions", "resize", "train", "val", "test"}
             return domain.model_dump(include=kept, exclude_none=True)
         assert self.world is not None
         return {
@@ -372,7 +372,7 @@ def select_rows(
         raise UserError("no rows are selected: name at least one")
     update = {
         "rows": selected,
-        "studies": {"default": list(selected)},
+        "studies": benchmark.studies | {"default": list(selected)},
         "reference": benchmark.reference if benchmark.reference in selected else next(iter(selected)),
     }
     return benchmark.model_copy(update=update | ({"seeds": _seeds(seeds)} if seeds else {}))

@@ -74,7 +74,8 @@ class SetDomain(Strict):
     """A data set that lies on disk in its own layout: which, where if not in its usual place, and what is taken of it.
 
     ``root`` is absolute or below the data root; ``label_map`` another map to the 19 classes than the data set's own;
-    ``skip`` are ids that are left out; ``conditions`` those that are kept, all of them if empty.
+    ``skip`` are ids that are left out; ``conditions`` those that are kept, all of them if empty. ``resize`` is the size
+    of this domain's training images, where it is not the schedule's.
     """
 
     dataset: str
@@ -84,6 +85,7 @@ class SetDomain(Strict):
     label_map: str = ""
     skip: list[str] = Field(default_factory=list)
     conditions: list[str] = Field(default_factory=list)
+    resize: Pixels | None = None
     train: Part | None = None
     val: Part | None = None
     test: Part | None = None

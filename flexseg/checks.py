@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flexseg.benchmark import Benchmark
+from flexseg.benchmark import Benchmark, WorldDomain
 from flexseg.errors import MissingExtra, UserError
 from flexseg.files import digest
 
@@ -30,13 +30,13 @@ def check_benchmark(benchmark: Benchmark, methods: Path) -> list[str]:
 def _check_world(benchmark: Benchmark) -> None:
     from flexseg import world
 
-    if benchmark.world.version != world.VERSION:
+    if benchmark.world is not None and benchmark.world.version != world.VERSION:
         raise UserError(
             f"benchmark {benchmark.name} asks for version {benchmark.world.version} of the street world; "
             f"this library renders version {world.VERSION}"
         )
     for name, domain in benchmark.domains.items():
-        if domain.world not in world.DOMAINS:
+        if isinstance(domain, WorldDomain) and domain.world not in world.DOMAINS:
             raise UserError(
                 f"benchmark {benchmark.name}: domains.{name}.world: the street world has no domain {domain.world!r}; "
                 f"it has {', '.join(world.DOMAINS)}"
@@ -81,7 +81,7 @@ def _check_trunks(benchmark: Benchmark, lines: list[str]) -> dict[str, Any]:
         key = digest(model)
         if key not in built and key not in missing:
             try:
-                built[key] = build_segmentor(model)
+                built[key] = build_segmentor(model, pretrained=False)
             except MissingExtra as error:
                 missing[key] = str(error)
         if key in missing:
@@ -95,3 +95,20 @@ def _check_trunks(benchmark: Benchmark, lines: list[str]) -> dict[str, Any]:
                 f"pixels only, not {height}×{width}"
             )
     return built
+
+
+def require_data(benchmark: Benchmark, results: Path) -> None:
+    """See that all data sets and weights are there; weights are downloaded where the benchmark says from where.
+
+    Raises:
+        UserError: something is missing or incomplete; says what, where it was looked for, and where to get it.
+    """
+    from flexseg.doctor import require
+
+    require(benchmark, results)
+    described = [model["weights"] for row in benchmark.rows if "weights" in (model := benchmark.model_of(row))]
+    if described and not benchmark.runs:
+        from flexseg.models.weights import Weights, find
+
+        for weights in {Weights.of(each) for each in described}:
+            find(weights)

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from flexseg.benchmark import Benchmark, benchmark_names, load_benchmark, select_rows
+from flexseg.benchmark import Benchmark, load_benchmark, select_rows
+from flexseg.cli_show import BENCHMARKS, DEFAULT, METHODS, RESULTS, bench, show
 from flexseg.errors import UserError, did_you_mean
 
 app = typer.Typer(
@@ -23,19 +24,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-show = typer.Typer(help="Show what the suite knows: benchmarks, methods, the street world.", no_args_is_help=True)
-bench = typer.Typer(help="Measure the suite's own speed.", no_args_is_help=True)
 app.add_typer(show, name="show")
 app.add_typer(bench, name="bench")
 
-BENCHMARKS, METHODS, RESULTS = Path("benchmarks"), Path("methods"), Path("results")
-DEFAULT = "streetworld"
-
+CORES = os.cpu_count() or 1
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]
 RowName = Annotated[str, typer.Argument(metavar="ROW", help="A row of the benchmark, or a method's file name.")]
 Study = Annotated[str, typer.Option(help="Which of the benchmark's studies chooses the rows.")]
 Rows = Annotated[str, typer.Option(help="Just these rows or methods: a,b,c.")]
+Run = Annotated[list[str], typer.Argument(metavar="BENCHMARK ROW SEED", help="A run; or its directory.")]
 Seeds = Annotated[str, typer.Option(help="Just these seeds: 0,1,2.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes side by side.")]
 Receipt = Annotated[Path | None, typer.Option(help="Write the outcome here; a recorded failure then exits with 0.")]
 
 
@@ -45,19 +44,55 @@ def _selected(name: str, study: str, rows: str, seeds: str) -> Benchmark:
 
 @app.command()
 def check(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = "") -> None:
-    """Check a benchmark file and the options of its rows, before any work."""
-    from flexseg.checks import check_benchmark
+    """Check a benchmark file, the options of its rows, and that its data are there, before any work."""
+    from flexseg.checks import check_benchmark, require_data
 
-    for line in check_benchmark(_selected(name, study, rows, seeds), METHODS):
+    benchmark = _selected(name, study, rows, seeds)
+    require_data(benchmark, RESULTS)
+    for line in check_benchmark(benchmark, METHODS):
         print(line)
 
 
 @app.command()
-def dataset(name: Name, domain: Annotated[str, typer.Argument(help="A domain of the benchmark.")]) -> None:
-    """Render a domain's images and labels, check every pair and write its index."""
-    from flexseg.jobs import make_dataset
+def dataset(
+    name: Name,
+    domain: Annotated[str, typer.Argument(help="A domain of the benchmark.")],
+    workers: Workers = CORES,
+) -> None:
+    """Render a domain, or check a data set where it lies: decode every pair and write the index."""
+    from flexseg.datasets import make_dataset
 
-    make_dataset(load_benchmark(name, BENCHMARKS), domain, RESULTS)
+    make_dataset(load_benchmark(name, BENCHMARKS), domain, RESULTS, workers)
+
+
+@app.command()
+def doctor(
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")] = "",
+    full: Annotated[bool, typer.Option("--full", help="Decode and check every file, not only count them.")] = False,
+    workers: Workers = CORES,
+) -> None:
+    """Say which data sets and weights are there, missing, incomplete or damaged, and what to do.
+
+    Without a benchmark: which of all the data sets that the suite knows are there. Exits with 1 if not all is well.
+    """
+    from flexseg.doctor import examine, print_report, survey
+
+    if name:
+        report = examine(load_benchmark(name, BENCHMARKS), RESULTS, full=full, workers=workers)
+    else:
+        report = survey(RESULTS, full=full, workers=workers)
+    print_report(report, Console())
+    if not report.well:
+        raise typer.Exit(1)
+
+
+@app.command()
+def cache(name: Name, workers: Workers = CORES) -> None:
+    """Decode the training images once, at training size, into a cache that all runs share. It can take much disk."""
+    from flexseg.datasets import cache_frames
+
+    for line in cache_frames(load_benchmark(name, BENCHMARKS), RESULTS, workers):
+        print(line)
 
 
 @app.command()
@@ -69,13 +104,16 @@ def train(
     devices: Annotated[str, typer.Option(help="Number of devices; auto takes all GPUs, or one CPU process.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; auto is bf16 on GPUs.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of this run.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Threads that prepare the next batches; 0 none, up to 4 beside a GPU.")
+    ] = None,
     receipt: Receipt = None,
 ) -> None:
     """Train one run; a run that was interrupted goes on from its checkpoint."""
     from flexseg.jobs import train_run
 
     benchmark = _selected(name, "default", row, "")
-    train_run(benchmark, row, seed, METHODS, RESULTS, supersede, devices, precision, threads, receipt)
+    train_run(benchmark, row, seed, METHODS, RESULTS, supersede, devices, precision, threads, workers, receipt)
 
 
 @app.command()
@@ -90,6 +128,81 @@ def evaluate(
     from flexseg.jobs import evaluate_row
 
     evaluate_row(_selected(name, "default", row, seeds), row, METHODS, RESULTS, threads, receipt)
+
+
+@app.command()
+def export(
+    words: Run,
+    output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
+    target: Annotated[str, typer.Option(help="Whose test size the pipeline gets; by default all targets'.")] = "",
+) -> None:
+    """Write a finished run as a configuration and a checkpoint of mmsegmentation, which predict the same pixels."""
+    from flexseg.export import export_run, parse_run
+
+    run, rest = parse_run(words)
+    if rest:
+        raise UserError(f"export takes one run, and nothing behind it: {' '.join(rest)}")
+    benchmark = _selected(run.benchmark, "default", run.row, "")
+    directory = run.directory
+    for path in export_run(benchmark, run.row, run.seed, METHODS, RESULTS, output, target=target, directory=directory):
+        print(path)
+
+
+@app.command()
+def predict(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="BENCHMARK ROW SEED IMAGES…", help="A run, or its directory; then images or folders."),
+    ],
+    output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("predictions"),
+    target: Annotated[str, typer.Option(help="The target whose test size is taken.")] = "",
+    height: Annotated[
+        int | None, typer.Option(min=1, help="Show images to the network at this height instead.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Segment your own images with a finished run: colour overlays and label maps."""
+    from flexseg.export import parse_run
+    from flexseg.predict import predict_images
+
+    run, images = parse_run(words)
+    benchmark, places = _selected(run.benchmark, "default", run.row, ""), [Path(image) for image in images]
+    for path in predict_images(
+        benchmark,
+        run.row,
+        run.seed,
+        METHODS,
+        RESULTS,
+        places,
+        output,
+        target=target,
+        height=height,
+        threads=threads,
+        directory=run.directory,
+    ):
+        print(path)
+
+
+@app.command()
+def rehearse(
+    name: Name,
+    folder: Annotated[Path, typer.Option(help="Where to work; what is there is kept and gone on with.")] = Path(""),
+    rows: Rows = "",
+    study: Study = "default",
+    shrink: Annotated[int, typer.Option(min=1, help="Divide all sizes in pixels by this.")] = 4,
+    iterations: Annotated[int, typer.Option(min=2, help="Steps of each training.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, help="Images a split of each data set.")] = 3,
+    trunk: Annotated[str, typer.Option(help="A smaller MiT in the trunk's place: b0 to b5.")] = "",
+    cores: Annotated[int, typer.Option(min=1)] = CORES,
+) -> None:
+    """Run a whole benchmark in little, on data sets rendered in their official layouts: does it all work here?"""
+    from flexseg.rehearsal import Settings
+    from flexseg.rehearsal import rehearse as run
+
+    settings = Settings(shrink, iterations, frames, trunk)
+    home = folder if folder != Path("") else RESULTS / "rehearsals" / name
+    if run(name, home, settings, study, rows, cores, BENCHMARKS, METHODS, Console()):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -212,7 +325,7 @@ def validate(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds
 @app.command()
 def tune(
     name: Name,
-    jobs: Annotated[int, typer.Option(help="Trainings side by side, each with one thread.")] = os.cpu_count() or 1,
+    jobs: Annotated[int, typer.Option(help="Trainings side by side, each with one thread.")] = CORES,
 ) -> None:
     """Search the benchmark's tuning grid on source validation images and record every trial."""
     from flexseg.tuning import tune as search
@@ -233,65 +346,6 @@ def new_method(
 
     written = write(name, title, paper, benchmark, METHODS, BENCHMARKS)
     print(next_steps(written, load_benchmark(benchmark, BENCHMARKS).reference))
-
-
-@show.command("benchmarks")
-def show_benchmarks() -> None:
-    """The benchmarks, their studies and rows."""
-    for name in benchmark_names(BENCHMARKS):
-        benchmark = load_benchmark(name, BENCHMARKS)
-        print(f"{name}: {benchmark.title}; {len(benchmark.seeds)} seeds; targets {', '.join(benchmark.targets)}")
-        for study, rows in benchmark.studies.items():
-            print(f"  {study}: {', '.join(rows)}")
-
-
-@show.command("methods")
-def show_methods() -> None:
-    """The methods and their options; a broken file is named with its error."""
-    from flexseg.show import describe_methods
-
-    describe_methods(METHODS, Console())
-
-
-@show.command("world")
-def show_world(
-    output: Annotated[Path, typer.Argument(help="The PNG to write.")] = Path("world.png"),
-    samples: Annotated[int, typer.Option(min=1, help="Images a domain.")] = 5,
-    height: Annotated[int, typer.Option(min=32, help="Height of an image in pixels.")] = 96,
-    width: Annotated[int, typer.Option(min=32, help="Width of an image in pixels.")] = 192,
-) -> None:
-    """Write a contact sheet of the street world: every domain, images beside labels."""
-    from PIL import Image
-
-    from flexseg.world.sheet import contact_sheet
-
-    Image.fromarray(contact_sheet(samples, height, width)).save(output)
-    print(output)
-
-
-@bench.command("step")
-def bench_step(
-    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = DEFAULT,
-    rows: Annotated[str, typer.Option(help="Rows to measure.")] = "dginstyle,flexseg",
-    steps: Annotated[int, typer.Option(min=2, help="Steps a round.")] = 15,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds, taken in turn.")] = 5,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-) -> None:
-    """A training step of each row against the bare model's forward, backward and optimiser step."""
-    from flexseg.speed import measure_steps
-
-    measure_steps(_selected(name, "default", rows, ""), METHODS, RESULTS, steps, rounds, threads, Console())
-
-
-@bench.command("world")
-def bench_world(
-    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = DEFAULT,
-    images: Annotated[int, typer.Option(min=1, help="Images a domain.")] = 40,
-) -> None:
-    """Images a second that the street world renders on one core, for every domain."""
-    from flexseg.speed import measure_world
-
-    measure_world(load_benchmark(name, BENCHMARKS), images, Console())
 
 
 def main(arguments: list[str] | None = None) -> Any:

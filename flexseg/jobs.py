@@ -2,84 +2,30 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from flexseg.benchmark import Benchmark, fingerprint
-from flexseg.data.index import Index, build_index, read_index
+from flexseg.console import progress_bar
+from flexseg.data.index import Index
+from flexseg.datasets import FULL_DISK, disk_errors, open_index, training_pool
 from flexseg.engine.run import RunDirectory
 from flexseg.errors import MissingExtra, RunError, UserError
 from flexseg.files import read_json, write_json
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-
-
-@contextmanager
-def progress_bar(task: str, total: int) -> Iterator[Any]:
-    """A progress bar on standard error; yields ``advance(count, note="")``. Silent where nobody looks (no terminal)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    note = TextColumn("{task.fields[note]}")
-    with Progress(*columns, note, console=console, transient=True, disable=not console.is_terminal) as bar:
-        handle = bar.add_task(task, total=total, note="")
-
-        def advance(count: int, note: str = "") -> None:
-            bar.update(handle, advance=count, note=note)
-
-        yield advance
-
-
-def domain_folder(results: Path, benchmark: Benchmark, domain: str) -> Path:
-    """Where a domain of a benchmark lies."""
-    return results / benchmark.name / "data" / domain
-
 
 def run_directory(results: Path, benchmark: Benchmark, row: str, seed: int) -> RunDirectory:
-    """Where a run of a benchmark lies."""
+    """Where a run of a benchmark was trained: under its own name, or that of the benchmark whose runs it evaluates."""
+    return RunDirectory(results / benchmark.trained_as / row / f"seed-{seed}")
+
+
+def evaluation_directory(results: Path, benchmark: Benchmark, row: str, seed: int) -> RunDirectory:
+    """Where a benchmark keeps the records and predictions of a run: always under its own name."""
     return RunDirectory(results / benchmark.name / row / f"seed-{seed}")
-
-
-def make_dataset(benchmark: Benchmark, domain: str, results: Path) -> None:
-    """Render a domain into ``results/<benchmark>/data/<domain>`` and index it.
-
-    Raises:
-        UserError: the benchmark has no such domain.
-    """
-    from flexseg.world.write import write_domain
-
-    if domain not in benchmark.domains:
-        raise UserError(f"benchmark {benchmark.name} has no domain {domain!r}; it has {', '.join(benchmark.domains)}")
-    settings, root = benchmark.domains[domain], domain_folder(results, benchmark, domain)
-    for folder in ("leftImg8bit", "gtFine"):
-        shutil.rmtree(root / folder, ignore_errors=True)
-    with progress_bar(f"rendering {domain}", sum(settings.splits.values())) as advance, disk_errors(root):
-        for split, count in settings.splits.items():
-            write_domain(
-                root,
-                settings.world,
-                split,
-                count,
-                height=benchmark.world.height,
-                width=benchmark.world.width,
-                misalignment=settings.misalignment,
-                progress=advance,
-            )
-    with progress_bar(f"checking {domain}", sum(settings.splits.values())) as advance:
-        build_index(root, settings.splits, fingerprint(benchmark.domain_definition(domain)), advance)
-
-
-def open_index(benchmark: Benchmark, domain: str, results: Path) -> Index:
-    """The index of a domain, checked to be the data that the benchmark defines."""
-    return read_index(domain_folder(results, benchmark, domain), fingerprint(benchmark.domain_definition(domain)))
 
 
 def train_run(
@@ -92,13 +38,15 @@ def train_run(
     devices: str = "auto",
     precision: str = "auto",
     threads: int = 1,
+    workers: int | None = None,
     receipt: Path | None = None,
     directory: RunDirectory | None = None,
 ) -> None:
     """Train the run (benchmark, row, seed), or go on with it, or find it finished.
 
     With ``receipt`` the outcome is written there and a failure of the method's own making is recorded instead of
-    raised, so that the workflow goes on with the other rows and shows the reason in this one's cells.
+    raised, so that the workflow goes on with the other rows and shows the reason in this one's cells. ``workers``
+    threads read and prepare the next batch while a step runs; by default none on a CPU, up to four beside a GPU.
 
     Raises:
         UserError: the data are missing or damaged, the directory belongs to another configuration, the disk is full;
@@ -116,9 +64,8 @@ def train_run(
     with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
         import torch
 
-        from flexseg.data.pool import load_pool
         from flexseg.engine.memory import keep_freed_memory
-        from flexseg.engine.train import Job, launch_fabric, train
+        from flexseg.engine.train import Job, default_workers, launch_fabric, train
         from flexseg.method import load_method, parse_options
 
         torch.set_num_threads(threads)
@@ -132,8 +79,8 @@ def train_run(
             raise RunError(str(error)) from error
         domains = {"source": benchmark.source, "generated": row.generated or benchmark.generated}
         indices = {domains[part]: open_index(benchmark, domains[part], results) for part in method.data}
-        pool = load_pool([(index, "train") for index in indices.values()])
         training, model = benchmark.training_of(row_name), benchmark.model_of(row_name)
+        pool = training_pool(benchmark, indices, seed, training.resize, results)
         job = Job(directory, definition, method, options, training, model, seed, pool, indices)
         fabric = launch_fabric(devices, precision)
         with progress_bar(f"{row_name}, seed {seed}", training.iterations) as advance:
@@ -144,7 +91,7 @@ def train_run(
                 advance(iteration - seen, f"loss {loss:.3f}")
                 seen = iteration
 
-            train(job, fabric, report)
+            train(job, fabric, report, default_workers(fabric) if workers is None else workers)
     status = read_json(directory.failure)["status"] if directory.failure.is_file() else "finished"
     _write_receipt(receipt, {"fingerprint": name, "status": status})
 
@@ -164,7 +111,8 @@ def load_trained(benchmark: Benchmark, row_name: str, seed: int, methods: Path, 
     row = benchmark.row(row_name)
     method = load_method(row.method, methods)
     setup = Setup(seed, benchmark.training_of(row_name).iterations, np.zeros(0, dtype=np.int8))
-    model = method(parse_options(method, row.options), setup).build_model(benchmark.model_of(row_name))
+    trunk = {key: value for key, value in benchmark.model_of(row_name).items() if key != "weights"}
+    model = method(parse_options(method, row.options), setup).build_model(trunk)
     load_weights(model, directory.weights)
     channels_last(model)
     return model.eval()
@@ -188,14 +136,14 @@ def evaluate_row(
     """
     import torch
 
-    from flexseg.data.pool import load_pool
+    from flexseg.data.pool import open_pool
     from flexseg.engine.memory import keep_freed_memory
 
     torch.set_num_threads(threads)
     keep_freed_memory()
     row = benchmark.row(row_name)
     protocol = fingerprint(benchmark.evaluation_definition())
-    finished: list[tuple[int, str, RunDirectory]] = []
+    finished: list[tuple[int, str]] = []
     states: dict[str, str] = {}
     for seed in benchmark.seeds:
         directory = run_directory(results, benchmark, row_name, seed)
@@ -206,21 +154,26 @@ def evaluate_row(
         if not directory.finished or read_json(directory.record)["fingerprint"] != name:
             raise UserError(f"{directory.root} holds no finished run of these settings: train it first")
         states[str(seed)] = "finished"
-        finished.append((seed, name, directory))
+        finished.append((seed, name))
     indices = {target: open_index(benchmark, target, results) for target in benchmark.targets}
     waiting = [
-        (seed, name, directory)
-        for seed, name, directory in finished
+        (seed, name)
+        for seed, name in finished
         if not all(
-            _evaluated(directory.evaluation / f"{target}.parquet", (name, protocol, index.digest))
+            _evaluated(
+                evaluation_directory(results, benchmark, row_name, seed).evaluation / f"{target}.parquet",
+                (name, protocol, index.digest),
+            )
             for target, index in indices.items()
         )
     ]
-    pools = {target: load_pool([(index, "test")]) for target, index in indices.items() if waiting}
-    for seed, name, directory in waiting:
+    pools = {target: open_pool([(index, "test")]) for target, index in indices.items() if waiting}
+    for seed, name in waiting:
+        directory = evaluation_directory(results, benchmark, row_name, seed)
         directory.failure.unlink(missing_ok=True)
-        with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
-            model = load_trained(benchmark, row_name, seed, methods, directory)
+        with recording(directory, recorded=receipt is not None, fingerprint=name), disk_errors(directory.root):
+            trained = run_directory(results, benchmark, row_name, seed)
+            model = load_trained(benchmark, row_name, seed, methods, trained)
             run = {
                 "benchmark": benchmark.name,
                 "row": row_name,
@@ -273,14 +226,17 @@ def evaluate_model(
     }
     with progress_bar(str(directory.root), sum(len(pool) for pool in pools.values())) as advance:
         for target, pool in pools.items():
-            table, shown = evaluate_target(model, pool, protocol, device, benchmark.predictions, progress=advance)
-            own = {"target": target, "data": indices[target].digest}
+            kept = benchmark.predictions
+            table, shown = evaluate_target(model, pool, protocol, device, kept, target=target, progress=advance)
+            own = {"target": target, "data": indices[target].digest, "target_label_map": indices[target].label_map}
             write_target(directory.evaluation, directory.predictions, target, table, shown, facts | own)
 
 
 @contextmanager
-def recording(directory: RunDirectory, *, recorded: bool) -> Iterator[None]:
+def recording(directory: RunDirectory, *, recorded: bool, fingerprint: str = "") -> Iterator[None]:
     """Write what a method did wrong to ``failure.json``; unless ``recorded`` is enough, raise it as well.
+
+    ``fingerprint`` is the run's, where its configuration does not lie in the directory.
 
     A user's mistake (missing data, a full disk) and an interruption are no failure of the method: they are raised, the
     run stays unfinished, and starting it again goes on.
@@ -290,7 +246,8 @@ def recording(directory: RunDirectory, *, recorded: bool) -> Iterator[None]:
     except UserError as error:
         if not isinstance(error, RunError):
             raise
-        _record_failure(directory, str(error), "not run" if isinstance(error, MissingExtra) else "failed")
+        status = "not run" if isinstance(error, MissingExtra) else "failed"
+        _record_failure(directory, str(error), status, fingerprint)
         if not recorded:
             raise
     except Exception as error:
@@ -299,27 +256,14 @@ def recording(directory: RunDirectory, *, recorded: bool) -> Iterator[None]:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).parent.name}/{Path(frame.filename).name}"
         reason = f"{type(error).__name__}: {error} ({place}, line {frame.lineno})"
-        _record_failure(directory, reason)
+        _record_failure(directory, reason, "failed", fingerprint)
         if not recorded:
             raise RunError(f"{reason}; the whole traceback is in {directory.failure}") from error
 
 
-@contextmanager
-def disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk into one clear message."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise UserError(
-                f"no space left while writing below {place}: free some and start the same command again, it goes on"
-            ) from error
-        raise
-
-
-def _record_failure(directory: RunDirectory, reason: str, status: str = "failed") -> None:
+def _record_failure(directory: RunDirectory, reason: str, status: str, fingerprint: str) -> None:
     print(f"{status}: {reason}")
-    name = read_json(directory.config)["fingerprint"]
+    name = fingerprint or read_json(directory.config)["fingerprint"]
     record = {"status": status, "reason": reason, "traceback": traceback.format_exc(), "fingerprint": name}
     write_json(directory.failure, record)
 

@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,8 +25,10 @@ from torch.nn import functional
 from flexseg.classes import NUM_CLASSES
 from flexseg.components.ube import mean_over_valid, pixel_cross_entropy
 from flexseg.data.draws import Purpose, generator
+from flexseg.data.sampling import NO_CLASS, Drawing, base_drawing
 from flexseg.errors import MissingExtra, RunError, UserError, did_you_mean
 from flexseg.models import Output, Segmentor, build_segmentor
+from flexseg.schedule import Sampling
 
 
 class Batch(NamedTuple):
@@ -47,13 +50,37 @@ class Setup:
     """What a method may know of the run: its seed and length, and what the training images are.
 
     ``origins`` (N,) int8 is 0 for a source image and 1 for a generated one; ``class_pixels`` (N, 19) int64 counts the
-    pixels of each class in each training image. Both are empty where only a model is built.
+    pixels of each class in each training image. Both are empty where only a model is built. ``mix`` and ``sampling``
+    are the benchmark's recipe for drawing images, None where all are drawn alike.
     """
 
     seed: int
     iterations: int
     origins: np.ndarray
     class_pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, NUM_CLASSES), dtype=np.int64))
+    mix: tuple[float, float] | None = None
+    sampling: Sampling | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether the base draw takes all images alike."""
+        return self.mix is None and self.sampling is None
+
+    @cached_property
+    def base(self) -> Drawing:
+        """The base draw: how the benchmark's recipe draws images."""
+        return base_drawing(self.origins, self.class_pixels, self.mix, self.sampling)
+
+    def draw(self, iteration: int, slot: int) -> tuple[int, int]:
+        """The image that the base draw puts into a slot, and the class for which it drew it (-1: for none)."""
+        return self.base.draw(generator(self.seed, Purpose.CHOOSE, iteration, slot))
+
+    def class_for(self, iteration: int, slot: int, image: int) -> int:
+        """The class that a slot's crop should show, if its image is the base draw's; -1 for any other image."""
+        if self.sampling is None:
+            return NO_CLASS
+        drawn, wanted = self.draw(iteration, slot)
+        return wanted if drawn == image else NO_CLASS
 
 
 ORIGINS = {
@@ -117,11 +144,15 @@ class Method:
     def choose(self, iteration: int, slots: Sequence[int]) -> np.ndarray:
         """The training images (len(slots),) int64 that fill these slots.
 
-        Must be a function of (seed, iteration, slot) and saved state, not of earlier calls. By default uniform.
+        Must be a function of (seed, iteration, slot) and saved state, not of earlier calls. By default the base draw
+        of the benchmark's recipe, ``self.setup.draw``: all images alike, if it says nothing else.
         """
-        count = len(self.setup.origins)
-        draws = [generator(self.setup.seed, Purpose.CHOOSE, iteration, slot).integers(count) for slot in slots]
-        return np.array(draws, dtype=np.int64)
+        return np.array([self.setup.draw(iteration, slot)[0] for slot in slots], dtype=np.int64)
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether :meth:`choose` or :meth:`transform` depend on earlier steps, so that no batch can be made ahead."""
+        return False
 
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
         """All terms whose sum is minimised: by default one pass, its :meth:`losses`, and the auxiliary heads'.
@@ -130,7 +161,7 @@ class Method:
         module that data parallelism wraps; every trainable parameter must get a gradient, be it zero.
         """
         output = model(batch.images)
-        return self.losses(batch, output) | auxiliary_losses(output, batch.labels)
+        return weighted(self.losses(batch, output), output) | auxiliary_losses(output, batch.labels)
 
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         """The named terms of one pass: by default the pixel-wise cross entropy."""
@@ -191,16 +222,32 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return mean_over_valid(pixel_cross_entropy(upsample(logits, labels.shape[-2:]), labels), labels)
 
 
+def weighted(terms: Mapping[str, Tensor], output: Output) -> dict[str, Tensor]:
+    """The terms of one pass's logits and features at that pass's ``weight`` (HRDA's 1 − λ); untouched if that is 1."""
+    if output.weight == 1.0:
+        return dict(terms)
+    return {name: output.weight * term for name, term in terms.items()}
+
+
 def auxiliary_losses(output: Output, labels: Tensor) -> dict[str, Tensor]:
-    """The weighted cross entropies of the auxiliary heads, ``auxiliary``, ``auxiliary1``, …; none without such heads.
+    """The weighted cross entropies of the auxiliary maps, ``auxiliary``, ``auxiliary1``, …; none without such maps.
+
+    A map of a part of the image, its ``box``, is compared with that part of the labels.
 
     Args:
         labels: (B, H, W) int64.
     """
     return {
-        f"auxiliary{number or ''}": weight * cross_entropy(logits, labels)
-        for number, (weight, logits) in enumerate(output.auxiliary)
+        f"auxiliary{number or ''}": part.weight * cross_entropy(part.logits, _within(labels, part.box))
+        for number, part in enumerate(output.auxiliary)
     }
+
+
+def _within(labels: Tensor, box: tuple[int, int, int, int] | None) -> Tensor:
+    if box is None:
+        return labels
+    top, left, height, width = box
+    return labels[:, top : top + height, left : left + width]
 
 
 def _has_batch_norm(backbone: nn.Module) -> bool:

@@ -17,10 +17,12 @@ import pandas as pd
 from rich.console import Console
 
 from flexseg.benchmark import Benchmark, Row
+from flexseg.console import progress_bar
+from flexseg.datasets import domain_folder, make_dataset, open_index
 from flexseg.engine.run import RunDirectory
 from flexseg.errors import UserError
 from flexseg.files import digest, replacing
-from flexseg.jobs import domain_folder, load_trained, make_dataset, open_index, progress_bar, train_run
+from flexseg.jobs import load_trained, train_run
 from flexseg.validation import validation_miou
 
 
@@ -41,7 +43,7 @@ def run_trial(
     benchmark: Benchmark, name: str, options: dict[str, Any], seed: int, methods: Path, results: Path
 ) -> float:
     """Train one trial (or find it finished) and return its mIoU on source validation images, in percent."""
-    from flexseg.data.pool import load_pool
+    from flexseg.data.pool import open_pool
 
     assert benchmark.tuning is not None
     base = benchmark.row(benchmark.tuning.row)
@@ -50,7 +52,7 @@ def run_trial(
     directory = RunDirectory(results / benchmark.name / "tuning" / name / f"seed-{seed}")
     train_run(trial, name, seed, methods, results, supersede=True, directory=directory)
     model = load_trained(trial, name, seed, methods, directory)
-    pool = load_pool([(open_index(benchmark, benchmark.source, results), "val")])
+    pool = open_pool([(open_index(benchmark, benchmark.source, results), "val")])
     return validation_miou(model, benchmark, pool)
 
 

@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from flexseg.benchmark import Benchmark, fingerprint
+from flexseg.console import progress_bar
+from flexseg.datasets import open_index
 from flexseg.errors import UserError
 from flexseg.files import read_json
-from flexseg.jobs import load_trained, open_index, progress_bar, run_directory
+from flexseg.jobs import load_trained, run_directory
 
 
 def validation_miou(model: Any, benchmark: Benchmark, pool: Any) -> float:
@@ -41,12 +43,12 @@ def validate(benchmark: Benchmark, methods: Path, results: Path, console: Consol
 
     from flexseg.analysis.formats import mean_text, write_csv
     from flexseg.analysis.statistics import t_interval
-    from flexseg.data.pool import load_pool
+    from flexseg.data.pool import open_pool
 
-    if not benchmark.domains[benchmark.source].val:
-        raise UserError(f"domains.{benchmark.source}.val is 0: give the source images for validation")
+    if not benchmark.domains[benchmark.source].has("val"):
+        raise UserError(f"domains.{benchmark.source}.val: the source has no images for validation; give it some")
     torch.set_num_threads(1)
-    pool = load_pool([(open_index(benchmark, benchmark.source, results), "val")])
+    pool = open_pool([(open_index(benchmark, benchmark.source, results), "val")])
     scores: dict[str, list[float]] = {}
     records = []
     with progress_bar("validating", len(benchmark.rows) * len(benchmark.seeds)) as advance:

@@ -48,7 +48,7 @@ from flexseg.components.contrast import (
 from flexseg.components.norms import Standardisation, covariances, put_at_stage_end, stages_with_batch_norm
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.photometric import photometric_view
-from flexseg.method import Batch, Method, auxiliary_losses, cross_entropy, option
+from flexseg.method import Batch, Method, auxiliary_losses, cross_entropy, option, weighted
 from flexseg.models import Output, Segmentor
 
 Level = Literal["backbone", "head"]
@@ -148,13 +148,14 @@ class BlindNet(Method):
         contrasts = [self._contrasts(level, plain, changed, batch.labels) for level in self.options.levels]
         class_wise, disentangled = (torch.stack(losses).mean() for losses in zip(*contrasts, strict=True))
         both = [cross_entropy(view.output.logits, batch.labels) for view in (plain, changed)]
-        return {
+        terms = {
             "ce": (both[0] + both[1]) / 2,
             "covariance": self.options.covariance * covariance,
             "cross_covariance": self.options.cross_covariance * cross,
             "class_wise": self.options.class_wise * class_wise,
             "disentangled": self.options.disentangled * disentangled,
-        } | auxiliary_losses(plain.output, batch.labels)
+        }
+        return weighted(terms, plain.output) | auxiliary_losses(plain.output, batch.labels)
 
     def _changed(self, batch: Batch) -> Tensor:
         """x': the photometric view of the batch's images, drawn by iteration and slot."""

@@ -21,7 +21,8 @@ half of a 64-pixel image, where hardly a cell is of one thing. ``stage`` chooses
 
 **Left out.** The published sampler crops again, up to 10 times, until the crop holds half of the pixels asked for. A
 method here sees samples once they are cropped. Where the crop is the whole image nothing is lost; elsewhere a crop may
-miss the class for which its image was drawn.
+miss the class for which its image was drawn. A benchmark whose rows all train as published has both strategies, with
+this part, in its recipe (``training.sampling`` and ``training.feature_distance``); this row is for the others.
 
 **Substituted.** The union of all training images takes the place of the source: both strategies need labels alone.
 """
@@ -36,15 +37,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from flexseg.classes import CLASSES, TRAIN_ID
+from flexseg.classes import TRAIN_ID
 from flexseg.components.fd import FrozenEncoder, class_cells, feature_distance, watch_encoder, with_weights
 from flexseg.components.rcs import RareClassSampler
 from flexseg.data.draws import Purpose, generator
 from flexseg.errors import RunError, did_you_mean
 from flexseg.method import Batch, Method, Setup, option
 from flexseg.models import Segmentor
-
-THINGS = ("traffic light", "traffic sign", *(c.name for c in CLASSES if c.thing))
+from flexseg.schedule import THINGS
 
 
 class DAFormer(Method):

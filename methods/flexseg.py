@@ -68,7 +68,7 @@ class FlexSeg(Method):
         super().__init__(options, setup)
         self._prototypes: GranularPrototypes | None = None
         self._sampler: HardnessSampler | None = None
-        self._image_losses: Tensor | None = None
+        self._image_losses: list[Tensor] = []
         self._iteration = 0
 
     def build_training_modules(self, model: Segmentor) -> nn.Module | None:
@@ -99,7 +99,12 @@ class FlexSeg(Method):
     def choose(self, iteration: int, slots: Sequence[int]) -> np.ndarray:
         if self._sampler is None:
             return super().choose(iteration, slots)
-        return self._sampler.choose(iteration, slots)
+        base = None if self.setup.plain else lambda iteration, slot: self.setup.draw(iteration, slot)[0]
+        return self._sampler.choose(iteration, slots, base)
+
+    @property
+    def looks_back(self) -> bool:
+        return bool(self.options.has)
 
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         logits = upsample(output.logits, batch.labels.shape[-2:])
@@ -108,17 +113,18 @@ class FlexSeg(Method):
             pixel_losses = uncertainty_boundary_losses(logits, batch.labels, boundary, self.options.alpha)
         else:
             pixel_losses = pixel_cross_entropy(logits, batch.labels)
-        self._image_losses = mean_over_images(pixel_losses.detach(), batch.labels)
+        self._image_losses.append(mean_over_images(pixel_losses.detach(), batch.labels))
         terms = {"ube" if self.options.ube else "ce": mean_over_valid(pixel_losses, batch.labels)}
         if self._prototypes is not None:
             terms["gap"] = self.options.lambda_gap * self._prototypes(output.features, batch.labels)
         return terms
 
     def after_step(self, batch: Batch) -> None:
-        if self._sampler is not None and self._image_losses is not None:
-            device = self._image_losses.device
-            indices = gather_over_ranks(torch.as_tensor(batch.indices, device=device))
-            losses = gather_over_ranks(self._image_losses.double())
+        parts, self._image_losses = self._image_losses, []  # one for each part that the batch was accumulated of
+        if self._sampler is not None:
+            image_losses = torch.cat(parts)
+            indices = gather_over_ranks(torch.as_tensor(batch.indices, device=image_losses.device))
+            losses = gather_over_ranks(image_losses.double())
             self._sampler.update(indices.cpu().numpy(), losses.cpu().numpy())
             self._iteration = batch.iteration
 
@@ -132,7 +138,8 @@ class FlexSeg(Method):
             "has/threshold": threshold,
             "has/effective_sample_size": self._sampler.effective_sample_size(),
             "has/generated_share": float(
-                threshold * generated.mean() + (1 - threshold) * probabilities[generated].sum()
+                threshold * self.setup.base.probabilities[generated].sum()
+                + (1 - threshold) * probabilities[generated].sum()
             ),
         }
 

@@ -1,17 +1,14 @@
 """Plain training in which a fixed share of the draws are generated images: the control of hardness-aware sampling.
 
 HAS draws hard images more often, and where generated images are the harder ones it also changes how much of each kind
-is seen. This method changes that share alone: with probability ``share`` a slot of the batch is filled uniformly from
-the generated images, otherwise uniformly from the source.
+is seen. This method changes that share alone: with probability ``share`` a slot of the batch is filled from the
+generated images, otherwise from the source; of each kind uniformly, or as the benchmark's recipe draws within it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
-
-from flexseg.data.draws import Purpose, generator
-from flexseg.method import Method, option
+from flexseg.method import Method, Setup, option
 
 
 class GeneratedShare(Method):
@@ -27,11 +24,5 @@ class GeneratedShare(Method):
             if not 0.0 <= self.share <= 1.0:
                 raise ValueError(f"share is a probability between 0 and 1, not {self.share}")
 
-    def choose(self, iteration: int, slots: Sequence[int]) -> np.ndarray:
-        generated = self.setup.origins > 0
-        chosen = []
-        for slot in slots:
-            draws = generator(self.setup.seed, Purpose.CHOOSE, iteration, slot)
-            places = np.flatnonzero(generated == (draws.random() < self.options.share))
-            chosen.append(places[draws.integers(len(places))])
-        return np.array(chosen, dtype=np.int64)
+    def __init__(self, options: Any, setup: Setup) -> None:
+        super().__init__(options, replace(setup, mix=(1 - options.share, options.share)))

@@ -13,38 +13,10 @@ levels are clipped and rounded after every change. The ranges do not depend on t
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
+from flexseg.data.photometric import HUES, photometric_distortion
 from flexseg.method import Method, option
-
-LEVELS = np.arange(256)
-HUES = 180
-"""The number of hues in OpenCV's 8-bit HSV, 2° apart."""
-
-
-def _look_up(levels: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-
-
-def distort(
-    image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: int, contrast_last: bool
-) -> np.ndarray:
-    """The changes with these values: (H, W, 3) uint8 RGB to the same.
-
-    ``brightness`` is added (0 changes nothing), ``contrast`` and ``saturation`` are factors (1 changes nothing),
-    ``hue`` is added in OpenCV's steps.
-    """
-    if brightness:
-        image = cv2.LUT(image, _look_up(LEVELS + brightness))
-    if not contrast_last and contrast != 1:
-        image = cv2.LUT(image, _look_up(LEVELS * contrast))
-    if saturation != 1 or hue:  # the way to HSV and back alone would change levels
-        tables = np.stack([(LEVELS + hue) % HUES, _look_up(LEVELS * saturation), LEVELS], axis=-1).astype(np.uint8)
-        image = cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables[None]), cv2.COLOR_HSV2RGB)
-    if contrast_last and contrast != 1:
-        image = cv2.LUT(image, _look_up(LEVELS * contrast))
-    return image
 
 
 class Photometric(Method):
@@ -74,9 +46,7 @@ class Photometric(Method):
         self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         options = self.options
-        happens = rng.random(4) < options.probability
-        brightness = rng.uniform(-options.brightness, options.brightness) if happens[0] else 0.0
-        contrast = rng.uniform(*options.contrast) if happens[1] else 1.0
-        saturation = rng.uniform(*options.saturation) if happens[2] else 1.0
-        hue = int(rng.integers(-options.hue, options.hue, endpoint=True)) if happens[3] else 0
-        return distort(image, brightness, contrast, saturation, hue, bool(rng.integers(2))), label
+        changed = photometric_distortion(
+            image, rng, options.brightness, options.contrast, options.saturation, options.hue, options.probability
+        )
+        return changed, label

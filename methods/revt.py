@@ -44,7 +44,7 @@ from torch.optim.swa_utils import update_bn
 
 from flexseg.data.augment import Change, bilateral, changed_view, pixmix
 from flexseg.data.draws import Purpose, generator
-from flexseg.method import Batch, Method, Setup, auxiliary_losses, option
+from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, weighted
 from flexseg.models import Segmentor
 
 ENCODER = ("backbone", "neck")
@@ -157,11 +157,11 @@ class ReVT(Method):
             for member in self._members:
                 for theirs, own in zip(member.buffers(), model.buffers(), strict=True):
                     theirs.copy_(own)
-        return self.losses(batch, output) | auxiliary_losses(output, batch.labels)
+        return weighted(self.losses(batch, output), output) | auxiliary_losses(output, batch.labels)
 
     def _terms(self, network: Segmentor, batch: Batch) -> dict[str, Tensor]:
         output = network(batch.images)
-        return self.losses(batch, output) | auxiliary_losses(output, batch.labels)
+        return weighted(self.losses(batch, output), output) | auxiliary_losses(output, batch.labels)
 
     def _change(self, kind: str) -> Change:
         options = self.options

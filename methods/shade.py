@@ -44,7 +44,7 @@ from flexseg.components.style import (
 )
 from flexseg.components.ube import mean_over_valid
 from flexseg.data.draws import Purpose, generator
-from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, upsample
+from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, upsample, weighted
 from flexseg.models import Segmentor
 
 
@@ -119,10 +119,11 @@ class Shade(Method):
         log_p = log_probabilities(upsample(output.logits, labels.shape[-2:]))
         plain, hallucinated = log_p.chunk(2)
         apart = where_valid(jensen_shannon(plain, hallucinated), batch.labels)
-        return {
+        terms = {
             "ce": mean_over_valid(negative_log_likelihood(log_p, labels), labels),
             "style_consistency": self.options.weight * mean_over_valid(apart, batch.labels),
-        } | auxiliary_losses(output, labels)
+        }
+        return weighted(terms, output) | auxiliary_losses(output, labels)
 
     def _with_hallucination(self, features: Tensor, batch: Batch) -> Tensor:
         """The stage's map followed by its hallucinated view, (2B, …)."""

@@ -39,7 +39,7 @@ from flexseg.components.recent import Recent
 from flexseg.components.style import changed_outputs, channel_statistics, early_stages, stylise
 from flexseg.components.ube import mean_over_valid
 from flexseg.data.draws import Purpose, generator
-from flexseg.method import Batch, Method, auxiliary_losses, option, upsample
+from flexseg.method import Batch, Method, auxiliary_losses, option, upsample, weighted
 from flexseg.models import Segmentor
 
 
@@ -158,8 +158,8 @@ class WildNet(Method):
             "scr": self.options.lambda_scr
             * mean_over_valid(where_valid(kullback_leibler(log_p, log_q), labels), labels),
         }
-        of_plain = tuple((weight, logits[:size]) for weight, logits in output.auxiliary)
-        return terms | auxiliary_losses(output._replace(auxiliary=of_plain), labels)
+        of_plain = tuple(part._replace(logits=part.logits[:size]) for part in output.auxiliary)
+        return weighted(terms, output) | auxiliary_losses(output._replace(auxiliary=of_plain), labels)
 
     def _wild(self, batch: Batch) -> Tensor:
         """The place in the batch of each image's wild image, (B,): another one, by a turn that is drawn."""

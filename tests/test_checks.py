@@ -43,11 +43,11 @@ def test_check_goes_on_where_a_package_is_missing(smoke: Benchmark, monkeypatch:
 
     built = []
 
-    def build(config: dict) -> object:
+    def build(config: dict, pretrained: bool = True) -> object:
         built.append(config)
         if "detectron2" in config:
             raise MissingExtra("pip install nothing")
-        return original(config)
+        return original(config, pretrained)
 
     original = flexseg.models.build_segmentor
     monkeypatch.setattr(flexseg.models, "build_segmentor", build)

@@ -23,7 +23,7 @@ def short(smoke: Benchmark) -> Benchmark:
 def test_finished_runs_are_scored_and_others_left_out(
     short: Benchmark, methods: Path, results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flexseg.data.pool import load_pool
+    from flexseg.data.pool import open_pool
     from flexseg.data.transforms import normalise
     from flexseg.jobs import load_trained, open_index, run_directory, train_run
     from flexseg.validation import validate
@@ -38,7 +38,7 @@ def test_finished_runs_are_scored_and_others_left_out(
     assert (line["row"], line["seed"]) == ("dginstyle", "1")
     assert "dginstyle" in capsys.readouterr().out
 
-    pool = load_pool([(open_index(short, short.source, results), "val")])
+    pool = open_pool([(open_index(short, short.source, results), "val")])
     model = load_trained(short, "dginstyle", 1, methods, run_directory(results, short, "dginstyle", 1))
     confusion = np.zeros((19, 19))
     for image, label in zip(pool.images, pool.labels, strict=True):
@@ -58,5 +58,5 @@ def test_a_source_without_validation_images_is_named(short: Benchmark, methods: 
 
     source = short.domains["source"].model_copy(update={"val": 0})
     without = short.model_copy(update={"domains": short.domains | {"source": source}})
-    with pytest.raises(UserError, match=r"domains\.source\.val is 0"):
+    with pytest.raises(UserError, match=r"domains\.source\.val: the source has no images"):
         validate(without, methods, results, Console())

@@ -15,13 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from flexseg.errors import RunError
-from flexseg.files import file_digest
+from flexseg.models.weights import load_weights
 
 
 def class_cells(labels: Tensor, size: Sequence[int], classes: Sequence[int], share: float = 0.75) -> Tensor:
@@ -134,34 +132,13 @@ def _is_fresh(norm: Any) -> bool:
 
 
 def with_weights(backbone: nn.Module, path: Path, sha256: str) -> nn.Module:
-    """A copy of a backbone with the weights of a safetensors file, which is read only if its checksum is ``sha256``.
+    """A copy of a backbone with the weights of a file, which is read only if its checksum is ``sha256``.
 
-    The file holds the backbone's own state dict, or that of a model with a ``backbone.``; what else it holds (a
-    classifier) is left aside.
+    What kinds of files: :mod:`flexseg.models.weights`.
 
     Raises:
-        RunError: there is no such file, it is another one, it is no safetensors file, or its weights do not fit.
+        RunError: there is no such file, it is another one or damaged, or its weights do not fit.
     """
-    if not path.is_file():
-        raise RunError(f"there are no encoder weights at {path}")
-    found = file_digest(path)
-    if found != sha256.lower():
-        raise RunError(f"{path} is not the file that was meant: its SHA-256 is {found}, not {sha256}")
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path} is no safetensors file: {error}") from error
-    inner = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
-    given = inner or tensors
     result = copy.deepcopy(backbone)
-    # The state dict's tensors share their memory with the copy's parameters, and are detached from the graph.
-    for key, value in result.state_dict().items():
-        if key not in given:
-            if key.endswith(".num_batches_tracked"):  # a counter that nothing reads, missing from older files
-                continue
-            raise RunError(f"{path} has no {key!r}, which this benchmark's {type(backbone).__name__} has")
-        if given[key].shape != value.shape:
-            shapes = f"{tuple(given[key].shape)}, not {tuple(value.shape)}"
-            raise RunError(f"{path} does not fit this benchmark's {type(backbone).__name__}: {key!r} is {shapes}")
-        value.copy_(given[key])
+    load_weights(result, {"file": str(path.absolute()), "sha256": sha256})
     return result

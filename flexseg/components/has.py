@@ -5,6 +5,9 @@ Each training image keeps a hardness h_i, an exponential moving average of its l
     threshold(t) = 1 / (1 + e^{k (t − m)}),     k = 0.05;      r ~ U(0, 1):
     r > threshold → draw image i with P(i) = softmax(h_i / τ), τ = 1.0;      otherwise draw uniformly.
 
+Where a benchmark's recipe draws otherwise than uniformly (rare classes, a ratio of sources), "uniformly" is read as
+that recipe's own draw, so that what HAS changes is the share of hard draws alone (**assumed**).
+
 So training begins almost uniform and ends almost purely by hardness.
 
 **Assumed**, as the public text is silent: t is the *percentage* of training done and m = 50, so that the threshold
@@ -15,7 +18,7 @@ independent, with replacement.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -119,8 +122,12 @@ class HardnessSampler:
         """1 / Σ P(i)², from 1 (one image is always drawn) to n (uniform)."""
         return float(1.0 / np.square(self.probabilities()).sum())
 
-    def choose(self, iteration: int, slots: Sequence[int]) -> NDArray[np.int64]:
+    def choose(
+        self, iteration: int, slots: Sequence[int], base: Callable[[int, int], int] | None = None
+    ) -> NDArray[np.int64]:
         """The image for each slot of the batch at ``iteration``: ``(len(slots),)`` indices in [0, n).
+
+        base: (iteration, slot) → image, the draw that is not by hardness; without it, uniform.
 
         A pure function of (seed, iteration, slot, hardness): it changes nothing, and a slot's image does not depend
         on the other slots, so workers, ranks and a resumed run all draw the same. Raises ValueError for a negative
@@ -133,9 +140,13 @@ class HardnessSampler:
         n = len(self.hardness)
         cumulative = np.cumsum(self.probabilities())
         by_hardness = np.searchsorted(cumulative, u * cumulative[-1], side="right")
-        uniform = (u * n).astype(np.int64)
+        otherwise = (u * n).astype(np.int64)
+        hard = r > self.threshold(iteration)
+        if base is not None:
+            for place in np.flatnonzero(~hard):
+                otherwise[place] = base(iteration, slots[int(place)])
         # Rounding may carry u·n or u·Σp up to the upper end itself, one image beyond the last.
-        return np.minimum(np.where(r > self.threshold(iteration), by_hardness, uniform), n - 1).astype(np.int64)
+        return np.minimum(np.where(hard, by_hardness, otherwise), n - 1).astype(np.int64)
 
     def update(self, indices: ArrayLike, losses: ArrayLike) -> None:
         """Observe the losses of a batch: h_i ← decay · h_i + (1 − decay) · loss_i; the first loss of an image is

@@ -1,5 +1,8 @@
 """Other colours and less sharpness, the same layout: a change of one image, or of a batch in training.
 
+Two changes are parts of published recipes, which all rows of a benchmark may share: :func:`photometric_distortion` of
+the transformers' line and :func:`jitter_and_blur` of the ResNets'.
+
 Methods of invariance compare a batch with a second view of it. :func:`photometric_view` gives that view of images that
 are already normalised, each drawn by a generator of its own, so that it does not depend on the batch around it.
 """
@@ -18,6 +21,88 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """The shares of R, G and B in grey (ITU-R BT.601)."""
 
 
+LEVELS = np.arange(256)
+HUES = 180
+"""The number of hues in OpenCV's 8-bit HSV, 2° apart."""
+
+
+def photometric_distortion(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    brightness: float = 32.0,
+    contrast: tuple[float, float] = (0.5, 1.5),
+    saturation: tuple[float, float] = (0.5, 1.5),
+    hue: int = 18,
+    probability: float = 0.5,
+) -> np.ndarray:
+    """Distort the colours of (H, W, 3) uint8 RGB: each of :func:`distort`'s four changes with ``probability``.
+
+    Liu et al., *SSD: Single Shot MultiBox Detector*, ECCV 2016, its data augmentation; mmsegmentation's
+    ``PhotoMetricDistortion`` with these defaults (which cuts levels off where this rounds them). Contrast comes second
+    or, half of the time, last.
+    """
+    happens = rng.random(4) < probability
+    shift = rng.uniform(-brightness, brightness) if happens[0] else 0.0
+    stretch = rng.uniform(*contrast) if happens[1] else 1.0
+    colour = rng.uniform(*saturation) if happens[2] else 1.0
+    turn = int(rng.integers(-hue, hue, endpoint=True)) if happens[3] else 0
+    return distort(image, shift, stretch, colour, turn, bool(rng.integers(2)))
+
+
+def distort(
+    image: np.ndarray, brightness: float, contrast: float, saturation: float, hue: int, contrast_last: bool
+) -> np.ndarray:
+    """The changes with these values: (H, W, 3) uint8 RGB to the same.
+
+    ``brightness`` is added (0 changes nothing), ``contrast`` and ``saturation`` are factors (1 changes nothing),
+    ``hue`` is added in OpenCV's steps.
+    """
+    if brightness:
+        image = cv2.LUT(image, _look_up(LEVELS + brightness))
+    if not contrast_last and contrast != 1:
+        image = cv2.LUT(image, _look_up(LEVELS * contrast))
+    if saturation != 1 or hue:  # the way to HSV and back alone would change levels
+        tables = np.stack([(LEVELS + hue) % HUES, _look_up(LEVELS * saturation), LEVELS], axis=-1).astype(np.uint8)
+        image = cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables[None]), cv2.COLOR_HSV2RGB)
+    if contrast_last and contrast != 1:
+        image = cv2.LUT(image, _look_up(LEVELS * contrast))
+    return image
+
+
+def _look_up(levels: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+
+
+def jitter_and_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Half of the time a jitter of the colours, then always a slight Gaussian blur: (H, W, 3) uint8 RGB to the same.
+
+    Choi et al., *RobustNet*, CVPR 2021, in its published code: brightness, contrast and saturation by factors in
+    1 ± 0.4 and hue by up to 0.1 of a turn, in random order; σ of the blur from 0.15 to 1.3 pixels.
+    """
+    jittered = rng.random() < 0.5
+    factors, turn = rng.uniform(0.6, 1.4, 3), rng.uniform(-0.1, 0.1)
+    order, sigma = rng.permutation(4), rng.uniform(0.15, 1.3)
+    levels = image.astype(np.float32)
+    for change in order if jittered else ():
+        levels = _turned(levels, turn) if change == 3 else _blended(levels, int(change), float(factors[change]))
+        levels = np.clip(levels, 0, 255)
+    return _look_up(cv2.GaussianBlur(levels, (0, 0), sigma))
+
+
+def _blended(levels: np.ndarray, change: int, factor: float) -> np.ndarray:
+    """Away from black (0: brightness), from the image's mean grey (1: contrast) or each pixel's (2: saturation)."""
+    grey = levels @ LUMA
+    origin = (np.float32(0), grey.mean(), grey[..., None])[change]
+    return np.asarray(origin + np.float32(factor) * (levels - origin))
+
+
+def _turned(levels: np.ndarray, turn: float) -> np.ndarray:
+    """The hue of float32 levels in 0–255, turned by a share of the circle."""
+    hsv = cv2.cvtColor(levels, cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0] + np.float32(360 * turn)) % 360
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+
+
 def photometric_change(image: np.ndarray, rng: np.random.Generator, strength: float, blur: float) -> np.ndarray:
     """Change the colours and the sharpness of (H, W, 3) uint8 RGB: a jitter, then a Gaussian blur.
 
@@ -29,9 +114,7 @@ def photometric_change(image: np.ndarray, rng: np.random.Generator, strength: fl
     levels = image.astype(np.float32) * brightness
     grey = levels @ LUMA
     levels = grey.mean() + contrast * (grey[..., None] - grey.mean() + saturation * (levels - grey[..., None]))
-    hsv = cv2.cvtColor(np.clip(levels, 0, 255).astype(np.float32), cv2.COLOR_RGB2HSV)
-    hsv[..., 0] = (hsv[..., 0] + np.float32(360 * turn)) % 360
-    levels = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    levels = _turned(np.clip(levels, 0, 255).astype(np.float32), turn)
     if sigma > 0:
         levels = cv2.GaussianBlur(levels, (0, 0), sigma)
     return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)

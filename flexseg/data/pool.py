@@ -80,7 +80,7 @@ class Lazy(Sequence[np.ndarray]):
 
 def open_pool(
     parts: Sequence[Part],
-    resize: tuple[int, int] | None = None,
+    resize: tuple[int, int] | list[tuple[int, int] | None] | None = None,
     frames: Path | None = None,
     progress: Callable[[int], None] | None = None,
     memory: int = MEMORY,
@@ -91,16 +91,17 @@ def open_pool(
     Otherwise images are read, checked and decoded anew each time. The pixels are the same.
 
     Args:
-        resize: (height, width) to which every image is resized (bilinear; labels nearest neighbour).
+        resize: (height, width) to which every image is resized (bilinear; labels nearest neighbour), or one a part.
         frames: the folder of a cache of decoded frames (``data/frames.py``); frames that it lacks are decoded.
 
     Raises:
         UserError: a part holds no image; a file is missing, damaged, or not the one that was indexed.
     """
     all_frames, ids, conditions, origins, class_pixels = [], [], [], [], []
-    for origin, (index, split, *chosen) in enumerate(parts):
+    sizes = resize if isinstance(resize, list) else [resize] * len(parts)
+    for origin, ((index, split, *chosen), size) in enumerate(zip(parts, sizes, strict=True)):
         places = chosen[0] if chosen else None
-        rows, part = rows_of(index, split, places), frames_of(index, split, resize, places)
+        rows, part = rows_of(index, split, places), frames_of(index, split, size, places)
         all_frames += part
         ids += [str(name) for name in rows["id"]]
         conditions += [str(condition) for condition in rows["condition"]]
@@ -137,7 +138,3 @@ def _load(
         if progress is not None:
             progress(1)
     return held
-
-
-def load_pool(parts: Sequence[Part], progress: Callable[[int], None] | None = None) -> Pool:  # INTERIM
-    return open_pool(parts, progress=progress)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -13,6 +15,91 @@ STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
 """ImageNet's standard deviation of R, G, B on the 0–255 scale."""
 
 
+@dataclass(frozen=True)
+class Window:
+    """A crop of ``crop`` (height, width) pixels out of an image scaled by ``factor``.
+
+    ``top`` and ``left`` are those of the crop in the scaled image, in its pixels, and negative where the crop reaches
+    beyond it; ``mirrored`` crops are turned left to right.
+    """
+
+    crop: tuple[int, int]
+    factor: float
+    top: float
+    left: float
+    mirrored: bool
+
+    def cut_image(self, image: np.ndarray) -> np.ndarray:
+        """The crop of (H, W, 3) uint8, sampled bilinearly, black beyond the image."""
+        return self._cut(image, cv2.INTER_LINEAR, (0, 0, 0))
+
+    def cut_label(self, label: np.ndarray) -> np.ndarray:
+        """The crop of (H, W) uint8, sampled by nearest neighbour, void beyond the image."""
+        return self._cut(label, cv2.INTER_NEAREST, IGNORE)
+
+    def _cut(self, pixels: np.ndarray, interpolation: int, beyond: int | tuple[int, int, int]) -> np.ndarray:
+        """Always an array of its own: callers may write into it."""
+        if self.factor == 1:
+            return self._cut_whole_pixels(pixels, beyond)
+        # Pixel centres lie at half-integers: x' = (x + ½)·s − left − ½, and mirroring maps x' to w − 1 − x'.
+        factor = self.factor
+        matrix = np.array([[factor, 0, factor / 2 - self.left - 0.5], [0, factor, factor / 2 - self.top - 0.5]])
+        if self.mirrored:
+            matrix[0] = -matrix[0]
+            matrix[0, 2] += self.crop[1] - 1
+        size = (self.crop[1], self.crop[0])
+        return cv2.warpAffine(pixels, matrix, size, flags=interpolation, borderValue=beyond)  # type: ignore[arg-type]
+
+    def _cut_whole_pixels(self, pixels: np.ndarray, beyond: int | tuple[int, int, int]) -> np.ndarray:
+        (height, width), top, left = self.crop, int(self.top), int(self.left)
+        inside = pixels[max(top, 0) : top + height, max(left, 0) : left + width]
+        if self.mirrored:
+            inside = inside[:, ::-1]
+        if inside.shape[:2] == self.crop:
+            return inside.copy()
+        result = np.full((*self.crop, *pixels.shape[2:]), beyond, dtype=pixels.dtype)
+        row = max(-top, 0)
+        column = max(width - pixels.shape[1] + left, 0) if self.mirrored else max(-left, 0)
+        result[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+        return result
+
+
+def random_window(
+    shape: tuple[int, ...],
+    crop: tuple[int, int],
+    scale: tuple[float, float],
+    flip: bool,
+    rng: np.random.Generator,
+    focus: tuple[int, int] | None = None,
+) -> Window:
+    """Draw a crop of an image of ``shape`` (H, W): scaled at random, at a random place, mirrored half of the time.
+
+    The factor is log-uniform in ``scale``. At factor 1 the crop lies on whole pixels, so that nothing is interpolated.
+
+    Args:
+        focus: (row, column) of a pixel that the crop must hold.
+    """
+    factor = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
+    row, column = focus or (None, None)
+    top = _offset(shape[0], crop[0], factor, rng, row)
+    left = _offset(shape[1], crop[1], factor, rng, column)
+    return Window((crop[0], crop[1]), factor, top, left, flip and bool(rng.integers(2)))
+
+
+def _offset(side: int, wanted: int, factor: float, rng: np.random.Generator, focus: int | None) -> float:
+    """Where a crop of ``wanted`` pixels begins on a side that is scaled by ``factor``; always takes one number."""
+    slack = side * factor - wanted
+    low, high = min(slack, 0), max(slack, 0)
+    if factor == 1:
+        if focus is not None:
+            low, high = max(low, focus - wanted + 1), min(high, focus)
+        return min(float(np.floor(rng.uniform(low, high + 1))), high)
+    if focus is not None:
+        centre = (focus + 0.5) * factor  # half a pixel from the crop's edge, so that a sample falls on it
+        low, high = min(max(centre - wanted + 0.5, low), high), max(min(centre - 0.5, high), low)
+    return float(rng.uniform(low, high))
+
+
 def random_crop(
     image: np.ndarray,
     label: np.ndarray,
@@ -21,10 +108,9 @@ def random_crop(
     flip: bool,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scale by a random factor, cut a random window of ``crop`` (height, width) pixels, mirror half of the time.
+    """Cut :func:`random_window` out of an image and its label.
 
-    One affine warp does all three. The factor is log-uniform in ``scale``; where the scaled image is smaller than the
-    crop, the rest is black in the image and void in the label. Labels are sampled by nearest neighbour.
+    Where the scaled image is smaller than the crop, the rest is black in the image and void in the label.
 
     Args:
         image: (H, W, 3) uint8. label: (H, W) uint8.
@@ -32,23 +118,8 @@ def random_crop(
     Returns:
         (crop_h, crop_w, 3) uint8 and (crop_h, crop_w) uint8.
     """
-    height, width = label.shape
-    factor = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
-    slack_y, slack_x = height * factor - crop[0], width * factor - crop[1]
-    top, left = rng.uniform(min(slack_y, 0), max(slack_y, 0)), rng.uniform(min(slack_x, 0), max(slack_x, 0))
-    mirrored = flip and bool(rng.integers(2))
-    if factor == 1 and (height, width) == tuple(crop):  # the warp would only copy; callers may write into the result
-        step = -1 if mirrored else 1
-        return image[:, ::step].copy(), label[:, ::step].copy()
-    # Pixel centres lie at half-integers: x' = (x + ½)·s − left − ½, and mirroring maps x' to w − 1 − x'.
-    matrix = np.array([[factor, 0, factor / 2 - left - 0.5], [0, factor, factor / 2 - top - 0.5]])
-    if mirrored:
-        matrix[0] = -matrix[0]
-        matrix[0, 2] += crop[1] - 1
-    size = (crop[1], crop[0])
-    warped = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(0, 0, 0))
-    warped_label = cv2.warpAffine(label, matrix, size, flags=cv2.INTER_NEAREST, borderValue=IGNORE)
-    return warped, warped_label
+    window = random_window(label.shape, crop, scale, flip, rng)
+    return window.cut_image(image), window.cut_label(label)
 
 
 def normalise(images: np.ndarray) -> np.ndarray:

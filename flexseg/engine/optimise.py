@@ -19,8 +19,8 @@ def learning_rate_factor(iteration: int, training: Training) -> float:
     return decay
 
 
-def build_optimizer(learner: nn.Module, training: Training) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, ICLR 2019), without weight decay on biases and normalisation.
+def build_optimizer(learner: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter, ICLR 2019) or SGD with momentum, without weight decay on biases and normalisation.
 
     Everything outside the backbone learns at ``head_learning_rate_factor`` times the base rate.
     """
@@ -31,14 +31,13 @@ def build_optimizer(learner: nn.Module, training: Training) -> torch.optim.AdamW
         factor = 1.0 if ".backbone." in f".{name}" else training.head_learning_rate_factor
         decay = training.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": parameters, "weight_decay": decay, "base_lr": training.learning_rate * factor}
-            for (factor, decay), parameters in groups.items()
-        ],
-        lr=training.learning_rate,
-        fused=True,
-    )
+    described = [
+        {"params": parameters, "weight_decay": decay, "base_lr": training.learning_rate * factor}
+        for (factor, decay), parameters in groups.items()
+    ]
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(described, lr=training.learning_rate, momentum=training.momentum or 0.0, fused=True)
+    return torch.optim.AdamW(described, lr=training.learning_rate, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, iteration: int, training: Training) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import sys
 import time
@@ -21,12 +22,14 @@ from torch import Tensor, nn
 from flexseg.benchmark import Training, fingerprint
 from flexseg.data.draws import Purpose, generator, step_seed
 from flexseg.data.index import Index
+from flexseg.data.loading import Prefetcher
 from flexseg.data.pool import Pool
-from flexseg.data.transforms import normalise, random_crop
+from flexseg.data.transforms import normalise
 from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from flexseg.engine.cost import measure_cost
 from flexseg.engine.observe import moments, observe
 from flexseg.engine.optimise import WeightAverage, build_optimizer, set_learning_rate
+from flexseg.engine.recipe import FeatureAnchor, check_ids, mean_terms, parts_of, prepare
 from flexseg.engine.run import RunDirectory
 from flexseg.errors import RunError, UserError
 from flexseg.files import write_json
@@ -53,15 +56,30 @@ class Job:
 class Learner(nn.Module):
     """The model, the method's training modules and its losses as one module, so that data parallelism wraps all."""
 
-    def __init__(self, model: Segmentor, modules: nn.Module | None, method: Method) -> None:
+    def __init__(
+        self, model: Segmentor, modules: nn.Module | None, method: Method, anchor: FeatureAnchor | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.training_modules = modules
+        self.anchor = anchor
         self._method = method
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The named loss terms of a batch."""
-        return self._method.forward(self.model, batch)
+        if self.anchor is None:
+            return self._method.forward(self.model, batch)
+        return self.anchor.forward(self.model.backbone, batch, lambda: self._method.forward(self.model, batch))
+
+    def log(self) -> dict[str, float]:
+        """What the recipe adds to the log: the share of cells on which the feature distance was measured last."""
+        return {} if self.anchor is None else {"fd/cells": float(self.anchor.cells)}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Learner:
+        """Move the frozen encoder along to a device, though it is no submodule: no checkpoint or average holds it."""
+        if self.anchor is not None:
+            self.anchor.encoder._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
 
 def build_learner(job: Job) -> tuple[Learner, Method]:
@@ -70,28 +88,37 @@ def build_learner(job: Job) -> tuple[Learner, Method]:
     Raises:
         UserError: the method refuses the trunk.
     """
-    setup = Setup(job.seed, job.training.iterations, job.pool.origins, job.pool.class_pixels)
+    training = job.training
+    setup = Setup(
+        job.seed, training.iterations, job.pool.origins, job.pool.class_pixels, training.mix, training.sampling
+    )
     method = job.method(job.options, setup)
     torch.manual_seed(job.seed)
     model = method.build_model(job.model)
     check_needs(method, model.backbone)
-    return Learner(model, method.build_training_modules(model), method), method
+    distance = training.feature_distance
+    anchor = None if distance is None else FeatureAnchor(model.backbone, distance)
+    return Learner(model, method.build_training_modules(model), method, anchor), method
 
 
 def assemble(job: Job, method: Method, iteration: int, slots: range, device: torch.device) -> Batch:
-    """The part of the batch of ``iteration`` that fills ``slots``."""
+    """The part of the batch of ``iteration`` that fills ``slots``.
+
+    Raises:
+        RunError: a label holds an id that is no class's; names image and ids.
+    """
     indices = method.choose(iteration, slots)
     images, labels = [], []
-    for slot, index in zip(slots, indices, strict=True):
-        image, label = random_crop(
+    for slot, index in zip(slots, indices.tolist(), strict=True):
+        image, label = prepare(
             job.pool.images[index],
             job.pool.labels[index],
-            job.training.crop,
-            job.training.scale,
-            job.training.flip,
+            method.setup.class_for(iteration, slot, index),
+            job.training,
             generator(job.seed, Purpose.CROP, iteration, slot),
         )
         image, label = method.transform(image, label, generator(job.seed, Purpose.TRANSFORM, iteration, slot))
+        check_ids(label, job.pool.ids[index])
         images.append(image)
         labels.append(label)
     return Batch(
@@ -125,6 +152,13 @@ def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
     return fabric
 
 
+def default_workers(fabric: Fabric) -> int:
+    """How many threads make batches ahead: none where the processor itself trains, else its cores' share, at most 8."""
+    if fabric.device.type == "cpu":
+        return 0
+    return max(1, min(8, (os.cpu_count() or 1) // fabric.world_size))
+
+
 class Trainer:
     """A run in memory: learner, optimiser and average, and the one step that all rows take.
 
@@ -139,47 +173,66 @@ class Trainer:
         size = job.training.batch_size
         if size % fabric.world_size:
             raise RunError(f"batch_size {size} cannot be shared evenly by {fabric.world_size} devices")
+        share, self.parts = size // fabric.world_size, job.training.accumulate or 1
+        if share % self.parts:
+            raise RunError(f"a device's share of {share} images cannot be accumulated over {self.parts} equal parts")
         self.job, self.fabric = job, fabric
         self.learner, self.method = build_learner(job)
         channels_last(self.learner)
-        optimizer: torch.optim.Optimizer = build_optimizer(self.learner, job.training)
-        self.wrapped, self.optimizer = fabric.setup(self.learner, optimizer)
+        self.wrapped, self.optimizer = fabric.setup(self.learner, build_optimizer(self.learner, job.training))
         self.wrapped.train()
         self.average = WeightAverage(self.learner, job.training.ema)
-        share = size // fabric.world_size
         self.slots = range(fabric.global_rank * share, (fabric.global_rank + 1) * share)
 
-    def step(self, iteration: int) -> tuple[float, dict[str, Tensor], Tensor]:
+    def step(self, iteration: int, batch: Batch | None = None) -> tuple[float, dict[str, Tensor], Tensor]:
         """Take the step of ``iteration``: the learning rate, the loss terms and their sum.
+
+        With ``accumulate`` they are means over the parts of the batch: a loss that is a mean over pixels is the same as
+        that of the whole if all parts have equally many valid ones, and what a module knows of its batch it knows of
+        a part. ``batch`` is that of :meth:`batch`, if it was made ahead.
 
         Raises:
             RunError: the loss is not finite; names iteration, terms and images. The weights are those before the step.
         """
         rate = set_learning_rate(self.optimizer, iteration, self.job.training)
         torch.manual_seed(step_seed(self.job.seed, iteration, self.fabric.global_rank))
-        batch = assemble(self.job, self.method, iteration, self.slots, self.fabric.device)
-        terms = self.wrapped(batch)
-        loss = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(loss):
-            raise RunError(_not_finite(terms, batch, self.job.pool))
+        batch = batch or self.batch(iteration)
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        found: list[dict[str, Tensor]] = []
+        losses: list[Tensor] = []
+        for part in parts_of(batch, self.parts):
+            waiting = len(found) + 1 < self.parts  # gradients are summed over devices once, with the last part
+            with self.fabric.no_backward_sync(self.wrapped, enabled=waiting):  # type: ignore[arg-type]
+                terms = self.wrapped(part)
+                loss = torch.stack(list(terms.values())).sum()
+                if not torch.isfinite(loss):
+                    raise RunError(_not_finite(terms, part, self.job.pool))
+                self.fabric.backward(loss if self.parts == 1 else loss / self.parts)
+            found.append(terms)
+            losses.append(loss)
         self.optimizer.step()
         self.average.update(iteration)
         self.method.after_step(batch)
-        return rate, terms, loss
+        if self.parts == 1:
+            return rate, found[0], losses[0]
+        return rate, mean_terms(found), torch.stack(losses).mean()
+
+    def batch(self, iteration: int) -> Batch:
+        """This device's part of the batch of ``iteration``."""
+        return assemble(self.job, self.method, iteration, self.slots, self.fabric.device)
 
     def batches(self, iteration: int) -> Iterator[Batch]:
         """This device's parts of the batches from ``iteration`` on, without end."""
         while True:
-            yield assemble(self.job, self.method, iteration, self.slots, self.fabric.device)
+            yield self.batch(iteration)
             iteration += 1
 
 
-def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | None = None) -> None:
+def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | None = None, workers: int = 0) -> None:
     """Train the run to its end, from its checkpoint if it has one, and write weights and ``run.json``.
 
-    ``progress`` is called with the iterations done and the last loss.
+    ``progress`` is called with the iterations done and the last loss. ``workers`` threads make batches ahead, the same
+    as without; not for a method that looks back, whose next batch depends on this one.
 
     Raises:
         RunError: a loss is not finite (names iteration, terms and images), or the method refuses the trunk.
@@ -198,48 +251,53 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
     log = _Log(directory.log, done.log_bytes) if fabric.is_global_zero else None
     looked_at = moments(training.iterations)
     clock = _Clock(done)
-    for iteration in range(done.iteration, training.iterations):
-        rate, terms, total = trainer.step(iteration)
-        loss = float(total.detach())
-        done.iteration = iteration + 1
-        last = done.iteration == training.iterations
-        if progress is not None:
-            progress(done.iteration, loss)
-        if done.iteration in looked_at:
-            model = trainer.learner.model
-            observe(trainer.method, model, job.pool, directory, name, done.iteration, log is not None)
-        if log is None:
-            continue
-        if done.iteration % training.log_every == 0 or last:
-            clock.read()
-            values = {f"loss/{key}": float(value.detach()) for key, value in terms.items()}
-            speed = done.iteration * training.batch_size / done.seconds
-            log.write(
-                {"iteration": done.iteration, "learning_rate": rate, "loss": loss}
-                | values
-                | {"images_per_second": speed}
-                | trainer.method.log()
-            )
-        if done.iteration % training.checkpoint_every == 0 and not last:
-            clock.read()
-            done.log_bytes = log.length
-            save_checkpoint(
-                directory.checkpoint,
-                name,
-                done,
-                trainer.learner,
-                trainer.average.tensors,
-                trainer.optimizer,
-                trainer.method.state(),
-            )
+    rest = range(done.iteration, training.iterations)
+    with Prefetcher(trainer.batch, rest, 0 if trainer.method.looks_back else workers) as batches_ahead:
+        for iteration, batch in zip(rest, batches_ahead, strict=True):
+            rate, terms, total = trainer.step(iteration, batch)
+            loss = float(total.detach())
+            done.iteration = iteration + 1
+            last = done.iteration == training.iterations
+            if progress is not None:
+                progress(done.iteration, loss)
+            if done.iteration in looked_at:
+                model = trainer.learner.model
+                observe(trainer.method, model, job.pool, directory, name, done.iteration, log is not None)
+            if log is None:
+                continue
+            if done.iteration % training.log_every == 0 or last:
+                clock.read()
+                values = {f"loss/{key}": float(value.detach()) for key, value in terms.items()}
+                speed = done.iteration * training.batch_size / done.seconds
+                log.write(
+                    {"iteration": done.iteration, "learning_rate": rate, "loss": loss}
+                    | values
+                    | {"images_per_second": speed}
+                    | trainer.learner.log()
+                    | trainer.method.log()
+                )
+            if done.iteration % training.checkpoint_every == 0 and not last:
+                clock.read()
+                done.log_bytes = log.length
+                save_checkpoint(
+                    directory.checkpoint,
+                    name,
+                    done,
+                    trainer.learner,
+                    trainer.average.tensors,
+                    trainer.optimizer,
+                    trainer.method.state(),
+                )
     learner, batches = trainer.learner, trainer.batches(training.iterations)
     learner.load_state_dict(trainer.average.tensors)
     model = trainer.method.finish(learner.model, learner.training_modules, batches)
     if log is not None:
         save_tensors(directory.weights, model.state_dict(), {"fingerprint": name})
     memory = _peak_memory(fabric.device)
-    # On every rank, as a method may gather over ranks in its losses.
-    cost = measure_cost(trainer.wrapped, fabric.backward, model, next(trainer.batches(training.iterations)))
+    # On every rank, as a method may gather over ranks in its losses; and of a part, as a whole batch may not fit.
+    part = next(parts_of(trainer.batch(training.iterations), trainer.parts))
+    cost = measure_cost(trainer.wrapped, fabric.backward, model, part)
+    cost["step_flops"] *= trainer.parts
     if log is not None:
         write_json(directory.record, _record(job, name, fabric, model, started, done, memory) | cost)
         directory.checkpoint.unlink(missing_ok=True)
@@ -322,5 +380,6 @@ def _record(
         "peak_memory_bytes": memory,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "trunk_weights": getattr(model.backbone, "weights_sha256", None),
+        "trunk_weights_licence": getattr(model.backbone, "weights_licence", None),
         "data": {domain: index.digest for domain, index in job.indices.items()},
     }

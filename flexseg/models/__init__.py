@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flexseg.models.segmentor import ModelError, Output, Segmentor, build_segmentor, channels_last
+from flexseg.models.segmentor import Auxiliary, ModelError, Output, Segmentor, build_segmentor, channels_last
 
 if TYPE_CHECKING:
     from flexseg.models.daformer import DAFormerHead
 
-__all__ = ["DAFormerHead", "ModelError", "Output", "Segmentor", "build_segmentor", "channels_last"]
+__all__ = ["Auxiliary", "DAFormerHead", "ModelError", "Output", "Segmentor", "build_segmentor", "channels_last"]
 
 
 def __getattr__(name: str) -> object:

@@ -20,9 +20,13 @@ with warnings.catch_warnings():
     from mmseg.models.backbones import UNet
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
     from mmseg.models.decode_heads.sep_aspp_head import DepthwiseSeparableASPPModule
+    from mmseg.models.segmentors import EncoderDecoder
     from mmseg.registry import MODELS
 
-__all__ = ["MODELS", "BaseDecodeHead", "DepthwiseSeparableASPPModule", "UNet", "building"]
+# mmseg's `with_cp` does not say which of torch's two kinds of checkpointing it wants, and torch warns of that.
+warnings.filterwarnings("ignore", message="torch.utils.checkpoint: the use_reentrant parameter")
+
+__all__ = ["MODELS", "BaseDecodeHead", "DepthwiseSeparableASPPModule", "EncoderDecoder", "UNet", "building"]
 
 
 @contextmanager

@@ -6,6 +6,8 @@ A benchmark file names the parts in mmseg's own vocabulary::
     neck: {type: FPN, ...}                      # optional
     decode_head: {type: DAFormerHead, ...}
     auxiliary_head: {type: FCNHead, ...}        # optional, one or a list
+    hrda: {detail: [512, 512], ...}             # optional: two scales, flexseg/models/hrda.py
+    weights: {file: ..., sha256: ...}           # optional: the backbone's, from elsewhere, flexseg/models/weights.py
 
 or, as ``detectron2: {MODEL: {...}}``, a model of detectron2's instead (:mod:`flexseg.models.detectron2`).
 
@@ -16,26 +18,37 @@ methods share them; what would silently be ignored here is refused instead.
 from __future__ import annotations
 
 import copy
-import difflib
-import inspect
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from flexseg.classes import IGNORE, NUM_CLASSES
+from flexseg.classes import NUM_CLASSES
 from flexseg.errors import UserError
+from flexseg.models.description import ModelError, check_part
+from flexseg.models.description import each as _each
+from flexseg.models.description import name_of as _name
+from flexseg.models.description import near as _near
+from flexseg.models.description import plain as _plain
+from flexseg.models.description import reason as _reason
+from flexseg.models.description import walk as _walk
+from flexseg.models.weights import Weights, load_weights
 
-PARTS = ("backbone", "neck", "decode_head", "auxiliary_head")
-FIXED = {"num_classes": NUM_CLASSES, "out_channels": NUM_CLASSES, "ignore_index": IGNORE, "sampler": None}
-"""Options of a head that the suite decides: a file may repeat them but not change them."""
+PARTS = ("backbone", "neck", "decode_head", "auxiliary_head", "hrda")
+"""What a trunk is made of."""
 
 
-class ModelError(UserError, ValueError):
-    """A trunk's description that cannot be built. The message names the part, the key and what to do."""
+class Auxiliary(NamedTuple):
+    """A further map of logits that is trained beside the main one."""
+
+    weight: float
+    """Of its loss."""
+    logits: Tensor
+    """(B, 19, h', w')."""
+    box: tuple[int, int, int, int] | None = None
+    """(top, left, height, width) in image pixels of what the logits are about; None if that is the whole image."""
 
 
 class Output(NamedTuple):
@@ -45,8 +58,10 @@ class Output(NamedTuple):
     """(B, 19, h, w) at the head's stride."""
     features: Tensor
     """(B, D, h, w): what the head's classifier ``conv_seg`` sees; while training that is after dropout."""
-    auxiliary: tuple[tuple[float, Tensor], ...]
-    """(loss weight, logits (B, 19, h', w')) of each auxiliary head; empty in eval mode."""
+    auxiliary: tuple[Auxiliary, ...]
+    """Of each auxiliary head; empty in eval mode."""
+    weight: float = 1.0
+    """Of the losses of ``logits`` and ``features``, beside those of ``auxiliary``."""
 
 
 class Segmentor(nn.Module):
@@ -98,13 +113,7 @@ class Segmentor(nn.Module):
         """Logits and features of (B, 3, H, W) normalised images."""
         stages = self.stages(images)
         logits, features = self._decode(stages)
-        if not self.training:
-            return Output(logits, features, ())
-        auxiliary = tuple(
-            (float(head.loss_decode.loss_weight), _one_map(head, head(stages)))  # type: ignore[union-attr, arg-type]
-            for head in self.auxiliary_heads()
-        )
-        return Output(logits, features, auxiliary)
+        return Output(logits, features, self._auxiliary(stages))
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, 19, H, W) at the size of the images (B, 3, H, W), resized bilinearly.
@@ -118,6 +127,28 @@ class Segmentor(nn.Module):
         logits = self(images).logits
         logits = interpolate(logits, images.shape[2:], mode="bilinear", align_corners=self.align_corners)
         return logits[:, :, :height, :width]
+
+    def context(self, images: Tensor) -> Tensor:
+        """What of (B, 3, H, W) images the first pass of the backbone sees in :meth:`forward`: here the images.
+
+        A trunk of several scales overrides it; so a second encoder can be shown the same (DAFormer's FD).
+        """
+        return images
+
+    def heads(self) -> list[tuple[str, nn.Module]]:
+        """(place in the description, head) of every head."""
+        return [("decode_head", self.decode_head), *(("auxiliary_head", head) for head in self.auxiliary_heads())]
+
+    def check_output_stride(self, stride: float) -> None:
+        """Refuse a decode head whose map has another stride than the trunk was described with; here any will do."""
+
+    def _auxiliary(self, stages: Sequence[Tensor]) -> tuple[Auxiliary, ...]:
+        if not self.training:
+            return ()
+        return tuple(
+            Auxiliary(float(head.loss_decode.loss_weight), _one_map(head, head(stages)))  # type: ignore[union-attr, arg-type]
+            for head in self.auxiliary_heads()
+        )
 
     def _head(self, stages: Sequence[Tensor]) -> Any:
         return self.decode_head(stages)
@@ -139,37 +170,62 @@ class Segmentor(nn.Module):
         return _one_map(self.decode_head, logits), seen[0]
 
 
-def build_segmentor(config: Mapping[str, Any]) -> Segmentor:
-    """Build a trunk with fresh weights, in train mode, on the CPU.
+def build_segmentor(config: Mapping[str, Any], pretrained: bool = True) -> Segmentor:
+    """Build a trunk in train mode, on the CPU, with fresh weights and, where the file names them, a trained backbone.
 
-    The weights are drawn by mmseg's own ``init_weights`` from torch's global generator: the same
+    Fresh weights are drawn by mmseg's own ``init_weights`` from torch's global generator: the same
     ``torch.manual_seed`` gives the same weights. Heads get 19 classes, and BatchNorm unless they say otherwise.
 
     Args:
         config: the parts, as in the module's docstring. Lists may stand where mmseg wants tuples.
+        pretrained: load ``weights`` where they are named; without, they are neither looked for nor read.
 
     Raises:
         ModelError: the description is wrong; says where, and what would be right.
+        RunError: the weights are not there or are others (:mod:`flexseg.models.weights`).
     """
     if "detectron2" in config:
         from flexseg.models.detectron2 import build_detectron2
 
         return build_detectron2(config)
 
-    from flexseg.models import daformer, registry  # noqa: F401  (mmseg takes seconds; daformer registers its head)
+    described = describe(config)
+    from flexseg.models import registry
+
+    with registry.building():
+        model = _build(described)
+        model.init_weights()
+        segmentor = _wrapped(model)
+        _dry_run(segmentor)
+    if pretrained and config.get("weights") is not None:
+        load_weights(segmentor.backbone, config["weights"])
+    return segmentor
+
+
+def describe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The trunk in mmseg's words, complete: what ``MODELS.build`` takes; weights are not part of it.
+
+    Raises:
+        ModelError: as :func:`build_segmentor`.
+    """
+    from flexseg.models import daformer, hrda  # noqa: F401  (mmseg takes seconds; daformer registers its head)
 
     _check_parts(config)
     if config["backbone"].get("type") == "FrozenViT":
         from flexseg.models import vit  # noqa: F401  (registers it)
     described = {part: _plain(config[part]) for part in PARTS if config.get(part) is not None}
+    if "hrda" in described:
+        described["hrda"] = hrda.described(described["hrda"], described["decode_head"])
     for where, part in _each(described):
-        _check_part(where, part)
-    with registry.building():
-        model = _build(described)
-        model.init_weights()
-        segmentor = Segmentor(model, _size_divisor(model.backbone))
-        _dry_run(segmentor)
-    return segmentor
+        check_part(where, part)
+    return {"type": "HRDAEncoderDecoder" if "hrda" in described else "EncoderDecoder", **described}
+
+
+def _wrapped(model: Any) -> Segmentor:
+    from flexseg.models.hrda import HRDAEncoderDecoder, HRDASegmentor
+
+    kind = HRDASegmentor if isinstance(model, HRDAEncoderDecoder) else Segmentor
+    return kind(model, size_divisor(model.backbone))
 
 
 def channels_last(module: nn.Module) -> None:
@@ -179,67 +235,25 @@ def channels_last(module: nn.Module) -> None:
 
 def _check_parts(config: Mapping[str, Any]) -> None:
     """Refuse unknown parts, missing parts, and weights that would come from elsewhere."""
+    known = (*PARTS, "weights")
     for key in config:
-        if key not in PARTS and (key, config[key]) != ("type", "EncoderDecoder"):
-            raise ModelError(f"{key!r} is no part of a trunk{_near(key, PARTS)}")
+        if key not in known and (key, config[key]) != ("type", "EncoderDecoder"):
+            raise ModelError(f"{key!r} is no part of a trunk{_near(key, known)}")
     for key in ("backbone", "decode_head"):
         if config.get(key) is None:
             raise ModelError(f"the trunk has no {key}: name one as `{key}: {{type: ..., ...}}`")
-    for key in ("backbone", "neck", "decode_head"):
-        if config.get(key) is not None and not isinstance(config[key], Mapping):
-            raise ModelError(f"{key} is one mapping with a `type`, not a {type(config[key]).__name__}")
+    for key in known:
+        if key != "auxiliary_head" and config.get(key) is not None and not isinstance(config[key], Mapping):
+            with_type = "" if key in ("hrda", "weights") else " with a `type`"
+            raise ModelError(f"{key} is one mapping{with_type}, not a {type(config[key]).__name__}")
+    if config.get("weights") is not None:
+        Weights.of(config["weights"])
     for where, value in _walk(config):
         key = where.rpartition(".")[2]
         if (key in ("pretrained", "checkpoint") and value) or (key == "type" and value == "Pretrained"):
             raise ModelError(
-                f"{where}: {value!r} would load weights while the trunk is built. Take it out here: pretrained weights "
-                f"are given apart from the trunk, by path and checksum."
-            )
-
-
-def _check_part(where: str, part: dict[str, Any]) -> None:
-    """Check a part's type and keywords against the registry, and fill in what the suite decides."""
-    from flexseg.models.registry import MODELS, BaseDecodeHead
-
-    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-        raise ModelError(f"{where} needs a `type`, the name of a class of mmseg's registry, but is {part!r}")
-    name = part["type"]
-    is_head = where.startswith(("decode_head", "auxiliary_head"))
-    known = {key: cls for key, cls in MODELS.module_dict.items() if _fits(where, cls)}
-    cls = MODELS.get(name)
-    if cls is None:
-        raise ModelError(f"{where}: there is no {name!r} in mmseg's registry{_near(name, known)}")
-    if is_head != (inspect.isclass(cls) and issubclass(cls, BaseDecodeHead)):
-        raise ModelError(f"{where}: {name} cannot be used as {'a head' if is_head else 'this'}{_near(name, known)}")
-
-    keywords = _keywords(cls)
-    for key, value in part.items():
-        if key != "type" and key not in keywords:
-            raise ModelError(f"{where}: {name} takes no {key!r}{_near(key, keywords)}")
-        # Some of mmseg's classes insist on tuples, others on lists, and YAML has only lists: follow the default.
-        if isinstance(value, list) and isinstance(keywords.get(key), tuple):
-            part[key] = tuple(value)
-    if is_head:
-        for key, value in FIXED.items():
-            if part.get(key, value) != value:
-                raise ModelError(f"{where}: {key} is {value!r} in this suite, not {part[key]!r}: leave it out")
-        _check_loss(where, part.get("loss_decode"))
-        part["num_classes"] = NUM_CLASSES
-        part.setdefault("norm_cfg", {"type": "BN", "requires_grad": True})
-
-
-def _check_loss(where: str, loss: Any) -> None:
-    """The methods compute the losses. A file only weighs an auxiliary head's cross-entropy, in mmseg's words."""
-    if loss is None:
-        return
-    allowed = {"type": "CrossEntropyLoss", "use_sigmoid": False}
-    if where != "decode_head":
-        allowed["loss_weight"] = loss.get("loss_weight", 1.0) if isinstance(loss, dict) else 1.0
-    for key, value in loss.items() if isinstance(loss, dict) else (("loss_decode", loss),):
-        if key not in allowed or value != allowed[key]:
-            raise ModelError(
-                f"{where}: loss_decode with {key}: {value!r} would not be used, the method computes the loss. Only an "
-                f"auxiliary head may say `loss_decode: {{type: CrossEntropyLoss, loss_weight: ...}}`."
+                f"{where}: {value!r} would load weights unchecked. Name them beside the backbone instead, as "
+                f"`weights: {{file: ..., sha256: ...}}`"
             )
 
 
@@ -248,7 +262,7 @@ def _build(described: dict[str, Any]) -> Any:
     from flexseg.models.registry import MODELS
 
     try:
-        return MODELS.build({"type": "EncoderDecoder", **copy.deepcopy(described)})
+        return MODELS.build(copy.deepcopy(described))
     except UserError:  # a part of ours, which names itself and says what to do
         raise
     except Exception:
@@ -274,10 +288,8 @@ def _dry_run(segmentor: Segmentor) -> None:
     offered = ", ".join(
         f"{i}: {x.shape[1]} channels at stride {images.shape[3] / x.shape[3]:g}" for i, x in enumerate(stages)
     )
-    heads = [("decode_head", segmentor.decode_head)]
-    heads += [("auxiliary_head", head) for head in segmentor.auxiliary_heads()]
-    for where, head in heads:
-        where = f"{where} {_name(head)}"
+    for place, head in segmentor.heads():
+        where = f"{place} {_name(head)}"
         _check_channels(where, head, stages, offered)
         try:
             logits = segmentor._decode(stages)[0] if head is segmentor.decode_head else _one_map(head, head(stages))
@@ -287,6 +299,8 @@ def _dry_run(segmentor: Segmentor) -> None:
             raise ModelError(f"{where} fails on the backbone's maps ({offered}): {_reason(error)}") from error
         if logits.shape[1] != NUM_CLASSES:
             raise ModelError(f"{where} gives {logits.shape[1]} channels instead of {NUM_CLASSES} classes")
+        if head is segmentor.decode_head:
+            segmentor.check_output_stride(images.shape[3] / logits.shape[3])
     segmentor.train()
 
 
@@ -304,7 +318,7 @@ def _check_channels(where: str, head: Any, stages: Sequence[Tensor], offered: st
         )
 
 
-def _size_divisor(backbone: nn.Module) -> int:
+def size_divisor(backbone: nn.Module) -> int:
     """The multiple that image sizes must have: the overall stride for mmseg's UNet, 1 for all others."""
     from flexseg.models.registry import UNet
 
@@ -318,78 +332,3 @@ def _one_map(head: nn.Module, logits: Any) -> Tensor:
     if not isinstance(logits, Tensor):
         raise ModelError(f"{_name(head)} gives a {type(logits).__name__} instead of one map of logits: choose another")
     return logits
-
-
-def _each(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, description) of every part; a list of auxiliary heads is taken apart."""
-    for where, part in described.items():
-        if where == "auxiliary_head" and isinstance(part, list):
-            yield from ((f"{where}.{i}", head) for i, head in enumerate(part))
-        else:
-            yield where, part
-
-
-def _walk(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted place, value) of everything in nested mappings and lists."""
-    inner: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):
-        inner = value.items()
-    elif isinstance(value, list | tuple):
-        inner = enumerate(value)
-    for key, item in inner:
-        place = f"{where}.{key}" if where else str(key)
-        yield place, item
-        yield from _walk(item, place)
-
-
-def _plain(value: Any) -> Any:
-    """A deep copy in plain dicts and lists."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _keywords(cls: Any) -> dict[str, Any]:
-    """All keywords with defaults that a class's constructor takes, following ``**kwargs`` up to its base classes."""
-    keywords: dict[str, Any] = {}
-    for base in inspect.getmro(cls) if inspect.isclass(cls) else (cls,):
-        if inspect.isclass(base) and "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(base.__init__ if inspect.isclass(base) else base).parameters.values()
-        for p in parameters:
-            if p.name != "self" and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
-                keywords.setdefault(p.name, p.default)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return keywords
-
-
-def _fits(where: str, cls: Any) -> bool:
-    """Whether a registered class is worth proposing for a part: by its base, or by where mmseg keeps it."""
-    from flexseg.models.registry import BaseDecodeHead
-
-    if where.startswith(("decode_head", "auxiliary_head")):
-        return inspect.isclass(cls) and issubclass(cls, BaseDecodeHead)
-    return str(cls.__module__).startswith(f"mmseg.models.{where}s.")
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    """«: did you mean …?», or all that is known where nothing is near."""
-    names = {key.lower(): key for key in known}
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
-    near += [key for key in names if key not in near and (key in name.lower() or name.lower() in key)]
-    if not near:
-        return f"; known are {', '.join(sorted(names.values()))}"
-    return f": did you mean {' or '.join(names[key] for key in near[:4])}?"
-
-
-def _reason(error: Exception) -> str:
-    """An exception in one line; a bare ``assert`` is quoted from its source."""
-    if str(error):
-        return " ".join(str(error).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at `{frames[-1].line}`" if frames else type(error).__name__
-
-
-def _name(module: nn.Module | None) -> str:
-    return type(module).__name__

@@ -21,6 +21,7 @@ from flexseg.errors import MissingExtra, did_you_mean
 from flexseg.files import file_digest
 from flexseg.models.registry import MODELS
 from flexseg.models.segmentor import ModelError
+from flexseg.models.weights import check_digest, read_tensors
 
 RANDOM = "random"
 """What ``weights`` must say for an untrained trunk."""
@@ -227,16 +228,14 @@ def _load(
     file = _find(weights, family)
     if Path(weights).is_dir():
         fields = _folder_config(Path(weights), name, fields)
-    digest = file_digest(file)
-    if sha256 and sha256.lower() != digest:
-        raise _error(f"{file} has the SHA-256 {digest}, not {sha256}: it is another file, or damaged on the way")
+    digest = check_digest(file, sha256) if sha256 else file_digest(file)
     if not sha256:
         print(f"{file}: sha256 {digest} (name it in the benchmark file to have it checked)", file=sys.stderr)
     settings = _config(library, family, fields)
     model, found = cls.from_pretrained(
         None,
         config=settings,
-        state_dict=_read(file),
+        state_dict=read_tensors(file),
         local_files_only=True,
         dtype=torch.float32,
         ignore_mismatched_sizes=True,  # else its error would not say which
@@ -305,12 +304,3 @@ def _folder_config(folder: Path, name: str, fields: Mapping[str, Any]) -> dict[s
         if content.get(key, value) != value:
             raise _error(f"config.{key} is {value!r}, but {path} says {content[key]!r}: leave it out")
     return content | dict(fields)
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    import safetensors.torch
-
-    try:
-        return safetensors.torch.load_file(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise _error(f"{file} cannot be read ({error}): it is no safetensors file, or damaged") from error

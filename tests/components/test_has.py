@@ -242,3 +242,21 @@ def test_negative_addresses_are_refused() -> None:
     for iteration, slots in ((-1, [0]), (0, [-1])):
         with pytest.raises(ValueError, match="negative"):
             sampler().choose(iteration, slots)
+
+
+def test_another_base_draw_takes_the_place_of_the_uniform_one_alone() -> None:
+    s = sampler(50, 3)
+    s.update(np.arange(50), np.linspace(0, 3, 50))
+    asked: list[tuple[int, int]] = []
+
+    def base(iteration: int, slot: int) -> int:
+        asked.append((iteration, slot))
+        return 7
+
+    slots = range(10, 410)
+    plain, mixed = s.choose(500, slots), s.choose(500, slots, base)
+    by_base = np.isin(slots, [slot for _, slot in asked])
+    assert {iteration for iteration, _ in asked} == {500}
+    assert 150 < by_base.sum() < 250, "half way, half of the draws are not by hardness"
+    assert (mixed[by_base] == 7).all()
+    np.testing.assert_array_equal(mixed[~by_base], plain[~by_base])

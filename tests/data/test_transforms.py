@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from flexseg.data.draws import Purpose, generator, step_seed
-from flexseg.data.transforms import MEAN, STD, normalise, random_crop
+from flexseg.data.transforms import MEAN, STD, normalise, random_crop, random_window
 
 FIXED = (1.0, 1.0)
 
@@ -198,3 +199,55 @@ def test_the_result_is_the_callers_own() -> None:
                 each[:] = 0
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(label, before[1])
+
+
+def test_a_crop_at_scale_one_is_cut_on_whole_pixels_all_places_alike() -> None:
+    image, label = sample(4, 9, 11)
+    corners = []
+    for seed in range(600):
+        window = random_window(label.shape, (5, 8), FIXED, True, np.random.default_rng(seed))
+        top, left = int(window.top), int(window.left)
+        step = -1 if window.mirrored else 1
+        np.testing.assert_array_equal(window.cut_image(image), image[top : top + 5, left : left + 8][:, ::step])
+        np.testing.assert_array_equal(window.cut_label(label), label[top : top + 5, left : left + 8][:, ::step])
+        corners.append((top, left))
+    counts = np.array([corners.count((top, left)) for top in range(5) for left in range(4)])
+    assert counts.sum() == 600, "no crop reaches beyond the image"
+    assert chisquare(counts).pvalue > 0.001
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 20), (20, 5), (5, 6)])
+def test_an_image_smaller_than_the_crop_lies_whole_in_it_at_scale_one(height: int, width: int) -> None:
+    image, label = np.full((height, width, 3), 200, np.uint8), np.full((height, width), 3, np.uint8)
+    label[:, 0] = 7  # the left edge
+    for seed in range(30):
+        window = random_window(label.shape, (12, 12), FIXED, True, np.random.default_rng(seed))
+        got_image, got_label = window.cut_image(image), window.cut_label(label)
+        inside = got_label != 255
+        assert inside.sum() == min(height, 12) * min(width, 12)
+        np.testing.assert_array_equal(got_image[..., 1], np.where(inside, 200, 0))
+        if width < 12:
+            columns = np.flatnonzero(inside.any(0))
+            assert (got_label[:, columns[-1 if window.mirrored else 0]][inside.any(1)] == 7).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    side=st.tuples(st.integers(2, 20), st.integers(2, 20)),
+    crop=st.tuples(st.integers(3, 24), st.integers(3, 24)),
+    scale=st.one_of(st.just(FIXED), st.tuples(st.floats(1.0, 1.5), st.floats(1.5, 3.0))),
+    data=st.data(),
+)
+def test_a_crop_holds_the_pixel_that_it_must_hold(
+    seed: int, side: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float], data: st.DataObject
+) -> None:
+    focus = (data.draw(st.integers(0, side[0] - 1)), data.draw(st.integers(0, side[1] - 1)))
+    label = np.zeros(side, np.uint8)
+    label[focus] = 5
+    rng = np.random.default_rng(seed)
+    window = random_window(side, crop, scale, True, rng, focus)
+    assert (window.cut_label(label) == 5).any()
+    slack = [length * window.factor - wanted for length, wanted in zip(side, crop, strict=True)]
+    for place, room in zip((window.top, window.left), slack, strict=True):
+        assert min(room, 0) <= place <= max(room, 0), "a focus moves a crop no further than chance could"

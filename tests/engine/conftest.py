@@ -64,12 +64,12 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None
 
     original, place = module.train, {"at": None}
 
-    def train(job: Any, fabric: Any, progress: Any = None) -> None:
+    def train(job: Any, fabric: Any, progress: Any = None, workers: int = 0) -> None:
         def report(iteration: int, loss: float) -> None:
             if iteration == place["at"]:
                 raise KeyboardInterrupt
 
-        original(job, fabric, report)
+        original(job, fabric, report, workers)
 
     monkeypatch.setattr(module, "train", train)
     return lambda at: place.update(at=at)

@@ -261,7 +261,7 @@ def test_missing_data_is_the_users_to_mend(tiny: Benchmark, tmp_path: Path, trai
 
 
 def test_batch_that_devices_cannot_share(tiny: Benchmark, smoke_data: Path, methods: Path) -> None:
-    from flexseg.data.pool import load_pool
+    from flexseg.data.pool import open_pool
     from flexseg.engine.train import Job, Trainer, launch_fabric
     from flexseg.jobs import open_index
     from flexseg.method import load_method, parse_options
@@ -271,7 +271,7 @@ def test_batch_that_devices_cannot_share(tiny: Benchmark, smoke_data: Path, meth
         device = torch.device("cpu")
 
     assert launch_fabric("1").world_size == 1
-    pool = load_pool([(open_index(tiny, "source", smoke_data), "train")])
+    pool = open_pool([(open_index(tiny, "source", smoke_data), "train")])
     method = load_method("dginstyle", methods)
     job = Job(RunDirectory(smoke_data), {}, method, parse_options(method, {}), tiny.training, tiny.model, 0, pool, {})
     with pytest.raises(RunError, match="batch_size 2 cannot be shared evenly by 3 devices"):

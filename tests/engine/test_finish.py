@@ -19,7 +19,7 @@ HEAD = """
 from itertools import islice
 import torch
 from torch import nn
-from flexseg.method import Method, auxiliary_losses
+from flexseg.method import Method, auxiliary_losses, weighted
 
 
 class Mine(Method):
@@ -56,7 +56,7 @@ PROBE = """
 TWICE = """
     def forward(self, model, batch):
         outputs = model(batch.images), model(batch.images.flip(-1))
-        terms = self.losses(batch, outputs[0]) | auxiliary_losses(outputs[0], batch.labels)
+        terms = weighted(self.losses(batch, outputs[0]), outputs[0]) | auxiliary_losses(outputs[0], batch.labels)
         return terms | {"mirrored": 0.5 * self.losses(batch._replace(labels=batch.labels.flip(-1)), outputs[1])["ce"]}
 """
 
@@ -129,5 +129,5 @@ def test_measuring_changes_no_weight(
 ) -> None:
     import flexseg.engine.train as module
 
-    monkeypatch.setattr(module, "measure_cost", lambda *_: {})
+    monkeypatch.setattr(module, "measure_cost", lambda *_: {"step_flops": 0})
     assert train_in(results, tiny, "flexseg").weights.read_bytes() == undisturbed("flexseg").weights.read_bytes()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from flexseg.benchmark import Benchmark, Training
 from flexseg.engine.optimise import WeightAverage, build_optimizer, learning_rate_factor, set_learning_rate
 
 
-def schedule(iterations: int = 100, warmup: int = 0, power: float = 1.0, **more: float) -> Training:
+def schedule(iterations: int = 100, warmup: int = 0, power: float = 1.0, **more: Any) -> Training:
     return Training(
         iterations=iterations, batch_size=1, crop=(8, 8), learning_rate=0.01, warmup=warmup, power=power, **more
     )
@@ -37,13 +39,14 @@ def test_known_values_of_the_schedule() -> None:
     assert learning_rate_factor(4, schedule(10, 4)) == pytest.approx(0.6)
 
 
-def test_groups_decay_only_matrices_and_scale_only_the_head() -> None:
+@pytest.mark.parametrize("kind", [None, "adamw", "sgd"])
+def test_groups_decay_only_matrices_and_scale_only_the_head(kind: str | None) -> None:
     learner = nn.Module()
     learner.model = nn.Module()
     learner.model.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     learner.model.decode_head = nn.Conv2d(4, 2, 1)
     learner.training_modules = nn.Linear(4, 2)
-    training = schedule(head_learning_rate_factor=10.0, weight_decay=0.05, warmup=4)
+    training = schedule(head_learning_rate_factor=10.0, weight_decay=0.05, warmup=4, optimizer=kind)
     optimizer = build_optimizer(learner, training)
     settings = {
         id(parameter): (group["base_lr"], group["weight_decay"])
@@ -75,6 +78,23 @@ def test_one_optimiser_step_is_adamw(smoke: Benchmark) -> None:
     optimizer.step()
     expected = before * (1 - 0.01 * 0.1) - 0.01 * gradient / (gradient.abs() + 1e-8)
     torch.testing.assert_close(learner.weight.detach(), expected)
+
+
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_three_steps_of_sgd_are_the_formula(momentum: float | None) -> None:
+    """g ← ∇ + λθ, v ← μv + g, θ ← θ − ηv, as RobustNet's recipe has it."""
+    learner = nn.Linear(3, 2)
+    training = schedule(weight_decay=0.1, optimizer="sgd", momentum=momentum, power=0.9)
+    theta, v = learner.weight.detach().clone(), torch.zeros(2, 3)
+    optimizer = build_optimizer(learner, training)
+    for i in range(3):
+        rate = set_learning_rate(optimizer, i, training)
+        optimizer.zero_grad()
+        (learner(torch.ones(1, 3)) * torch.tensor([[1.0, -2.0]])).sum().backward()
+        optimizer.step()
+        v = (momentum or 0.0) * v + torch.tensor([[1.0], [-2.0]]) + 0.1 * theta
+        theta = theta - rate * v
+        torch.testing.assert_close(learner.weight.detach(), theta)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])

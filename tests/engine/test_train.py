@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from flexseg.benchmark import Benchmark
+from flexseg.benchmark import Benchmark, Training
 from flexseg.engine.checkpoint import load_tensors
 from flexseg.engine.run import RunDirectory
+from flexseg.engine.train import default_workers
 from flexseg.errors import RunError
 from flexseg.files import read_json
 
@@ -79,6 +83,72 @@ def test_resumed_run_is_the_undisturbed_one_to_the_bit(
     assert log_of(directory) == log_of(expected)
     assert not directory.checkpoint.exists()
     assert not directory.failure.exists()
+
+
+RECIPE = {
+    "mix": (1.0, 2.0),
+    "sampling": {"kind": "rare_classes", "temperature": 0.1, "min_pixels": 20, "min_crop_pixels": 10},
+    "max_class_share": 0.75,
+    "photometric": "mmseg",
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "accumulate": 2,
+    "feature_distance": {"stage": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def whole_recipe(tiny: Benchmark) -> Benchmark:
+    """``tiny`` with every part of the recipe on."""
+    return tiny.model_copy(update={"training": Training(**(tiny.training.model_dump() | RECIPE))})
+
+
+@pytest.mark.parametrize("row", ["dginstyle", "flexseg"])
+def test_resumed_with_the_whole_recipe_is_the_undisturbed_run_to_the_bit(
+    row: str,
+    whole_recipe: Benchmark,
+    results: Path,
+    train_in: Train,
+    undisturbed: Undisturbed,
+    interrupt_at: Interrupt,
+    log_of: Log,
+) -> None:
+    expected = train_in(results, whole_recipe, row)
+    reference, lines = expected.weights.read_bytes(), log_of(expected)
+    assert not same(expected, undisturbed(row))
+    assert all(line["loss/fd"] >= 0 for line in lines)
+    assert lines[-1]["loss/fd"] > 0
+    assert all(0 <= line["fd/cells"] <= 1 for line in lines)
+    shutil.rmtree(expected.root)
+    for place in (1, 4, 8):
+        interrupt_at(place)
+        with pytest.raises(KeyboardInterrupt):
+            train_in(results, whole_recipe, row)
+    interrupt_at(None)
+    directory = train_in(results, whole_recipe, row)
+    assert directory.weights.read_bytes() == reference
+    assert log_of(directory) == lines
+
+
+@pytest.mark.parametrize("row", ["dginstyle", "flexseg"])
+def test_batches_made_ahead_are_the_same(
+    row: str, tiny: Benchmark, results: Path, train_in: Train, undisturbed: Undisturbed, interrupt_at: Interrupt
+) -> None:
+    """Also for a method whose choice looks back, which must not run ahead; and from a checkpoint on."""
+    interrupt_at(4)
+    with pytest.raises(KeyboardInterrupt):
+        train_in(results, tiny, row, workers=2)
+    interrupt_at(None)
+    assert train_in(results, tiny, row, workers=2).weights.read_bytes() == undisturbed(row).weights.read_bytes()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
+
+
+def test_workers_leave_the_processor_that_trains_alone() -> None:
+    from types import SimpleNamespace as Some
+
+    for kind, world, most in (("cpu", 1, 0), ("cuda", 1, 8), ("cuda", 10**6, 1)):
+        fabric: Any = Some(device=torch.device(kind), world_size=world)
+        assert min(most, 1) <= default_workers(fabric) <= most
 
 
 def test_checkpoint_holds_hardness_and_prototypes(
@@ -169,12 +239,12 @@ def test_a_finished_run_is_not_trained_again(
 
 
 def test_all_methods_start_from_the_same_weights(tiny: Benchmark, smoke_data: Path, methods: Path) -> None:
-    from flexseg.data.pool import load_pool
+    from flexseg.data.pool import open_pool
+    from flexseg.datasets import open_index
     from flexseg.engine.train import Job, build_learner
-    from flexseg.jobs import open_index
     from flexseg.method import load_method, method_names, parse_options
 
-    pool = load_pool([(open_index(tiny, "source", smoke_data), "train")])
+    pool = open_pool([(open_index(tiny, "source", smoke_data), "train")])
     starts: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
     for name in method_names(methods):
         method = load_method(name, methods)
@@ -206,12 +276,12 @@ def test_all_methods_start_from_the_same_weights(tiny: Benchmark, smoke_data: Pa
 
 def test_all_uniform_methods_see_the_same_crops(tiny: Benchmark, smoke_data: Path, methods: Path) -> None:
     """A slot's image and crop depend on (seed, iteration, slot) alone, not on the slots beside it."""
-    from flexseg.data.pool import load_pool
+    from flexseg.data.pool import open_pool
+    from flexseg.datasets import open_index
     from flexseg.engine.train import Job, assemble, build_learner
-    from flexseg.jobs import open_index
     from flexseg.method import load_method, parse_options
 
-    pool = load_pool([(open_index(tiny, domain, smoke_data), "train") for domain in ("source", "generated")])
+    pool = open_pool([(open_index(tiny, domain, smoke_data), "train") for domain in ("source", "generated")])
     batches = []
     for name, slots in (("dginstyle", [range(4)]), ("boundary_policy", [range(2), range(2, 4)])):
         method = load_method(name, methods)

@@ -36,12 +36,12 @@ def make_trainer(smoke: Benchmark, smoke_data: Path) -> MakeTrainer:
 
     Skips the test if the method refuses that trunk.
     """
-    from flexseg.data.pool import load_pool
+    from flexseg.data.pool import open_pool
     from flexseg.jobs import open_index
 
     indices = {domain: open_index(smoke, domain, smoke_data) for domain in ("source", "generated")}
     pools = {
-        data: load_pool([(indices[domain], "train") for domain in data])
+        data: open_pool([(indices[domain], "train") for domain in data])
         for data in {load_method(name, METHODS).data for name in NAMES}
     }
     schedule = smoke.training.model_copy(update=LITTLE)
@@ -242,7 +242,8 @@ def test_trains_where_there_is_no_target(
     name: str, smoke: Benchmark, smoke_data: Path, tmp_path: Path, make_trainer: MakeTrainer
 ) -> None:
     """A whole short run, as the workflow starts it, in a folder that holds the method's own domains alone."""
-    from flexseg.jobs import domain_folder, run_directory, train_run
+    from flexseg.datasets import domain_folder
+    from flexseg.jobs import run_directory, train_run
 
     make_trainer(name)  # skips what refuses the trunk
     domains: dict[str, Any] = {"source": smoke.source, "generated": smoke.generated}

@@ -47,14 +47,14 @@ def guide(tmp_path: Path) -> Path:
 
 
 def test_the_guides_method_trains(guide: Path, smoke: Benchmark, smoke_data: Path) -> None:
-    from flexseg.data.pool import load_pool
+    from flexseg.data.pool import open_pool
     from flexseg.jobs import open_index
 
     (name,) = method_names(guide)
     method = load_method(name, guide)
     options = parse_options(method, {"smoothing": 0.2})
     indices = {domain: open_index(smoke, domain, smoke_data) for domain in method.data}
-    pool = load_pool([(index, "train") for index in indices.values()])
+    pool = open_pool([(index, "train") for index in indices.values()])
     schedule = smoke.training.model_copy(update={"iterations": 30, "warmup": 0, "power": 0.0})
     job = Job(RunDirectory(smoke_data), {}, method, options, schedule, smoke.model, 0, pool, indices)
     trainer = Trainer(job, launch_fabric())

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import colorsys
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from flexseg.data.photometric import distort
 from flexseg.errors import UserError
 from flexseg.method import Method, Setup, load_method, parse_options
 
 METHODS = Path(__file__).parents[2] / "methods"
 METHOD = load_method("photometric", METHODS)
-PHOTOMETRIC = sys.modules[METHOD.__module__]
 OFF = {"brightness": 0.0, "contrast": [1.0, 1.0], "saturation": [1.0, 1.0], "hue": 0}
 
 
@@ -71,7 +70,7 @@ def slow(
 )
 def test_distortion_against_a_slow_reference(values: tuple[float, float, float, int], contrast_last: bool) -> None:
     image = picture()
-    changed = PHOTOMETRIC.distort(image, *values, contrast_last)
+    changed = distort(image, *values, contrast_last)
     difference = np.abs(changed - slow(image, *values, contrast_last))
     colours = values[2] != 1 or values[3] != 0  # then 8-bit HSV rounds hue to 2° and saturation to 1/255
     assert difference.max() <= (8 if colours else 1.5)
@@ -81,8 +80,8 @@ def test_distortion_against_a_slow_reference(values: tuple[float, float, float, 
 def test_order_of_contrast_matters_and_is_kept() -> None:
     """A saturated red, doubled before or after its saturation is halved: clipping tells the two apart."""
     image = np.full((2, 2, 3), (200, 20, 20), np.uint8)
-    first = PHOTOMETRIC.distort(image, 0.0, 2.0, 0.5, 0, False)[0, 0].tolist()
-    last = PHOTOMETRIC.distort(image, 0.0, 2.0, 0.5, 0, True)[0, 0].tolist()
+    first = distort(image, 0.0, 2.0, 0.5, 0, False)[0, 0].tolist()
+    last = distort(image, 0.0, 2.0, 0.5, 0, True)[0, 0].tolist()
     assert first == pytest.approx([255, 147.5, 147.5], abs=2)
     assert last == pytest.approx([255, 220, 220], abs=2)
 

@@ -249,7 +249,7 @@ def test_resumed_run_is_the_undisturbed_one_to_the_bit(
     train_run(benchmark, "whole", 0, METHODS, results)
     original = module.train
 
-    def interrupted(job: Any, fabric: Any, progress: Any = None) -> None:
+    def interrupted(job: Any, fabric: Any, progress: Any = None, workers: int = 0) -> None:
         def report(iteration: int, loss: float) -> None:
             if iteration == place:
                 raise KeyboardInterrupt

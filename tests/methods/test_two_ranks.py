@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 METHODS = ROOT / "methods"
 NAMES = method_names(METHODS)
+CURVES = ["curve-plain", "curve-hard", "curve-rare", "curve-prototypes"]
 TIMEOUT = 600
 
 Outcomes = dict[str, dict[str, Any]]
@@ -83,7 +84,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def outcomes(smoke_data: Path, output: Path) -> Outcomes:
-    return run_all(smoke_data, output, METHODS, NAMES)
+    return run_all(smoke_data, output, METHODS, [*CURVES, *NAMES])
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,25 @@ def test_equal_halves_are_the_whole(name: str, outcomes: Outcomes, output: Path,
         pytest.skip(f"a batch that holds every image twice is another one for it: {apart}")
     for rank in range(2):
         assert difference(load_file(output / f"{name}.{rank}.equal"), whole) == ""
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_different_halves_give_the_loss_curve_of_the_whole(
+    name: str, outcomes: Outcomes, output: Path, script: Any, smoke_data: Path
+) -> None:
+    """With the same images, chosen by the same hardness; prototypes are the same, their loss is a mean of each half."""
+    done(outcomes, name)
+    whole = script.curve(script.make_curve_job(name, smoke_data, METHODS), launch_fabric())
+    first, second = (load_file(output / f"{name}.{rank}.curve") for rank in range(2))
+    assert first.keys() == second.keys() == whole.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), f"{key} differs between the processes"
+    compared = [key for key in whole if name != "curve-prototypes" or key.startswith("state/0/")]
+    assert compared
+    for key in compared:
+        assert torch.allclose(first[key], whole[key], rtol=5e-4, atol=1e-5), f"{key}: {first[key]} and {whole[key]}"
+    losses = [float(value) for key, value in whole.items() if key.startswith("loss/")]
+    assert max(losses) > 1.05 * min(losses), "the curve must move to be compared"
 
 
 def test_the_comparison_is_made_for_the_plain_baseline(outcomes: Outcomes, output: Path) -> None:

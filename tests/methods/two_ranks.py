@@ -4,8 +4,9 @@
 
 ``test_two_ranks.py`` runs it. RESULTS holds the data of the smoke benchmark, METHODS the files. Under OUTPUT every
 process leaves ``<name>.<rank>.json`` with what happened, and two files of tensors: ``.apart``, where each process has
-its own half of a batch, and ``.equal``, where the halves are equal. A method that raises in a step, or that takes too
-long, ends the launch: its processes may wait for each other.
+its own half of a batch, and ``.equal``, where the halves are equal. A NAME of :data:`CURVES` is a longer run with
+different halves, which leaves one file, ``.curve``. A method that raises in a step, or that takes too long, ends the
+launch: its processes may wait for each other.
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor
 
 import flexseg.engine.train as engine
-from flexseg.benchmark import load_benchmark
+from flexseg.benchmark import Training, load_benchmark
+from flexseg.components.ranks import gather_over_ranks
 from flexseg.data.draws import step_seed
-from flexseg.data.pool import load_pool
+from flexseg.data.pool import Pool, open_pool
+from flexseg.datasets import open_index
 from flexseg.engine.run import RunDirectory
 from flexseg.engine.train import Job, Trainer, build_learner, launch_fabric
 from flexseg.errors import MissingExtra, RunError
-from flexseg.jobs import open_index
 from flexseg.method import load_method, parse_options
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +42,21 @@ SMALL = {"dim": 16}
 PER_RANK = ("running_mean", "running_var", "running_whitening", "running_covariance", "num_batches_tracked")
 """Moving averages of one process's batches, as BatchNorm's are: those of the first process are kept."""
 STEPS = 2
+CURVES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "curve-plain": ("dginstyle", {}, {"accumulate": 2, "mix": (1.0, 2.0)}),
+    "curve-hard": ("flexseg", {"gap": False, "has_schedule": "none", "has_decay": 0.5}, {}),
+    "curve-rare": (
+        "flexseg",
+        {"gap": False, "has_midpoint": 30.0},
+        {
+            "sampling": {"kind": "rare_classes", "temperature": 0.1, "min_pixels": 20, "min_crop_pixels": 10},
+            "photometric": "mmseg",
+        },
+    ),
+    "curve-prototypes": ("flexseg", {"dim": 16, "momentum": 0.5}, {}),
+}
+"""Runs whose halves are compared with the whole: a method, its options, keys of the training."""
+CURVE_STEPS = 6
 PATIENCE = 120
 """Seconds after which a method is thought to hang."""
 
@@ -51,7 +69,7 @@ def make_job(name: str, results: Path, methods: Path, batch_size: int) -> Job:
     options = parse_options(method, {key: value for key, value in SMALL.items() if key in known})
     domains = {"source": smoke.source, "generated": smoke.generated}
     indices = {domains[part]: open_index(smoke, domains[part], results) for part in method.data}
-    pool = load_pool([(index, "train") for index in indices.values()])
+    pool = open_pool([(index, "train") for index in indices.values()])
     schedule = {"iterations": STEPS, "batch_size": batch_size, "warmup": 0, "power": 0.0, "crop": (32, 64)}
     training = smoke.training.model_copy(update=schedule)
     model = smoke.model | {"decode_head": smoke.model["decode_head"] | {"dropout_ratio": 0.0}}
@@ -93,6 +111,44 @@ def trained(job: Job, fabric: Fabric, distinct: int) -> tuple[dict[str, Tensor],
     return {key: value.clone().contiguous() for key, value in found.items()}, drew
 
 
+def make_curve_job(name: str, results: Path, methods: Path) -> Job:
+    """A run of :data:`CURVES`: without void and without norms over a batch, so that halves can be the whole."""
+    method, options, changes = CURVES[name]
+    job = make_job(method, results, methods, 4)
+    labels = [np.where(label == 255, 10, label).astype(np.uint8) for label in job.pool.labels]
+    groups = {"norm_cfg": {"type": "GN", "num_groups": 2}}
+    schedule = {"iterations": CURVE_STEPS, "scale": (1.0, 1.0), "optimizer": "sgd", "learning_rate": 0.3}
+    return dataclasses.replace(
+        job,
+        options=parse_options(job.method, options),
+        training=Training(**(job.training.model_dump() | schedule | changes)),
+        model={part: each | groups for part, each in job.model.items()},
+        pool=Pool.of(job.pool.images, labels, job.pool.ids, job.pool.conditions, job.pool.origins),
+    )
+
+
+def curve(job: Job, fabric: Fabric) -> dict[str, Tensor]:
+    """Train to the end: ``loss/<step>/…``, means over the processes, and the method's state at the first and last step.
+
+    ``images/<step>`` are the images of the whole batch.
+    """
+    trainer = Trainer(job, fabric)
+    found: dict[str, Tensor] = {}
+    for iteration in range(CURVE_STEPS):
+        batch = trainer.batch(iteration)
+        _, terms, _ = trainer.step(iteration, batch)
+        found[f"images/{iteration}"] = gather_over_ranks(torch.from_numpy(batch.indices))
+        for key, value in terms.items():
+            found[f"loss/{iteration}/{key}"] = gather_over_ranks(value.detach().reshape(1)).mean()
+        if iteration in (0, CURVE_STEPS - 1):
+            buffers = trainer.learner.named_buffers()
+            found |= {
+                f"state/{iteration}/{key}": torch.from_numpy(v.copy()) for key, v in trainer.method.state().items()
+            }
+            found |= {f"state/{iteration}/{key}": value.clone() for key, value in buffers if "bank" in key}
+    return {key: value.clone().contiguous() for key, value in found.items()}
+
+
 def attempt(name: str, results: Path, output: Path, methods: Path, fabric: Fabric) -> None:
     """Train a method both ways and write what happened."""
     rank = fabric.global_rank
@@ -107,6 +163,9 @@ def attempt(name: str, results: Path, output: Path, methods: Path, fabric: Fabri
     timer.start()
     stepping = False
     try:
+        if name in CURVES:
+            save_file(curve(make_curve_job(name, results, methods), fabric), output / f"{name}.{rank}.curve")
+            return
         job = make_job(name, results, methods, 4)
         build_learner(job)  # what it refuses, it refuses on every process
         stepping = True
@@ -120,8 +179,9 @@ def attempt(name: str, results: Path, output: Path, methods: Path, fabric: Fabri
             outcome["refused"] = str(error)
         else:
             outcome["failed"] = traceback.format_exc()
-    timer.cancel()
-    record.write_text(json.dumps(outcome))
+    finally:
+        timer.cancel()
+        record.write_text(json.dumps(outcome))
     if stepping and outcome["failed"]:
         os._exit(1)
 

@@ -159,7 +159,7 @@ def test_gradients_reach_every_parameter(name: str) -> None:
     assert trunk.training
     output = trunk(images())
     assert torch.equal(trunk.decode_head.conv_seg(output.features), output.logits), "features are what conv_seg saw"
-    loss = output.logits.square().mean() + sum(w * logits.square().mean() for w, logits in output.auxiliary)
+    loss = output.logits.square().mean() + sum(part.weight * part.logits.square().mean() for part in output.auxiliary)
     loss.backward()
     without = [key for key, p in trunk.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert without == []
@@ -178,11 +178,11 @@ def test_dry_run_leaves_no_trace() -> None:
 
 
 def test_auxiliary_weights() -> None:
-    (weight, logits), *none = build("unet")(images()).auxiliary
+    (weight, logits, box), *none = build("unet")(images()).auxiliary
     assert weight == 0.4
     assert logits.shape == (2, NUM_CLASSES, 16, 24)
-    assert none == []
-    assert [w for w, _ in build("bisenetv2")(images()).auxiliary] == [1.0, 1.0]
+    assert (box, none) == (None, [])
+    assert [part.weight for part in build("bisenetv2")(images()).auxiliary] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("name", ["unet", "deeplab", "bisenetv2", "segformer"])

@@ -1,0 +1,138 @@
+"""Which image fills a slot of a batch, before a method has its say: the base draw. And subsets of a domain.
+
+Every draw is a function of a generator that the caller makes of (seed, iteration, slot), so it depends on no other
+draw. A draw gives an image and the class for which it was drawn, :data:`NO_CLASS` if for none: the crop then looks for
+that class (:mod:`flexseg.engine.recipe`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flexseg.components.rcs import RareClassSampler
+from flexseg.errors import UserError
+from flexseg.schedule import ClassUniform, RareClasses
+
+NO_CLASS = -1
+"""The class of an image that was drawn for no class."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A way to draw: ``draw`` gives an image's place and a class, ``probabilities`` (N,) are those of the images."""
+
+    draw: Callable[[np.random.Generator], tuple[int, int]]
+    probabilities: np.ndarray
+
+
+def base_drawing(
+    origins: np.ndarray,
+    class_pixels: np.ndarray,
+    mix: Sequence[float] | None = None,
+    sampling: RareClasses | ClassUniform | None = None,
+) -> Drawing:
+    """The base draw over a pool: all images alike, or the kind by the ratio ``mix``, then within it as ``sampling``.
+
+    Frequencies of classes are those of the images that are drawn among: of each kind by itself where ``mix`` draws the
+    kind first (assumed), otherwise of all. Where a run has images of one kind alone, the ratio says nothing.
+
+    Args:
+        origins: (N,), 0 for a source image, 1 for a generated one. class_pixels: (N, 19) int64, as on disk.
+        mix: weights of source and generated images.
+
+    Raises:
+        UserError: no image has enough of any class.
+    """
+    everywhere = np.arange(len(origins))
+    kinds = [everywhere] if mix is None else [everywhere[origins == 0], everywhere[origins > 0]]
+    drawings = [_within(places, class_pixels, len(origins), sampling) for places in kinds if len(places)]
+    if mix is None or len(drawings) < 2:
+        return drawings[0]
+    source, generated = drawings
+    share = mix[1] / sum(mix)
+
+    def draw(rng: np.random.Generator) -> tuple[int, int]:
+        return (generated if rng.random() < share else source).draw(rng)
+
+    return Drawing(draw, (1 - share) * source.probabilities + share * generated.probabilities)
+
+
+def uniform(places: np.ndarray, count: int) -> Drawing:
+    """All of ``places`` alike, of a pool of ``count`` images."""
+    probabilities = np.zeros(count)
+    probabilities[places] = 1 / len(places)
+    return Drawing(lambda rng: (int(places[rng.integers(len(places))]), NO_CLASS), probabilities)
+
+
+def _within(
+    places: np.ndarray, class_pixels: np.ndarray, count: int, sampling: RareClasses | ClassUniform | None
+) -> Drawing:
+    match sampling:
+        case RareClasses():
+            return _rare_classes(places, class_pixels[places], count, sampling)
+        case ClassUniform():
+            return _class_uniform(places, class_pixels[places], count, sampling.share)
+    return uniform(places, count)
+
+
+def _rare_classes(places: np.ndarray, class_pixels: np.ndarray, count: int, settings: RareClasses) -> Drawing:
+    """A class by its rarity, then an image with more than ``min_pixels`` of it (Hoyer et al., DAFormer, CVPR 2022)."""
+    try:
+        sampler = RareClassSampler(
+            class_pixels, temperature=settings.temperature, min_share=0.0, min_pixels=settings.min_pixels
+        )
+    except ValueError as error:
+        raise UserError(
+            f"training.sampling: none of {len(places)} training images has more than {settings.min_pixels} pixels of "
+            "any class: set min_pixels lower, it is counted at the size the images have on disk"
+        ) from error
+
+    def draw(rng: np.random.Generator) -> tuple[int, int]:
+        drawn, image = sampler.draw(rng)
+        return int(places[image]), drawn
+
+    probabilities = np.zeros(count)
+    probabilities[places] = sampler.image_probabilities(len(places))
+    return Drawing(draw, probabilities)
+
+
+def _class_uniform(places: np.ndarray, class_pixels: np.ndarray, count: int, share: float) -> Drawing:
+    """For this ``share`` of the draws a class, all alike, and an image that shows it; otherwise an image, all alike.
+
+    Zhu et al., *Improving Semantic Segmentation via Video Propagation and Label Relaxation*, CVPR 2019; RobustNet
+    trains so, with one half.
+    """
+    shown = [places[np.flatnonzero(column)] for column in class_pixels.T]
+    classes = np.array([each for each, images in enumerate(shown) if len(images)])
+    if not len(classes):
+        raise UserError(f"training.sampling: none of {len(places)} training images shows any class")
+    plain = uniform(places, count)
+
+    def draw(rng: np.random.Generator) -> tuple[int, int]:
+        if rng.random() >= share:
+            return plain.draw(rng)
+        drawn = int(classes[rng.integers(len(classes))])
+        return int(shown[drawn][rng.integers(len(shown[drawn]))]), drawn
+
+    by_class = np.sum([uniform(shown[each], count).probabilities for each in classes], axis=0) / len(classes)
+    return Drawing(draw, (1 - share) * plain.probabilities + share * by_class)
+
+
+def subset(count: int, images: int, seed: int, domain: str) -> np.ndarray:
+    """The places (images,) int64, ascending, of the ``images`` that a run takes of a domain of ``count``.
+
+    A function of the run's seed and the domain's name; a smaller subset lies within a larger one, so that a study of
+    the number of images adds to what was there.
+
+    Raises:
+        UserError: the domain has fewer images.
+    """
+    if images > count:
+        raise UserError(
+            f"domain {domain!r} has {count} images, {images} are asked for: set `images` to {count} or less"
+        )
+    order = np.random.default_rng([seed, *domain.encode()]).permutation(count)
+    return np.sort(order[:images])

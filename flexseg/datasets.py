@@ -1,0 +1,218 @@
+"""The data of a benchmark: rendering its domains, indexing its data sets, and opening what was made."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flexseg.benchmark import Benchmark, Part, SetDomain, Size, WorldDomain, fingerprint
+from flexseg.console import progress_bar
+from flexseg.data.index import Index, build_index, read_index, write_index
+from flexseg.errors import UserError, did_you_mean
+from flexseg.files import replacing
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+def domain_folder(results: Path, benchmark: Benchmark, domain: str) -> Path:
+    """Where a domain of a benchmark lies; of a data set, its index and what the reports show of it."""
+    return results / benchmark.name / "data" / domain
+
+
+def sets_folder(results: Path) -> Path:
+    """Where what was found out about data sets is kept, for all benchmarks."""
+    return results / "datasets"
+
+
+def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int = 1) -> None:
+    """Render a domain into ``results/<benchmark>/data/<domain>``, or check a data set where it lies; write its index.
+
+    Raises:
+        UserError: the benchmark has no such domain; the data set is missing, incomplete or damaged.
+    """
+    if domain not in benchmark.domains:
+        hint = did_you_mean(domain, benchmark.domains)
+        raise UserError(
+            f"benchmark {benchmark.name} has no domain {domain!r}{hint}; it has {', '.join(benchmark.domains)}"
+        )
+    settings, folder = benchmark.domains[domain], domain_folder(results, benchmark, domain)
+    name = fingerprint(benchmark.domain_definition(domain))
+    with disk_errors(folder):
+        if isinstance(settings, WorldDomain):
+            _render(benchmark, domain, settings, folder, name)
+        else:
+            _index(benchmark, domain, settings, folder, name, results, workers)
+
+
+def _render(benchmark: Benchmark, domain: str, settings: WorldDomain, root: Path, name: str) -> None:
+    from flexseg.world.write import write_domain
+
+    assert benchmark.world is not None
+    for folder in ("leftImg8bit", "gtFine"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+    with progress_bar(f"rendering {domain}", sum(settings.splits.values())) as advance:
+        for split, count in settings.splits.items():
+            write_domain(
+                root,
+                settings.world,
+                split,
+                count,
+                height=benchmark.world.height,
+                width=benchmark.world.width,
+                misalignment=settings.misalignment,
+                progress=advance,
+            )
+    with progress_bar(f"checking {domain}", sum(settings.splits.values())) as advance:
+        build_index(root, settings.splits, name, advance)
+
+
+def _index(
+    benchmark: Benchmark, domain: str, settings: SetDomain, folder: Path, name: str, results: Path, workers: int
+) -> None:
+    import pandas as pd
+
+    from flexseg.data.indexing import index_set, select
+    from flexseg.data.sets import load_set
+
+    dataset, located = load_set(settings.dataset), locate_set(benchmark, settings)
+    tables, found = [], None
+    for split, part in settings.parts.items():
+        pairs = list_domain_pairs(dataset, located, part)
+        with progress_bar(f"checking {domain}, {part.split}", len(pairs)) as advance:
+            cache = sets_folder(results)
+            found = index_set(dataset, located, part.split, cache, settings.label_map, pairs, workers, advance)
+        tables.append(select(found, split, settings.conditions, settings.skip))
+    assert found is not None
+    write_index(folder, pd.concat(tables), name, found.label_map, found.encoding)
+    if settings.test is not None:
+        size = benchmark.protocol.size_of(domain)
+        _write_shown(open_index(benchmark, domain, results), folder / "shown", benchmark.predictions, size)
+
+
+def list_domain_pairs(dataset: Any, located: Any, part: Part) -> Any:
+    """The pairs of a part, sorted by id.
+
+    Raises:
+        UserError: there are not as many as there should be.
+    """
+    from flexseg.data.layouts import list_pairs
+
+    pairs = list_pairs(dataset, located, part.split)
+    expected = part.expected or dataset.split(part.split).images
+    if expected is not None and len(pairs) != expected:
+        raise UserError(
+            f"{located.root} holds {len(pairs)} of the {expected} images of {dataset.title}, {part.split}: unpack its "
+            f"archives again, or say `expected: {len(pairs)}` beside the split if this is what you want to use"
+        )
+    return pairs
+
+
+def _write_shown(index: Index, folder: Path, count: int, size: Size) -> None:
+    """Write the test images whose predictions are kept, and their labels as trainIds, for the reports to show."""
+    from PIL import Image
+
+    from flexseg.data.pool import open_pool, spread
+    from flexseg.engine.inference import prepare_image, prepare_label
+
+    pool = open_pool([(index, "test")], memory=0)
+    shutil.rmtree(folder, ignore_errors=True)
+    for place in spread(len(pool), count):
+        image, label = pool.images[place], pool.labels[place]
+        if size.labels:
+            image, label = prepare_image(image, size), prepare_label(label, size)
+        for ending, pixels in (("png", image), ("label.png", label)):
+            with replacing(folder / f"{pool.ids[place]}.{ending}") as temporary:
+                Image.fromarray(pixels).save(temporary, format="png")
+
+
+def locate_set(benchmark: Benchmark, settings: SetDomain) -> Any:
+    """Where a domain's data set lies and in which layout (:class:`flexseg.data.layouts.Located`).
+
+    Raises:
+        UserError: it is not there, or not as it should be; says where it was looked for and what to do.
+    """
+    from flexseg.data.layouts import data_root, locate
+    from flexseg.data.sets import load_set
+
+    return locate(load_set(settings.dataset), data_root(benchmark.data_root), settings.root)
+
+
+def open_index(benchmark: Benchmark, domain: str, results: Path) -> Index:
+    """The index of a domain, checked to be the data that the benchmark defines."""
+    settings = benchmark.domains[domain]
+    root = locate_set(benchmark, settings).root if isinstance(settings, SetDomain) else None
+    name = fingerprint(benchmark.domain_definition(domain))
+    return read_index(domain_folder(results, benchmark, domain), name, root)
+
+
+def training_pool(
+    benchmark: Benchmark, indices: Mapping[str, Index], seed: int, resize: tuple[int, int] | None, results: Path
+) -> Any:
+    """The training images of these domains as one :class:`flexseg.data.pool.Pool`, in order.
+
+    Of a data set that a benchmark takes in part, the run's seed draws the images.
+
+    Args:
+        indices: by domain. resize: (height, width) of every training image, or None to leave them as they are.
+    """
+    from flexseg.data.frames import cache_folder
+    from flexseg.data.pool import open_pool
+    from flexseg.data.sampling import subset
+
+    parts: list[Any] = []
+    for domain, index in indices.items():
+        settings = benchmark.domains[domain]
+        wanted = settings.size("train") if isinstance(settings, SetDomain) else None
+        if wanted is None or not isinstance(settings, SetDomain):
+            parts.append((index, "train"))
+        else:  # by the folder's name, so that a smaller part of it lies within a larger one of another domain
+            name = settings.root or settings.dataset
+            parts.append((index, "train", subset(len(index.split("train")), wanted, seed, name)))
+    sizes = [_training_size(benchmark, domain, resize) for domain in indices]
+    frames = cache_folder(results)
+    return open_pool(parts, resize=sizes, frames=frames if frames.is_dir() else None)
+
+
+def _training_size(benchmark: Benchmark, domain: str, resize: tuple[int, int] | None) -> tuple[int, int] | None:
+    """The size of a domain's training images: its own, or the schedule's."""
+    settings = benchmark.domains[domain]
+    return (settings.resize if isinstance(settings, SetDomain) else None) or resize
+
+
+def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]:
+    """Decode all training images of the benchmark's rows at training size into the cache; what was done, in lines.
+
+    Raises:
+        UserError: the data are missing or damaged, or the disk has no room for the frames.
+    """
+    from flexseg.data.frames import cache_folder, frames_of, measure_need, write_frames
+
+    used = {benchmark.source, *(benchmark.row(row).generated or benchmark.generated for row in benchmark.rows)}
+    frames = [
+        frame
+        for domain in sorted(used)
+        for size in {_training_size(benchmark, domain, benchmark.training_of(row).resize) for row in benchmark.rows}
+        for frame in frames_of(open_index(benchmark, domain, results), "train", size)
+    ]
+    folder = cache_folder(results)
+    need = measure_need(frames, folder)
+    with progress_bar("caching frames", need.frames) as advance, disk_errors(folder):
+        written = write_frames(frames, folder, workers, advance)
+    return [str(need), f"{written:,} frames written; trainings find them by themselves"]
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turn a full disk into one clear message."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise UserError(
+                f"no space left while writing below {place}: free some and start the same command again, it goes on"
+            ) from error
+        raise

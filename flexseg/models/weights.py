@@ -1,0 +1,290 @@
+"""Trained weights of a backbone, from a file that is checked before it is used.
+
+A benchmark file names them beside the backbone::
+
+    weights: {file: mit_b5.pth, sha256: 658746d9…, url: "https://…", licence: "…"}
+
+``sha256`` is the whole digest or at least its first 8 digits, which OpenMMLab's file names end in. A relative ``file``
+lies below ``$FLEXSEG_WEIGHTS`` or, failing that, in ``weights/``; if it is in neither and there is a ``url``, it is
+downloaded into the first of them.
+
+Files are safetensors or PyTorch's own (``.pth``). The latter are unpickled with ``weights_only``, which builds tensors
+and plain containers and refuses everything that could run code. A state dict may stand by itself or below
+``state_dict``, be a whole model's (then what is below ``backbone.`` is taken), or name a MiT's tensors as SegFormer's
+authors do. What a classifier adds is left aside; everything else must fit.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexseg.console import progress_bar
+from flexseg.errors import MissingExtra, RunError
+from flexseg.files import file_digest, replacing
+from flexseg.models.description import ModelError, near
+
+FOLDER = Path("weights")
+"""Where weights are looked for beside ``$FLEXSEG_WEIGHTS``."""
+PICKLED = (".pth", ".pt")
+CLASSIFIERS = ("fc.", "head.", "classifier.", "cls_head.")
+"""What a network for whole images has behind its backbone."""
+
+
+class WeightsError(ModelError, RunError):
+    """Weights that are not what the benchmark asks for. The message says what was found, and what to do."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """``weights:`` of a trunk's description, as in the module's docstring."""
+
+    file: str
+    sha256: str
+    url: str = ""
+    licence: str = ""
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> Weights:
+        """Check a description.
+
+        Raises:
+            WeightsError: an unknown or missing key, or a value that is no text.
+        """
+        known = [knob.name for knob in fields(cls)]
+        for key, value in described.items():
+            if key not in known:
+                raise WeightsError(f"weights takes no {key!r}{near(key, known)}")
+            if not isinstance(value, str):
+                raise WeightsError(f"weights.{key} is text (in quotes, if it looks like a number), not {value!r}")
+        for key in ("file", "sha256"):
+            if not described.get(key):
+                raise WeightsError(f"weights needs a {key}: `weights: {{file: ..., sha256: ...}}`")
+        return cls(**described)
+
+
+def load_weights(backbone: nn.Module, described: Mapping[str, Any]) -> None:
+    """Give a backbone the weights that a benchmark file names, in place.
+
+    Sets ``backbone.weights_sha256``, the whole digest, and ``backbone.weights_licence``, for the record of the run.
+
+    Raises:
+        MissingExtra: the file is nowhere and cannot be downloaded; the message is the recipe.
+        WeightsError: the file is another one, is damaged, or does not fit the backbone.
+    """
+    weights = Weights.of(described)
+    path = find(weights)
+    digest = check_digest(path, weights.sha256)
+    fit(backbone, read_tensors(path), path)
+    kept: Any = backbone
+    kept.weights_sha256, kept.weights_licence = digest, weights.licence
+
+
+def find(weights: Weights) -> Path:
+    """The file, downloaded if need be.
+
+    Raises:
+        MissingExtra: it is nowhere and cannot be had. WeightsError: what was downloaded has another checksum.
+    """
+    folders = [Path(os.environ["FLEXSEG_WEIGHTS"])] if os.environ.get("FLEXSEG_WEIGHTS") else []
+    places = [folder / weights.file for folder in (*folders, FOLDER)]  # an absolute file stays as it is
+    for place in places:
+        if place.is_file():
+            return place
+    licence = f" ({weights.licence})" if weights.licence else ""
+    looked = " or ".join(str(place) for place in dict.fromkeys(places))
+    if not weights.url:
+        raise MissingExtra(
+            f"there are no weights at {looked}{licence}: put the file with the SHA-256 {weights.sha256} there, or set "
+            f"FLEXSEG_WEIGHTS to the folder that holds it"
+        )
+    try:
+        _download(weights, places[0])
+    except (OSError, ValueError) as error:  # ValueError: no URL at all
+        raise MissingExtra(
+            f"there are no weights at {looked}, and {weights.url} cannot be downloaded ({error}). Where there is a "
+            f"network, `curl -L -o {places[0].name} {weights.url}`{licence}, and put the file there"
+        ) from error
+    return places[0]
+
+
+def _download(weights: Weights, path: Path) -> None:
+    with urllib.request.urlopen(weights.url, timeout=60) as answer, replacing(path) as temporary:
+        total = int(answer.headers.get("Content-Length") or 0)
+        with temporary.open("wb") as file, progress_bar(f"Downloading {path.name} (bytes)", total) as advance:
+            while block := answer.read(2**20):
+                file.write(block)
+                advance(len(block))
+        if total and temporary.stat().st_size != total:
+            raise OSError(f"it broke off after {temporary.stat().st_size} of {total} bytes")
+        check_digest(temporary, weights.sha256, name=weights.url)
+
+
+def check_digest(path: Path, sha256: str, name: str = "") -> str:
+    """The SHA-256 of a file, if it is, or begins with, ``sha256``.
+
+    Raises:
+        WeightsError: it is another one, or fewer than 8 digits are given.
+    """
+    found, wanted = file_digest(path), sha256.lower()
+    if len(wanted) < 8 or not found.startswith(wanted):
+        short = "; at least 8 digits are needed" if len(wanted) < 8 else ""
+        raise WeightsError(
+            f"{name or path} has the SHA-256 {found}, not {sha256}: it is another file, or damaged on the way{short}"
+        )
+    return found
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name; a ``state_dict`` inside is unwrapped.
+
+    Raises:
+        WeightsError: it cannot be read, or holds no tensors.
+    """
+    if path.suffix in PICKLED:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file can raise nearly anything
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise WeightsError(
+                f"{path} cannot be read ({first}): it is no file of PyTorch's, damaged, or holds more than tensors, "
+                f"which is refused because it could run code"
+            ) from error
+    else:
+        import safetensors.torch
+
+        try:
+            content = safetensors.torch.load_file(path)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise WeightsError(f"{path} cannot be read ({error}): it is no safetensors file, or damaged") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = (
+        {key: value for key, value in content.items() if isinstance(value, Tensor)} if hasattr(content, "items") else {}
+    )
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors by name: it is no file of weights")
+    return tensors
+
+
+@torch.no_grad()
+def fit(backbone: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy ``tensors`` into a backbone, if every one of its tensors is there and nothing but a classifier is left.
+
+    Raises:
+        WeightsError: with the first keys and the counts of what does not fit, and what the file seems to hold.
+    """
+    inner = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
+    given = _as_mmseg_names(inner or dict(tensors))
+    own = {key: value for key, value in backbone.state_dict().items() if not _is_counter(key)}
+    missing = [key for key in own if key not in given]
+    other = [
+        f"{key} is {tuple(given[key].shape)}, not {tuple(value.shape)}"
+        for key, value in own.items()
+        if key in given and given[key].shape != value.shape
+    ]
+    further = [key for key in given if key not in own and not _is_counter(key) and not key.startswith(CLASSIFIERS)]
+    problems = [f"it lacks {_some(missing)} of {len(own)} tensors"] if missing else []
+    problems += [f"{_some(other)} of another size"] if other else []
+    problems += [f"it holds {_some(further)} tensors that this backbone has not"] if further else []
+    if problems:
+        raise WeightsError(
+            f"{path} does not fit this benchmark's {type(backbone).__name__}: {'; '.join(problems)}. It seems to hold "
+            f"{seems_to_be(given)}"
+        )
+    for key, value in own.items():
+        value.copy_(given[key])
+
+
+def _is_counter(key: str) -> bool:
+    return key.endswith(".num_batches_tracked")  # nothing reads it, and older files lack it
+
+
+def _some(items: list[str]) -> str:
+    return f"{len(items)} ({', '.join(items[:3])}{', …' if len(items) > 3 else ''})"
+
+
+_SEGFORMER = (
+    (r"patch_embed(\d)\.proj\.", "layers.{}.0.projection."),
+    (r"patch_embed(\d)\.norm\.", "layers.{}.0.norm."),
+    (r"block(\d)\.(\d+)\.attn\.proj\.", "layers.{}.1.{}.attn.attn.out_proj."),
+    (r"block(\d)\.(\d+)\.mlp\.fc1\.", "layers.{}.1.{}.ffn.layers.0."),
+    (r"block(\d)\.(\d+)\.mlp\.dwconv\.dwconv\.", "layers.{}.1.{}.ffn.layers.1."),
+    (r"block(\d)\.(\d+)\.mlp\.fc2\.", "layers.{}.1.{}.ffn.layers.4."),
+    (r"block(\d)\.(\d+)\.", "layers.{}.1.{}."),
+    (r"norm(\d)\.", "layers.{}.2."),
+)
+"""How the tensors of SegFormer's own MiT are called in mmseg's; the first pattern that fits the beginning counts."""
+
+
+def _as_mmseg_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """SegFormer's own names of a MiT's tensors as mmseg's; all others as they are.
+
+    Its linear layers are 1×1 convolutions there, and queries (``q``), keys and values (``kv``) are one projection.
+    """
+    if "patch_embed1.proj.weight" not in tensors:
+        return dict(tensors)
+    renamed: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        name = key
+        for pattern, wanted in _SEGFORMER:
+            match = re.match(pattern, key)
+            if match:
+                stage, *block = match.groups()
+                name = wanted.format(int(stage) - 1, *block) + key[match.end() :]
+                break
+        if name.endswith((".ffn.layers.0.weight", ".ffn.layers.4.weight")) and value.ndim == 2:
+            value = value[:, :, None, None]
+        renamed[name] = value
+    for key in [key for key in renamed if re.search(r"\.attn\.q\.(weight|bias)$", key)]:
+        before, _, kind = key.rpartition(".q.")
+        keys_and_values = renamed.pop(f"{before}.kv.{kind}", None)
+        if keys_and_values is not None:
+            renamed[f"{before}.attn.in_proj_{kind}"] = torch.cat([renamed.pop(key), keys_and_values])
+    return renamed
+
+
+_MIT: dict[tuple[int, tuple[int, ...]], str] = {
+    (32, (2, 2, 2, 2)): "MiT-B0",
+    (64, (2, 2, 2, 2)): "MiT-B1",
+    (64, (3, 4, 6, 3)): "MiT-B2",
+    (64, (3, 4, 18, 3)): "MiT-B3",
+    (64, (3, 8, 27, 3)): "MiT-B4",
+    (64, (3, 6, 40, 3)): "MiT-B5",
+}
+_RESNET: dict[tuple[bool, tuple[int, ...]], str] = {
+    (False, (2, 2, 2, 2)): "ResNet-18",
+    (False, (3, 4, 6, 3)): "ResNet-34",
+    (True, (3, 4, 6, 3)): "ResNet-50",
+    (True, (3, 4, 23, 3)): "ResNet-101",
+    (True, (3, 8, 36, 3)): "ResNet-152",
+}
+
+
+def seems_to_be(tensors: Mapping[str, Tensor]) -> str:
+    """What a state dict of a backbone probably is, in words, by the names of its tensors."""
+    if "layers.0.0.projection.weight" in tensors:
+        width = tensors["layers.0.0.projection.weight"].shape[0]
+        blocks = _depths(tensors, r"layers\.(\d+)\.1\.(\d+)\.")
+        return f"a {_MIT.get((width, blocks), 'MiT')} (width {width}, {'-'.join(map(str, blocks))} blocks)"
+    if "layer1.0.conv1.weight" in tensors:
+        bottleneck = "layer1.0.conv3.weight" in tensors
+        blocks = _depths(tensors, r"layer(\d+)\.(\d+)\.")
+        stem = "a stem of three convolutions" if "stem.0.weight" in tensors else "a stem of one convolution"
+        return f"a {_RESNET.get((bottleneck, blocks), 'ResNet')} ({'-'.join(map(str, blocks))} blocks, {stem})"
+    return f"something else: {len(tensors)} tensors, the first of them {', '.join(list(tensors)[:3])}"
+
+
+def _depths(keys: Iterable[str], pattern: str) -> tuple[int, ...]:
+    """How many blocks each stage has, by the numbers of stage and block in the names."""
+    found = {(int(m[1]), int(m[2])) for m in map(re.compile(pattern).match, keys) if m}
+    return tuple(sum(stage == wanted for stage, _ in found) for wanted in sorted({stage for stage, _ in found}))

@@ -1,0 +1,133 @@
+"""The base draw: its frequencies against its probabilities, the ratio of the sources, and subsets of a domain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, chisquare
+
+from flexseg.components.has import HardnessSampler
+from flexseg.components.rcs import class_frequencies, class_probabilities
+from flexseg.data.draws import Purpose, generator
+from flexseg.data.sampling import NO_CLASS, Drawing, base_drawing, subset
+from flexseg.errors import UserError
+from flexseg.schedule import ClassUniform, RareClasses
+
+ORIGINS = np.repeat([0, 1], [30, 10]).astype(np.int8)
+PIXELS = np.random.default_rng(0).integers(0, 60, (40, 19)) * (np.random.default_rng(1).random((40, 19)) < 0.3)
+PIXELS[:, 18] = 0  # a class that no image shows
+RARE = RareClasses(kind="rare_classes", temperature=0.05, min_pixels=20)
+EVEN = ClassUniform(kind="class_uniform", share=0.5)
+WAYS = pytest.mark.parametrize("sampling", [None, RARE, EVEN], ids=["uniform", "rare classes", "class uniform"])
+MIXES = pytest.mark.parametrize("mix", [None, (1.0, 1.0), (1.0, 3.0)], ids=["all alike", "1:1", "1:3"])
+DRAWS = 4000
+
+
+def drawn(drawing: Drawing, seed: int = 0) -> np.ndarray:
+    """(DRAWS, 2): images and classes, as a run draws them."""
+    return np.array(
+        [drawing.draw(generator(seed, Purpose.CHOOSE, i, slot)) for i in range(DRAWS // 8) for slot in range(8)]
+    )
+
+
+def test_without_a_recipe_all_images_are_drawn_alike_and_as_ever() -> None:
+    images, classes = drawn(base_drawing(ORIGINS, PIXELS)).T
+    expected = [generator(0, Purpose.CHOOSE, i, slot).integers(40) for i in range(DRAWS // 8) for slot in range(8)]
+    assert images.tolist() == expected
+    assert set(classes.tolist()) == {NO_CLASS}
+
+
+@WAYS
+@MIXES
+def test_frequencies_are_the_probabilities(
+    sampling: RareClasses | ClassUniform | None, mix: tuple[float, float] | None
+) -> None:
+    drawing = base_drawing(ORIGINS, PIXELS, mix, sampling)
+    assert drawing.probabilities.sum() == pytest.approx(1)
+    counts = np.bincount(drawn(drawing)[:, 0], minlength=40)
+    possible = drawing.probabilities > 0
+    assert counts[~possible].sum() == 0
+    assert chisquare(counts[possible], drawing.probabilities[possible] * DRAWS).pvalue > 0.001
+
+
+@WAYS
+@pytest.mark.parametrize("mix", [(1.0, 1.0), (1.0, 3.0)])
+def test_both_sources_are_drawn_in_the_ratio(
+    sampling: RareClasses | ClassUniform | None, mix: tuple[float, float]
+) -> None:
+    generated = int(ORIGINS[drawn(base_drawing(ORIGINS, PIXELS, mix, sampling))[:, 0]].sum())
+    share = mix[1] / sum(mix)
+    assert binomtest(generated, DRAWS, share).pvalue > 0.001
+    assert binomtest(generated, DRAWS, 10 / 40).pvalue < 1e-9, "the ratio of the pool's sizes must be told apart"
+
+
+@WAYS
+def test_what_hardness_does_not_draw_keeps_the_ratio(sampling: RareClasses | ClassUniform | None) -> None:
+    """HAS with a threshold that never lets hardness draw: its other branch is the base draw."""
+    drawing = base_drawing(ORIGINS, PIXELS, (1.0, 3.0), sampling)
+    sampler = HardnessSampler(40, 0, 10**9, midpoint=1e6)
+    base: Callable[[int, int], int] = lambda i, slot: drawing.draw(generator(0, Purpose.CHOOSE, i, slot))[0]  # noqa: E731
+    images = np.concatenate([sampler.choose(i, range(8), base) for i in range(DRAWS // 8)])
+    np.testing.assert_array_equal(images, drawn(drawing)[:, 0])
+    assert binomtest(int(ORIGINS[images].sum()), DRAWS, 0.75).pvalue > 0.001
+
+
+@pytest.mark.parametrize("mix", [None, (1.0, 1.0)])
+def test_rare_classes_are_drawn_by_the_formula_and_from_images_with_enough_of_them(
+    mix: tuple[float, float] | None,
+) -> None:
+    images, classes = drawn(base_drawing(ORIGINS, PIXELS, mix, RARE)).T
+    assert (PIXELS[images, classes] > RARE.min_pixels).all()
+    for kind in [slice(None)] if mix is None else [ORIGINS == 0, ORIGINS == 1]:
+        pixels = PIXELS[kind]
+        p = class_probabilities(class_frequencies(pixels), RARE.temperature, (pixels > RARE.min_pixels).any(axis=0))
+        among = classes if mix is None else classes[kind[images]]
+        counts = np.bincount(among, minlength=19)
+        assert chisquare(counts[p > 0], p[p > 0] * len(among)).pvalue > 0.001
+
+
+def test_half_of_the_class_uniform_draws_are_for_a_class_all_classes_alike() -> None:
+    images, classes = drawn(base_drawing(ORIGINS, PIXELS, None, EVEN)).T
+    wanted = classes != NO_CLASS
+    assert binomtest(int(wanted.sum()), DRAWS, 0.5).pvalue > 0.001
+    assert (PIXELS[images[wanted], classes[wanted]] > 0).all()
+    counts = np.bincount(classes[wanted], minlength=19)
+    assert counts[18] == 0
+    assert chisquare(counts[:18]).pvalue > 0.001
+
+
+def test_a_run_on_one_kind_alone_ignores_the_ratio() -> None:
+    one = np.zeros(40, dtype=np.int8)
+    assert base_drawing(one, PIXELS, (1.0, 3.0)).probabilities.tolist() == pytest.approx([1 / 40] * 40)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [(RareClasses(kind="rare_classes", min_pixels=3000), "more than 3000 pixels"), (EVEN, "shows any class")],
+)
+def test_no_image_has_enough_of_any_class(sampling: RareClasses | ClassUniform, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        base_drawing(ORIGINS, np.zeros_like(PIXELS), (1.0, 1.0), sampling)
+
+
+def test_subsets_follow_the_seed_and_the_domain_and_grow() -> None:
+    places = subset(100, 30, 0, "generated")
+    assert places.tolist() == sorted(set(places.tolist()))
+    assert len(places) == 30
+    assert 0 <= places.min() <= places.max() < 100
+    np.testing.assert_array_equal(places, subset(100, 30, 0, "generated"))
+    assert (places != subset(100, 30, 1, "generated")).any()
+    assert (places != subset(100, 30, 0, "gta5")).any()
+    assert set(places) < set(subset(100, 60, 0, "generated"))
+    assert subset(100, 100, 0, "generated").tolist() == list(range(100))
+    taken = np.bincount(np.concatenate([subset(100, 30, seed, "g") for seed in range(400)]), minlength=100)
+    assert np.abs(taken - 120).max() < 5 * np.sqrt(400 * 0.3 * 0.7)
+    with pytest.raises(UserError, match="'gta5' has 100 images, 101 are asked for"):
+        subset(100, 101, 0, "gta5")
+
+
+def test_subsets_never_change() -> None:
+    """Recorded once: another machine must take the same images."""
+    assert subset(1000, 4, 3, "generated").tolist() == [157, 330, 493, 992]
