@@ -17,13 +17,13 @@ from pydantic import PrivateAttr
 
 from flexseg.analysis import bootstrap
 from flexseg.analysis.definitions import Counts, Quantity
+from flexseg.analysis.domains import class_names, class_places
 from flexseg.analysis.metrics import iou_of_counts, mean_iou_of_counts, nanmean
 from flexseg.analysis.records import Records, load_records, seeds_text
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.statistics import Difference, Mean, blocked_noise, paired_interval, t_interval, with_holm
 from flexseg.analysis.verdict import judged
 from flexseg.benchmark import Benchmark
-from flexseg.classes import CLASSES
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import read_json
 
@@ -110,7 +110,7 @@ def load_pair(benchmark: Benchmark, results: Path, methods: Path, a: str, b: str
 def _load_other(benchmark: Benchmark, row: str, other: Path, results: Path, methods: Path) -> Records:
     if other.resolve() == results.resolve():
         raise UserError(f"--other {other} is the results folder itself: name another one")
-    home = other / benchmark.name
+    home = other / benchmark.trained_as
     if not home.is_dir():
         raise UserError(
             f"--other {other}: there is no folder {home}. Name the folder that holds the other results of "
@@ -251,9 +251,13 @@ def _per_target(scores: Scores, a: str, b: str, quantity: str) -> list[Line]:
 
 def _per_class(scores: Scores, a: str, b: str) -> list[Line]:
     """IoU of each class, mean over those of the main average's targets in whose truth it occurs."""
-    targets, names = scores.members(scores.main), [each.name for each in CLASSES]
-    images = [min(scores.images(target) for target in targets)] * len(CLASSES)
-    return _paired(scores, a, b, targets, "classes", iou_of_counts, names, images, "classes")
+    targets, places = scores.members(scores.main), class_places(scores)
+    images = [min(scores.images(target) for target in targets)] * len(places)
+
+    def scored(counts: NDArray[Any]) -> Floats:
+        return iou_of_counts(counts)[..., places]
+
+    return _paired(scores, a, b, targets, "classes", scored, class_names(scores), images, "classes")
 
 
 def _per_condition(scores: Scores, a: str, b: str) -> list[Line]:

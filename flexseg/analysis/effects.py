@@ -8,9 +8,11 @@ from itertools import combinations, product
 from typing import Any
 
 from flexseg.analysis.records import Records
+from flexseg.benchmark import Benchmark
 
 Cell = tuple[bool, ...]
-NOT_RUN = "not run: --config study=factorial"
+FACTORIAL = "factorial"
+"""The study of a benchmark, where it has one, that runs every cell."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ def _setting(records: Records, row: str) -> tuple[str, dict[str, Any]]:
     return generated, {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
+def not_run(benchmark: Benchmark) -> str:
+    """What stands for a cell of the factorial without a row, and how to run it where a study of the benchmark does."""
+    return f"not run: --config study={FACTORIAL}" if FACTORIAL in benchmark.studies else "not run"
+
+
 def all_cells(components: int) -> list[Cell]:
     """All 2^k cells, none first and all last, in the order of how many are on."""
     return sorted(product((False, True), repeat=components), key=lambda cell: (sum(cell), [not on for on in cell]))
@@ -147,7 +154,7 @@ def _leave_one_out(records: Records, full: str, used: set[str]) -> list[Line]:
         if row:
             lines.append(Line(section, benchmark.row(row).title, question, row, cell, {full: 1.0, row: -1.0}))
         else:
-            lines.append(Line(section, f"without {name}", question, "", cell, note=NOT_RUN))
+            lines.append(Line(section, f"without {name}", question, "", cell, note=not_run(benchmark)))
     others = [cell for cell in all_cells(len(names)) if 0 < sum(cell) < len(names) - 1 and cell in cells]
     for cell in others:
         row = cells[cell]

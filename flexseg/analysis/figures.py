@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from flexseg.analysis.canvas import Canvas
+from flexseg.analysis.domains import class_names, class_places
 from flexseg.analysis.formats import number
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.statistics import Difference
 from flexseg.analysis.style import GREY, INK, RULE, colour, text_width
 from flexseg.analysis.tables import Notes, target_title
-from flexseg.classes import CLASS_NAMES
 
 FILLED = (
     "Filled (or bold): the interval excludes zero; hollow: no difference could be shown. An arrow with a number: "
@@ -212,19 +212,19 @@ def heatmap(
 
 def class_figure(page: Canvas, scores: Scores) -> None:
     """IoU of each class, and its difference to the reference."""
-    rows, notes = list(scores.benchmark.rows), Notes(scores)
+    rows, notes, places = list(scores.benchmark.rows), Notes(scores), class_places(scores)
     labels = [notes.title(row) for row in rows]
     page.caption(
         f"IoU in percent of each class: mean over seeds (n = {_seeds(scores)}), then over the targets whose truth "
-        "holds the class; below, the difference to the reference row, without intervals: 19 classes × rows are for "
-        "looking, not "
+        f"holds the class; below, the difference to the reference row, without intervals: {len(places)} classes × rows "
+        "are for looking, not "
         f"for claims. A dash: the class is in no truth, or no run was finished.{_explained(notes)}",
         most=2 * ROW * len(rows) + 100,
     )
-    values = np.array([scores.class_average(row) for row in rows])
+    values = np.array([scores.class_average(row)[places] for row in rows])
     reference = values[rows.index(scores.benchmark.reference)]
     blocks = [("IoU (%)", values, False), ("difference to the reference (points)", values - reference, True)]
-    heatmap(page, blocks, labels, CLASS_NAMES)
+    heatmap(page, blocks, labels, class_names(scores))
 
 
 def condition_figure(page: Canvas, scores: Scores) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 
 from flexseg.analysis.canvas import Canvas
-from flexseg.analysis.effects import NOT_RUN, ablation_lines, alignment_pairs, factorial_cells, factorial_effects
+from flexseg.analysis.domains import strength
+from flexseg.analysis.effects import ablation_lines, alignment_pairs, factorial_cells, factorial_effects, not_run
 from flexseg.analysis.figures import FILLED, ROW, difference_dot, facets
 from flexseg.analysis.formats import difference_text
 from flexseg.analysis.records import Records
@@ -69,7 +70,7 @@ def factorial_figure(page: Canvas, scores: Scores, full: str) -> None:
     """Main effects and interactions around the row ``full`` as dots."""
     effects = factorial_effects(list(scores.benchmark.ablation.components), factorial_cells(scores.records, full))
     if not effects:
-        page.nothing(f"The factorial is not complete. {NOT_RUN[0].upper()}{NOT_RUN[1:]}")
+        page.nothing(f"The factorial is not complete. {not_run(scores.benchmark).capitalize()}")
         return
     averages = _averages(scores)
     page.caption(
@@ -89,6 +90,11 @@ def alignment_figure(page: Canvas, scores: Scores) -> None:
     if not pairs:
         page.nothing("No row with its twin on aligned generated data was selected.")
         return
+    found = {row: strength(scores, row) for pair in pairs.items() for row in pair}
+    strengths = {row: value for row, value in found.items() if value is not None}
+    if len(strengths) < len(found):
+        page.nothing("Nobody knows how strongly these generated images are misaligned.")
+        return
     none = benchmark.ablation.none
     words = []
     for row in pairs:
@@ -102,7 +108,7 @@ def alignment_figure(page: Canvas, scores: Scores) -> None:
             )
     page.caption(
         "mIoU after training on generated images whose geometry is displaced against the labels (the benchmark's "
-        f"default is {benchmark.domains[benchmark.generated].misalignment:g}) and on the same scenes without "
+        f"default is {strengths[next(iter(pairs))]:g}) and on the same scenes without "
         "displacement (0). Marks: mean over seeds; bars: 95 % t-interval over seeds, which holds the spread that two "
         "rows share, so the paired difference is the sharper statement. " + " ".join(words),
         most=390,
@@ -112,25 +118,20 @@ def alignment_figure(page: Canvas, scores: Scores) -> None:
     axes = page.figure.subplots(1, len(averages), squeeze=False)[0]
     for axis, name in zip(axes, averages, strict=True):
         for index, (row, twin) in enumerate(pairs.items()):
-            strengths = [_strength(scores, twin), _strength(scores, row)]
+            at = [strengths[twin], strengths[row]]
             means = [scores.mean(twin, name), scores.mean(row, name)]
             shift = (index - (len(pairs) - 1) / 2) * 0.03
             axis.errorbar(
-                np.array(strengths) + shift, [mean.value for mean in means], yerr=[mean.half for mean in means],
+                np.array(at) + shift, [mean.value for mean in means], yerr=[mean.half for mean in means],
                 capsize=3, markersize=page.size(6), label=benchmark.row(row).title, **series(index),
             )  # fmt: skip
         axis.set_title(name)
-        axis.set_xticks(sorted({_strength(scores, row) for pair in pairs.items() for row in pair}))
+        axis.set_xticks(sorted(set(strengths.values())))
         axis.margins(x=0.2)
     axes[0].set_ylabel("mIoU (%)")
     handles, labels = axes[0].get_legend_handles_labels()
     page.legend(dict(zip(labels, handles, strict=True)))
     page.lay_out()
-
-
-def _strength(scores: Scores, row: str) -> float:
-    benchmark = scores.benchmark
-    return benchmark.domains[benchmark.row(row).generated or benchmark.generated].misalignment
 
 
 def read_curves(records: Records, row: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from flexseg.analysis.canvas import BOTTOM, LEFT, RIGHT, Page
+from flexseg.analysis.domains import protocol_text, tested_images, training_text
 from flexseg.analysis.formats import number
 from flexseg.analysis.origins import assumed, code_text, commit, exceptions, joined, machine, other_code
 from flexseg.analysis.pages import Book
+from flexseg.analysis.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.style import GREY, INK, text_width, wrap
 from flexseg.analysis.tables import target_title
@@ -109,24 +111,25 @@ def _columns(page: Page, entries: list[Entry], size: float, floor: float, draw: 
 def _facts(scores: Scores) -> Iterator[Entry]:
     benchmark, runs = scores.benchmark, scores.records.finished()
     protocol, training = benchmark.protocol, benchmark.training
-    images = [f"{target_title(scores, target)} {benchmark.domains[target].test}" for target in benchmark.targets]
+    images = [
+        f"{target_title(scores, target)} {tested_images(scores, target) or 'not counted'}"
+        for target in benchmark.targets
+    ]
     yield Entry("Protocol")
     yield Entry("Id", protocol.id)
-    yield Entry("Test", f"{benchmark.world.height} × {benchmark.world.width} px, {protocol.inference} image, labels "
-                f"{protocol.label_map}, checkpoint: {protocol.checkpoint}, "
-                f"boundary band {protocol.boundary_width} px")  # fmt: skip
+    yield Entry("Test", protocol_text(scores))
     yield Entry("Test images", ", ".join(images))
-    source, generated = benchmark.domains[benchmark.source].train, benchmark.domains[benchmark.generated].train
-    yield Entry("Training", f"{source} source and {generated} generated images; "
+    yield Entry("Training", f"{training_text(scores)}; "
                 f"{training.iterations} iterations, batch {training.batch_size}, crop {training.crop[0]} × "
                 f"{training.crop[1]} px, scale {training.scale[0]:g}–{training.scale[1]:g}, "
                 f"flip {'yes' if training.flip else 'no'}")  # fmt: skip
     yield Entry("Schedule", f"learning rate {training.learning_rate:g}, head ×{training.head_learning_rate_factor:g}, "
                 f"warm-up {training.warmup}, power {training.power:g}, weight decay {training.weight_decay:g}, EMA "
                 f"{training.ema:g}; {exceptions(benchmark)}")  # fmt: skip
-    yield Entry(
-        "Trunk", " / ".join(str(part.get("type")) for part in benchmark.model.values() if isinstance(part, dict))
-    )
+    recipe = recipe_parts(training)
+    if recipe:
+        yield Entry("Recipe", "; ".join([optimiser_text(training), *recipe]))
+    yield Entry("Trunk", f"{' / '.join(trunk_parts(benchmark.model))}; from {initial_weights(benchmark.model)}")
     yield Entry("Seeds", ", ".join(map(str, benchmark.seeds)))
     yield Entry("Power", power_statement(scores))
     yield Entry("Where it comes from")

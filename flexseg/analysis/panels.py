@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexseg.analysis.canvas import Canvas
+from flexseg.analysis.domains import class_colours, data_folder
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.style import GREY, RULE
 from flexseg.analysis.tables import target_title
@@ -35,15 +37,38 @@ def read_labels(path: Path) -> Picture:
         return palette()[np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)]
 
 
-def _index(folder: Path) -> dict[str, tuple[Path, Path]]:
-    path = folder / "index.parquet"
+@dataclass(frozen=True)
+class Shown:
+    """The files of an image that can be shown: the image, and its truth as train ids."""
+
+    image: Path
+    truth: Path
+    condition: str
+
+
+def shown_images(folder: Path) -> dict[str, Shown]:
+    """The images of the domain in ``folder`` by id; {} if the data are gone.
+
+    Of a data set that lies elsewhere, in another encoding, those few that are shown have copies in ``shown``:
+    ``<id>.png`` and ``<id>.label.png``.
+    """
+    path, copies = folder / "index.parquet", folder / "shown"
     if not path.is_file():
         return {}
     try:
-        table = pq.read_table(path, columns=["id", "image", "label"], use_threads=False)
+        table = pq.read_table(path, columns=["id", "image", "label", "condition"], use_threads=False)
     except (pa.ArrowException, OSError):
         return {}
-    return {row["id"]: (folder / row["image"], folder / row["label"]) for row in table.to_pylist()}
+    rows = {row["id"]: row for row in table.to_pylist()}
+    if copies.is_dir():
+        kept = {name: row for name, row in rows.items() if (copies / f"{name}.label.png").is_file()}
+        return {
+            name: Shown(copies / f"{name}.png", copies / f"{name}.label.png", row["condition"] or "")
+            for name, row in kept.items()
+        }
+    return {
+        name: Shown(folder / row["image"], folder / row["label"], row["condition"] or "") for name, row in rows.items()
+    }
 
 
 def _predictions(folder: Path) -> dict[str, Path]:
@@ -84,12 +109,11 @@ def panel_figure(page: Canvas, scores: Scores, number: int) -> None:
         why = "No seed has finished runs of both" if benchmark.predictions else "The benchmark keeps no predictions of"
         page.nothing(f"{why} {titles[2]} and {titles[3]}.")
         return
-    top = scores.records.results / benchmark.name
     lines = {}
     for target in benchmark.targets:
-        found = [_predictions(scores.records.runs[row, seed].folder / "predictions" / target) for row in rows]
+        found = [_predictions(scores.records.runs[row, seed].evaluated / "predictions" / target) for row in rows]
         names = sorted(set(found[0]) & set(found[1]))
-        lines[target] = _paths((_index(top / "data" / target), found, names), number)
+        lines[target] = _paths(shown_images(data_folder(scores, target)), found, names, number)
     page.caption(
         f"Test images that were fixed before training, the same for every run (image {number + 1} of each target); "
         f"seed {seed}. Chosen by index, not by result. Colours are those of the Cityscapes palette; black is void in "
@@ -101,15 +125,18 @@ def panel_figure(page: Canvas, scores: Scores, number: int) -> None:
 
 
 def _paths(
-    column: tuple[dict[str, tuple[Path, Path]], list[dict[str, Path]], list[str]], number: int
-) -> list[Path | None]:
-    index, found, names = column
+    images: dict[str, Shown], found: list[dict[str, Path]], names: list[str], number: int
+) -> list[Path | None]:  # fmt: skip
     name = names[number] if number < len(names) else ""
-    return [*index.get(name, (None, None)), *(each.get(name) for each in found)]
+    shown = images.get(name)
+    pair = (shown.image, shown.truth) if shown else (None, None)
+    return [*pair, *(each.get(name) for each in found)]
 
 
 def _ratio(scores: Scores) -> float:
-    return scores.benchmark.world.width / scores.benchmark.world.height
+    """Width over height of the boxes: the street world's, else 2, as most driving data have about that."""
+    world = scores.benchmark.world
+    return world.width / world.height if world else 2.0
 
 
 def _picture_width(page: Canvas) -> float:
@@ -140,14 +167,22 @@ def _draw_grid(page: Canvas, scores: Scores, titles: list[str], lines: dict[str,
             if pixels is None:
                 page.text(x + width / 2, top + height / 2, "not available", 8, align="center", colour=GREY)
             else:
-                page.put(axis, x, top, width, height, pixels)
+                page.put(axis, *letterbox(pixels, x, top, width, height), pixels)
         top += height + gap
     axis.set(xlim=(0, page.width), ylim=(0, page.height))
-    _legend(axis, page, top + 4)
+    _legend(axis, page, top + 4, [*class_colours(scores), ("void", (0, 0, 0))])
 
 
-def _legend(axis: Axes, page: Canvas, top: float) -> None:
-    entries = [(each.name, each.colour) for each in CLASSES] + [("void", (0, 0, 0))]
+def letterbox(
+    pixels: Picture, left: float, top: float, width: float, height: float
+) -> tuple[float, float, float, float]:  # fmt: skip
+    """(left, top, width, height) of a picture, as large as it fits into the middle of that box at its own ratio."""
+    own = pixels.shape[1] / pixels.shape[0]
+    wide, high = min(width, height * own), min(height, width / own)
+    return left + (width - wide) / 2, top + (height - high) / 2, wide, high
+
+
+def _legend(axis: Axes, page: Canvas, top: float, entries: list[tuple[str, tuple[int, int, int]]]) -> None:
     step, lead = (page.right - page.left) / 10, page.size(12)
     for place, (name, rgb) in enumerate(entries):
         x, y = page.left + place % 10 * step, top + place // 10 * lead

@@ -98,10 +98,12 @@ def _standing(benchmark: Benchmark, run: Run, methods: Path, now: float) -> Stan
 def _evaluated(benchmark: Benchmark, run: Run) -> tuple[State, str]:
     """Whether a trained run has a record of this evaluation on every target, and if not, why."""
     made_by, wanted = str(run.info.get("fingerprint")), fingerprint(benchmark.evaluation_definition())
-    waiting = [t for t in benchmark.targets if not _record(run.folder / "evaluation" / f"{t}.parquet", made_by, wanted)]
+    waiting = [
+        t for t in benchmark.targets if not _record(run.evaluated / "evaluation" / f"{t}.parquet", made_by, wanted)
+    ]
     if not waiting:
         return "finished", ""
-    failure = _mapping(run.folder / "failure.json")
+    failure = _mapping(run.evaluated / "failure.json")
     if failure:
         reason = " ".join(str(failure.get("reason") or "no reason recorded").split())
         return "failed", f"failed in the evaluation: {reason}"

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from flexseg.analysis.effects import cell_of
+from flexseg.analysis.effects import factorial_cells
 from flexseg.analysis.records import Records
+from flexseg.benchmark import Benchmark, SetDomain
 from flexseg.errors import UserError
 
 FOLDER = Path(__file__).parent.parent / "published"
-COLUMNS = ("Avg2", "Avg3", "Avg5")
-HEADING = "published on other data (GTA5 → …)"
+AVERAGES = ("Avg2", "Avg3", "Avg5")
 
 
 @dataclass(frozen=True)
@@ -71,21 +72,72 @@ def all_published(records: Records) -> list[Published]:
     return [number for name in records.benchmark.published for number in load_published(name)]
 
 
-def published_for(records: Records, row: str, trunk: str = "DAFormer, MiT-B5") -> dict[str, float]:
-    """The published averages that correspond to ``row``: same component switches, default generated data; else {}."""
-    benchmark = records.benchmark
-    if (benchmark.row(row).generated or benchmark.generated) != benchmark.generated:
-        return {}
-    cell = cell_of(records, row)
-    return {} if cell is None else published_cell(records, cell, trunk)
+def same_data(benchmark: Benchmark) -> bool:
+    """Whether a benchmark is about the data sets that the published numbers are about, not about analogues of them."""
+    return isinstance(benchmark.domains[benchmark.source], SetDomain)
 
 
-def published_cell(records: Records, cell: tuple[bool, ...], trunk: str = "DAFormer, MiT-B5") -> dict[str, float]:
-    """The published averages of one cell of the factorial; {} if it was not published."""
-    switches = dict(zip((name.lower() for name in records.benchmark.ablation.components), cell, strict=True))
-    return {
-        number.target: number.miou
-        for number in all_published(records)
-        if number.table in ("main", "ablation") and number.trunk == trunk and number.cell == switches
-        if number.target in COLUMNS
+def heading(benchmark: Benchmark) -> str:
+    """What stands over columns of published numbers."""
+    return "published" if same_data(benchmark) else "published on other data (GTA5 → …)"
+
+
+def remark(benchmark: Benchmark) -> str:
+    """What a caption says about the published numbers beside the measured ones."""
+    if same_data(benchmark):
+        return (
+            "Published numbers are the papers', on these data and with this trunk. They come without spread, and what "
+            "their protocols leave open is assumed here."
+        )
+    return "Published numbers come from other data, trunks and schedules and compare with each other only."
+
+
+def published_beside(records: Records) -> dict[str, dict[str, float]]:
+    """The published numbers that correspond to each row, by column; {} for a row that has none.
+
+    They are those under the name that the row gives (its key ``published``); otherwise, for a row with the default
+    generated data and the settings of a full row, those of its component switches.
+    """
+    benchmark, numbers = records.benchmark, all_published(records)
+    cells = {
+        row: cell
+        for full in benchmark.ablation.full
+        for cell, row in factorial_cells(records, full).items()
+        if (benchmark.row(row).generated or benchmark.generated) == benchmark.generated
     }
+    found = {}
+    for row in benchmark.rows:
+        name = benchmark.row(row).published
+        if name:
+            found[row] = _values(benchmark, [each for each in numbers if each.method == name])
+        else:
+            found[row] = published_cell(records, cells[row]) if row in cells else {}
+    return found
+
+
+def published_columns(benchmark: Benchmark, beside: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The columns of published numbers: those of the benchmark's own, by title, for which any row has one.
+
+    Where targets are analogues, these are the averages alone, all or none of them.
+    """
+    found = {name for numbers in beside.values() for name in numbers}
+    return [name for name in _comparable(benchmark) if name in found or (found and not same_data(benchmark))]
+
+
+def published_cell(records: Records, cell: tuple[bool, ...]) -> dict[str, float]:
+    """The published numbers of one cell of the factorial; {} if it was not published."""
+    switches = dict(zip((name.lower() for name in records.benchmark.ablation.components), cell, strict=True))
+    numbers = [each for each in all_published(records) if each.table in ("main", "ablation")]
+    return _values(records.benchmark, [each for each in numbers if each.cell == switches])
+
+
+def _values(benchmark: Benchmark, numbers: list[Published]) -> dict[str, float]:
+    kept = [each for each in numbers if each.trunk == benchmark.published_trunk]
+    return {each.target: each.miou for each in kept if each.target in _comparable(benchmark)}
+
+
+def _comparable(benchmark: Benchmark) -> list[str]:
+    """Names of the benchmark's columns under which a published number may stand."""
+    if not same_data(benchmark):
+        return list(AVERAGES)
+    return [*[benchmark.domains[target].title for target in benchmark.targets], *benchmark.averages]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,7 @@ class TargetRecord:
         confusion: (C, C) sum over images, truth × prediction.
         boundary: (C, C) the same over pixels of the boundary band.
         counted: the counts of each image, by name; see :meth:`per_image`.
+        label_map: by which map its labels came to the classes; empty where the records do not say.
     """
 
     images: tuple[str, ...]
@@ -59,6 +60,7 @@ class TargetRecord:
     confusion: NDArray[np.int64]
     boundary: NDArray[np.int64]
     counted: Mapping[str, NDArray[Any]]
+    label_map: str = ""
 
     def per_image(self, name: str) -> NDArray[Any]:
         """Additive counts of each image (N, *shape), by name.
@@ -122,11 +124,16 @@ class TargetRecord:
 
 @dataclass(frozen=True)
 class Run:
-    """One (row, seed): its status, the reason when there is nothing to tabulate, and its records by target."""
+    """One (row, seed): its status, the reason when there is nothing to tabulate, and its records by target.
+
+    ``folder`` holds what its training left, ``evaluated`` its records and predictions: the same one, unless the
+    benchmark evaluates the runs of another.
+    """
 
     row: str
     seed: int
     folder: Path
+    evaluated: Path
     status: Status
     reason: str = ""
     info: dict[str, Any] = field(default_factory=dict)
@@ -179,7 +186,8 @@ def seeds_text(seeds: Iterable[int]) -> str:
 
 
 def load_records(benchmark: Benchmark, results: Path, methods: Path) -> Records:
-    """Read every run of ``benchmark`` under ``results/<name>``.
+    """Read every run of ``benchmark``: trained under ``results/<name>`` or, if it evaluates another's runs, under that
+    one's name; evaluated under its own.
 
     Raises:
         UserError: records of another protocol than the benchmark's (or from before a part of the protocol was
@@ -189,28 +197,31 @@ def load_records(benchmark: Benchmark, results: Path, methods: Path) -> Records:
     for row in benchmark.rows:
         for seed in benchmark.seeds:
             definition = benchmark.run_definition(row, seed, methods / f"{benchmark.row(row).method}.py")
-            folder = results / benchmark.name / row / f"seed-{seed}"
-            runs[row, seed] = _load_run(benchmark, folder, row, seed, fingerprint(definition))
+            place = Path(row, f"seed-{seed}")
+            folders = results / benchmark.trained_as / place, results / benchmark.name / place
+            runs[row, seed] = _load_run(benchmark, folders, row, seed, fingerprint(definition))
     _same_images(runs.values())
     return Records(benchmark, results, runs)
 
 
-def _load_run(benchmark: Benchmark, folder: Path, row: str, seed: int, expected: str) -> Run:
+def _load_run(benchmark: Benchmark, folders: tuple[Path, Path], row: str, seed: int, expected: str) -> Run:
+    folder, evaluated = folders
     finished, failed = _read(folder / "run.json"), _read(folder / "failure.json")
-    paths = {target: folder / "evaluation" / f"{target}.parquet" for target in benchmark.targets}
+    paths = {target: evaluated / "evaluation" / f"{target}.parquet" for target in benchmark.targets}
     current = finished is not None and finished.get("fingerprint") == expected
     if failed is not None and not current:
         reason = " ".join(str(failed.get("reason") or "no reason recorded").split())
         status: Status = "not run" if failed.get("status") == "not run" else "failed"
-        return Run(row, seed, folder, status, f"{status}: {reason}", failed)
+        return Run(row, seed, *folders, status, f"{status}: {reason}", failed)
     if finished is None:
-        return Run(row, seed, folder, "missing", "missing: not run")
+        return Run(row, seed, *folders, "missing", "missing: not run")
     if finished.get("status") != "finished":
         reason = finished.get("reason") or f"status {finished.get('status')!r}"
-        return Run(row, seed, folder, "failed", f"failed: {reason}", finished)
+        return Run(row, seed, *folders, "failed", f"failed: {reason}", finished)
     if not current:
-        return Run(row, seed, folder, "stale", STALE, finished)
+        return Run(row, seed, *folders, "stale", STALE, finished)
     targets, absent = {}, {}
+    failed = failed if folder == evaluated else _read(evaluated / "failure.json")
     for target, path in paths.items():
         _check_protocol(benchmark, path)
         loaded = _load_target(path, expected, benchmark.protocol)
@@ -221,7 +232,7 @@ def _load_run(benchmark: Benchmark, folder: Path, row: str, seed: int, expected:
             targets[target] = loaded
     files = finished.get("library_files")
     other = finished.get("library") != code_digest(tuple(files) if files else None)
-    return Run(row, seed, folder, "finished", "", finished, other, targets, absent)
+    return Run(row, seed, *folders, "finished", "", finished, other, targets, absent)
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -264,10 +275,10 @@ def _load_target(path: Path, expected: str, protocol: Protocol) -> TargetRecord 
     try:
         with pq.ParquetFile(path) as file:  # read_table would look for a partitioned data set, and import pandas
             table = file.read(columns=_COLUMNS, use_threads=False)
-        made_by = (table.schema.metadata or {}).get(b"fingerprint", b"").decode()
-        if made_by != expected:
+        metadata = table.schema.metadata or {}
+        if metadata.get(b"fingerprint", b"").decode() != expected:
             return "records of another run"
-        return _reduce(table, protocol)
+        return replace(_reduce(table, protocol), label_map=metadata.get(b"target_label_map", b"").decode())
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         return f"records cannot be read ({type(error).__name__})"
 
@@ -313,9 +324,15 @@ def _same_images(runs: Iterable[Run]) -> None:
         for target, record in run.targets.items():
             other = first.setdefault(target, run)
             reference = other.targets[target]
+            if reference.label_map != record.label_map:
+                raise UserError(
+                    f"{run.evaluated / 'evaluation' / target}.parquet was scored with the label map "
+                    f"{record.label_map or '(not recorded)'}, {other.evaluated / 'evaluation' / target}.parquet with "
+                    f"{reference.label_map or '(not recorded)'}. They are not comparable: evaluate both again"
+                )
             if reference.images != record.images or not np.array_equal(reference.counts[:, 1], record.counts[:, 1]):
                 raise UserError(
-                    f"{run.folder / 'evaluation' / target}.parquet and "
-                    f"{other.folder / 'evaluation' / target}.parquet hold different test images or labels, so they "
+                    f"{run.evaluated / 'evaluation' / target}.parquet and "
+                    f"{other.evaluated / 'evaluation' / target}.parquet hold different test images or labels, so they "
                     "cannot be compared image by image: evaluate both again"
                 )

@@ -8,11 +8,14 @@ from flexseg.analysis import plates
 from flexseg.analysis.formats import Cell, Column, Row, Table, difference_cell, mean_text, number
 from flexseg.analysis.frontpage import draw_front
 from flexseg.analysis.pages import Book, open_book
-from flexseg.analysis.published import HEADING, Published, all_published
+from flexseg.analysis.published import Published, all_published, heading, same_data
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.tables import Notes, ablation_table, comparison_table, factorial_table
 from flexseg.analysis.tables_cost import cost_table, origins_table
 from flexseg.analysis.tables_metrics import boundary_table, metrics_table, power_table
+
+PRINCIPAL = ("main", "baselines")
+"""Tables of published numbers that compare methods, beside those that take one apart."""
 
 
 def make_report(scores: Scores, kind: plates.Kind, output: Path) -> None:
@@ -52,13 +55,16 @@ def _figures(book: Book, listed: list[plates.Plate]) -> None:
 
 def _published(scores: Scores) -> list[Table]:
     numbers = all_published(scores.records)
-    return [published_table(scores, numbers)] if any(each.table == "main" for each in numbers) else []
+    return [published_table(scores, numbers)] if any(each.table in PRINCIPAL for each in numbers) else []
 
 
 def published_table(scores: Scores, numbers: list[Published]) -> Table:
-    """Gains over the plain baseline: as published, by trunk and cell, and as measured here, in columns of their own."""
-    names = list(dict.fromkeys(each.target for each in numbers if each.table == "main"))
-    averages = list(scores.benchmark.averages)
+    """As published, by method and trunk, and as measured here, with gains over the reference; columns of their own.
+
+    Of a benchmark on the same data, the comparison has both side by side; here stands all else that was published.
+    """
+    names = list(dict.fromkeys(each.target for each in numbers if each.table in PRINCIPAL))
+    averages = [] if same_data(scores.benchmark) else list(scores.benchmark.averages)
     blank = [Cell("")] * len(averages)
     rows = []
     settings = dict.fromkeys((each.table, each.trunk, each.method) for each in numbers)
@@ -74,7 +80,7 @@ def published_table(scores: Scores, numbers: list[Published]) -> Table:
         rows.append(Row((Cell(f"{method} ({trunk})"), *values, *blank, *blank), "Published"))
     nothing = [Cell("")] * len(names)
     benchmark, notes = scores.benchmark, Notes(scores)
-    for row in (benchmark.ablation.none, *benchmark.ablation.full):
+    for row in (benchmark.ablation.none, *benchmark.ablation.full) if averages else ():
         if row in benchmark.rows:
             means = [Cell(mean_text(scores.mean(row, name))) for name in averages]
             differences = scores.against(row, benchmark.reference)
@@ -82,13 +88,21 @@ def published_table(scores: Scores, numbers: list[Published]) -> Table:
                 Cell("") if row == benchmark.reference else difference_cell(differences[name]) for name in averages
             ]
             rows.append(Row((Cell(notes.title(row)), *nothing, *means, *gains), "Measured here"))
-    columns = [Column("Row", "l"), *[Column(name, group=HEADING) for name in names]]
+    columns = [Column("Row", "l"), *[Column(name, group=heading(benchmark)) for name in names]]
     columns += [Column(name, group=f"measured: {benchmark.title}") for name in averages]
     columns += [Column(f"Δ {name}", group="measured: paired difference") for name in averages]
     sources = dict.fromkeys(f"{each.reference}: {each.evidence}; {each.protocol}" for each in numbers)
-    caption = (
-        "Published numbers beside measured ones, in columns of their own: other data, trunk, schedule and targets, "
-        "so only signs and patterns can be compared, never heights. Published without seeds or spread. Source: "
-        f"{' '.join(sources)}."
-    )
-    return Table("published", "Published beside measured", caption, columns, rows, notes.lines())
+    if averages:
+        title = "Published beside measured"
+        caption = (
+            "Published numbers beside measured ones, in columns of their own: other data, trunk, schedule and targets, "
+            "so only signs and patterns can be compared, never heights."
+        )
+    else:
+        title = "Published"
+        caption = (
+            f"mIoU in percent as published, in brackets the trunk; here it is {benchmark.published_trunk}. The "
+            "comparison has the numbers of this trunk beside the measured ones."
+        )
+    caption += f" Published without spread. Source: {' '.join(f'{source}.' for source in sources)}"
+    return Table("published", title, caption, columns, rows, notes.lines())

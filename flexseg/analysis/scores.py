@@ -15,6 +15,7 @@ from flexseg.analysis.metrics import class_iou, mean_iou, nanmean
 from flexseg.analysis.records import Records, TargetRecord
 from flexseg.analysis.statistics import Difference, Mean, Noise, blocked_noise, paired_interval, t_interval, with_holm
 from flexseg.benchmark import Benchmark
+from flexseg.classes import NUM_CLASSES
 
 Floats = NDArray[np.float64]
 Weights = Mapping[str, float]
@@ -93,7 +94,7 @@ class Scores:
 
     def _stack(self, row: str, function: Callable[[TargetRecord], Floats], target: str) -> Floats:
         found = [run.targets[target] for run in self.records.of_row(row) if target in run.targets]
-        return np.array([function(record) for record in found]) if found else np.full((0, 19), np.nan)
+        return np.array([function(record) for record in found]) if found else np.full((0, NUM_CLASSES), np.nan)
 
     def conditions(self, target: str) -> dict[str, int]:
         """The conditions of a target and their numbers of images, from any run that has it."""
@@ -190,4 +191,4 @@ class Scores:
         """IoU in percent of each class, mean over the targets that have the class. (C,)"""
         means = [[mean.value for mean in self.class_means(row, target)] for target in self.benchmark.targets]
         kept = [values for values in means if values]
-        return nanmean(np.array(kept).T) if kept else np.full(19, np.nan)
+        return nanmean(np.array(kept).T) if kept else np.full(NUM_CLASSES, np.nan)

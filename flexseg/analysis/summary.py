@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from flexseg.analysis.domains import protocol_text
 from flexseg.analysis.formats import Table, to_markdown, write_text
 from flexseg.analysis.frontpage import what
 from flexseg.analysis.origins import code_text, commit, joined, machine
@@ -53,7 +54,7 @@ def _provenance(scores: Scores) -> list[str]:
     benchmark, runs = scores.benchmark, scores.records.finished()
     planned = len(benchmark.rows) * len(benchmark.seeds)
     facts = {
-        "Protocol": f"`{benchmark.protocol.id}`, labels `{benchmark.protocol.label_map}`",
+        "Protocol": f"`{benchmark.protocol.id}`: {protocol_text(scores)}",
         "Runs": f"{len(runs)} finished of {planned} ({len(benchmark.rows)} rows × {len(benchmark.seeds)} seeds)",
         "Commit": joined(runs, commit),
         "Code": code_text(scores),

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from flexseg.analysis.effects import NOT_RUN, Line, ablation_lines, all_cells, factorial_cells, factorial_effects
+from flexseg.analysis.domains import class_names, class_places, class_set
 from flexseg.analysis.effects import Cell as Switches
+from flexseg.analysis.effects import Line, ablation_lines, all_cells, factorial_cells, factorial_effects, not_run
 from flexseg.analysis.formats import (
     DASH,
     SUPERSCRIPTS,
@@ -23,7 +24,14 @@ from flexseg.analysis.formats import (
     write_csv,
     write_text,
 )  # fmt: skip
-from flexseg.analysis.published import COLUMNS, HEADING, published_cell, published_for
+from flexseg.analysis.published import (
+    heading,
+    published_beside,
+    published_cell,
+    published_columns,
+    remark,
+    same_data,
+)
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.tables_common import (
     INTERVALS,
@@ -35,7 +43,6 @@ from flexseg.analysis.tables_common import (
 )
 from flexseg.analysis.tables_cost import COST_TABLES
 from flexseg.analysis.tables_metrics import METRIC_TABLES, write_long
-from flexseg.classes import CLASS_NAMES
 
 ON, OFF = "•", DASH
 
@@ -44,8 +51,8 @@ def comparison_table(scores: Scores) -> Table:
     """Rows × targets and averages, the paired difference to the reference, and the published numbers beside."""
     benchmark, notes = scores.benchmark, Notes(scores)
     reference = benchmark.row(benchmark.reference).title
-    published = {row: published_for(scores.records, row) for row in benchmark.rows}
-    beside = any(published.values())
+    published = published_beside(scores.records)
+    beside = published_columns(benchmark, published)
     rows = []
     for row in benchmark.rows:
         cells = [Cell(notes.title(row))]
@@ -53,19 +60,18 @@ def comparison_table(scores: Scores) -> Table:
         difference = scores.against(row, benchmark.reference)[scores.main]
         cells.append(Cell("reference") if row == benchmark.reference else difference_cell(difference))
         cells.append(Cell(str(scores.mean(row, scores.main).n)))
-        if beside:
-            cells += [Cell(number(published[row].get(column, math.nan), 2)) for column in COLUMNS]
+        cells += [Cell(number(published[row].get(column, math.nan), 2)) for column in beside]
         rows.append(Row(tuple(cells)))
     columns = [Column("Row", "l"), *[Column(target_title(scores, column)) for column in scores.columns]]
     columns += [Column(f"Δ {scores.main}"), Column("n")]
-    columns += [Column(name, group=HEADING) for name in COLUMNS] if beside else []
+    columns += [Column(name, group=heading(benchmark)) for name in beside]
     caption = (
         f"mIoU in percent on the test images of each target; training never saw a target. {averages_text(scores)} "
         f"{INTERVALS} Δ is against “{reference}”; n is the number of seeds in {scores.main}, of "
         f"{len(benchmark.seeds)} planned."
     )
     if beside:
-        caption += " Published numbers come from other data, trunks and schedules and compare with each other only."
+        caption += f" {remark(benchmark)}"
     return Table("comparison", f"{benchmark.title}: comparison", caption, columns, rows, notes.lines())
 
 
@@ -83,7 +89,7 @@ def ablation_table(scores: Scores) -> Table:
     names, averages = list(benchmark.ablation.components), _averages_of(scores)
     lines = ablation_lines(scores.records)
     published = [_published_of_line(scores, line) for line in lines]
-    beside = any(published)
+    beside = [name for name in averages if any(name in numbers for numbers in published)]
     rows = []
     for line, numbers in zip(lines, published, strict=True):
         title = notes.title(line.row, line.label) if line.row else line.label
@@ -93,13 +99,12 @@ def ablation_table(scores: Scores) -> Table:
         cells.append(Cell(line.note or line.question))
         differences = scores.contrasts(line.contrast) if line.contrast else {}
         cells += [difference_cell(differences[name]) if differences else Cell("") for name in averages]
-        if beside:
-            cells += [Cell(number(numbers[name], 2) if name in numbers else "") for name in COLUMNS]
+        cells += [Cell(number(numbers[name], 2) if name in numbers else "") for name in beside]
         rows.append(Row(tuple(cells), line.section))
     columns = [Column("Row", "l"), *[Column(name, "c") for name in names]]
     columns += [Column(name, group="mIoU %") for name in averages] + [Column("Difference", "l")]
     columns += [Column(f"Δ {name}", group="paired difference [95 % interval]") for name in averages]
-    columns += [Column(name, group=HEADING) for name in COLUMNS] if beside else []
+    columns += [Column(name, group=heading(benchmark)) for name in beside]
     caption = f"Ablation. {ON} component on, {OFF} off. {averages_text(scores)} {INTERVALS}"
     if beside:
         caption += " Published cells without a number were not published."
@@ -122,7 +127,7 @@ def factorial_table(scores: Scores) -> Table:
         for cell in all_cells(len(names)):
             row = cells.get(cell, "")
             values = [Cell(mean_text(scores.mean(row, name)) if row else DASH) for name in averages]
-            first = Cell(notes.title(row) if row else NOT_RUN)
+            first = Cell(notes.title(row) if row else not_run(benchmark))
             rows.append(Row((first, *_switch_cells(cell, len(names)), *values), f"Around {title}: mIoU in percent"))
         for effect, weights in factorial_effects(names, cells).items():
             values = [difference_cell(scores.contrasts(weights)[name]) for name in averages]
@@ -139,10 +144,10 @@ def factorial_table(scores: Scores) -> Table:
 
 def per_class_table(scores: Scores) -> Table:
     """IoU of each class, mean over seeds and over the targets that have the class."""
-    notes = Notes(scores)
-    columns = [Column("Row", "l"), *[Column(name) for name in CLASS_NAMES]]
+    notes, places = Notes(scores), class_places(scores)
+    columns = [Column("Row", "l"), *[Column(name) for name in class_names(scores)]]
     rows = [
-        Row((Cell(notes.title(row)), *[Cell(number(float(value))) for value in scores.class_average(row)]))
+        Row((Cell(notes.title(row)), *[Cell(number(float(value))) for value in scores.class_average(row)[places]]))
         for row in scores.benchmark.rows
     ]
     caption = "IoU in percent of each class: mean over seeds, then over the targets whose truth holds the class."
@@ -168,7 +173,7 @@ def per_condition_table(scores: Scores) -> Table:
 
 
 def _comparison_records(scores: Scores) -> Iterator[dict[str, object]]:
-    benchmark = scores.benchmark
+    benchmark, published = scores.benchmark, published_beside(scores.records)
     for row in benchmark.rows:
         name: dict[str, object] = {"row": row, "title": benchmark.row(row).title}
         for run in scores.records.of_row(row):
@@ -189,8 +194,13 @@ def _comparison_records(scores: Scores) -> Iterator[dict[str, object]]:
             for column, difference in scores.against(row, benchmark.reference).items():
                 of = {"quantity": "mIoU difference", "target": column, "reference": benchmark.reference}
                 yield name | of | difference_record(difference)
-        for column, value in published_for(scores.records, row).items():
-            yield name | {"quantity": "published mIoU on other data", "target": column, "value": value}
+        for column, value in published[row].items():
+            yield name | {"quantity": published_quantity(scores), "target": column, "value": value}
+
+
+def published_quantity(scores: Scores) -> str:
+    """What published numbers are called in CSV files."""
+    return "published mIoU" if same_data(scores.benchmark) else "published mIoU on other data"
 
 
 def _ablation_records(scores: Scores) -> Iterator[dict[str, object]]:
@@ -207,7 +217,7 @@ def _ablation_records(scores: Scores) -> Iterator[dict[str, object]]:
         if line.note:
             yield name | {"quantity": "status", "reason": line.note}
         for column, value in _published_of_line(scores, line).items():
-            yield name | {"quantity": "published mIoU on other data", "target": column, "value": value}
+            yield name | {"quantity": published_quantity(scores), "target": column, "value": value}
     components = list(scores.benchmark.ablation.components)
     for full in scores.benchmark.ablation.full:
         effects = factorial_effects(components, factorial_cells(scores.records, full))
@@ -220,15 +230,11 @@ def _ablation_records(scores: Scores) -> Iterator[dict[str, object]]:
 def _class_records(scores: Scores) -> Iterator[dict[str, object]]:
     for row in scores.benchmark.rows:
         for target in scores.benchmark.targets:
-            for name, mean in zip(CLASS_NAMES, scores.class_means(row, target), strict=True):
-                yield {
-                    "row": row,
-                    "target": target,
-                    "class": name,
-                    "iou": mean.value,
-                    "half_width": mean.half,
-                    "n": mean.n,
-                }
+            means = scores.class_means(row, target)
+            for place, name in class_set(scores).names.items():
+                mean = means[place]
+                record = {"row": row, "target": target, "class": name, "iou": mean.value}
+                yield record | {"half_width": mean.half, "n": mean.n}
 
 
 def _condition_records(scores: Scores) -> Iterator[dict[str, object]]:

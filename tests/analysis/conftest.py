@@ -288,6 +288,12 @@ def builder(tmp_path: Path) -> Builder:
 
 
 @pytest.fixture(scope="session")
+def run_writer() -> Callable[..., None]:
+    """:func:`write_run`, for benchmarks of a test's own."""
+    return write_run
+
+
+@pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Benchmark, Path, Path]:
     """Ten rows × three seeds × 24 images with one failed, missing, stale and old run and one missing target."""
     return build(tmp_path_factory.mktemp("small"), list(LEVELS), [0, 1, 2], 24, predictions=1)

@@ -16,15 +16,16 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from flexseg.analysis.domains import class_names, class_places, class_set, images_text
 from flexseg.analysis.metrics import class_iou, mean_iou
 from flexseg.analysis.origins import value_text
-from flexseg.analysis.published import COLUMNS, HEADING, published_for
+from flexseg.analysis.published import heading, published_beside, published_columns
 from flexseg.analysis.records import Records, Run, TargetRecord
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.statistics import Difference
 from flexseg.analysis.tables import target_title
 from flexseg.analysis.web.pictures import pictures
-from flexseg.classes import CLASS_NAMES, CLASSES
+from flexseg.classes import CLASSES
 
 Json = dict[str, Any]
 MOST_POINTS = 60
@@ -52,9 +53,19 @@ def payload(scores: Scores) -> Json:
         "published": _published(scores),
         "options": _option_sets(scores.records),
         "curves": _curves(scores.records),
-        "classes": [{"name": each.name, "colour": "#{:02x}{:02x}{:02x}".format(*each.colour)} for each in CLASSES],
+        "classes": _classes(scores),
         "pictures": pictures(scores),
     }
+
+
+def _classes(scores: Scores) -> list[Json]:
+    """Name and colour by ``train_id``; a class that another one is merged into goes by that one's name."""
+    names, merge = class_set(scores).names, class_set(scores).merge
+    return [
+        {"name": names[merge[place]], "colour": "#{:02x}{:02x}{:02x}".format(*CLASSES[merge[place]].colour),
+         "shown": merge[place] == place}
+        for place in range(len(CLASSES))
+    ]  # fmt: skip
 
 
 def quantities(scores: Scores) -> list[Json]:
@@ -73,7 +84,7 @@ def quantities(scores: Scores) -> list[Json]:
 def _column(scores: Scores, column: str) -> Json:
     members = [target_title(scores, member) for member in scores.members(column)]
     average = column in scores.benchmark.averages
-    note = f"mean of {', '.join(members)}" if average else f"{scores.benchmark.domains[column].test} images"
+    note = f"mean of {', '.join(members)}" if average else images_text(scores, column)
     return {"key": column, "title": target_title(scores, column), "note": note, "average": average}
 
 
@@ -115,7 +126,11 @@ def _difference(difference: Difference) -> list[Any]:
 
 def _slices(scores: Scores) -> list[Json]:
     """The conditions and the classes of each target: a heading, its columns, and mIoU or IoU of each seed."""
-    found = []
+    found, places = [], class_places(scores)
+
+    def of_classes(record: TargetRecord) -> list[float]:
+        return [*(100 * class_iou(record.confusion)[places])]
+
     for target in scores.benchmark.targets:
         title, conditions = target_title(scores, target), scores.conditions(target)
         if conditions:
@@ -127,8 +142,8 @@ def _slices(scores: Scores) -> list[Json]:
             values = _stack(scores, target, of_conditions, len(columns))
             found.append({"key": f"conditions/{target}", "title": f"{title}: conditions", "quantity": "mIoU",
                           "columns": columns, "values": values})  # fmt: skip
-            columns = [{"title": name, "note": ""} for name in CLASS_NAMES]
-            values = _stack(scores, target, lambda record: [*(100 * class_iou(record.confusion))], len(columns))
+            columns = [{"title": name, "note": ""} for name in class_names(scores)]
+            values = _stack(scores, target, of_classes, len(columns))
             found.append({"key": f"classes/{target}", "title": f"{title}: classes", "quantity": "IoU",
                           "columns": columns, "values": values})  # fmt: skip
     return found
@@ -145,12 +160,13 @@ def _stack(scores: Scores, target: str, function: Callable[[TargetRecord], list[
 
 
 def _published(scores: Scores) -> Json | None:
-    """The published averages that correspond to rows, rows × columns; None if there are none."""
-    found = [published_for(scores.records, row) for row in scores.benchmark.rows]
-    if not any(found):
+    """The published numbers that correspond to rows, rows × columns; None if there are none."""
+    beside = published_beside(scores.records)
+    columns = published_columns(scores.benchmark, beside)
+    if not columns:
         return None
-    values = [[each.get(column) for column in COLUMNS] for each in found]
-    return {"heading": HEADING, "columns": list(COLUMNS), "values": values}
+    values = [[numbers.get(column) for column in columns] for numbers in beside.values()]
+    return {"heading": heading(scores.benchmark), "columns": columns, "values": values}
 
 
 def _run(records: Records, run: Run) -> Json:
@@ -160,7 +176,7 @@ def _run(records: Records, run: Run) -> Json:
         "status": run.status,
         "reason": run.reason,
         "absent": [f"{target}: {reason}" for target, reason in run.absent.items()],
-        "folder": str(PurePosixPath(records.results.name, benchmark.name, run.row, f"seed-{run.seed}")),
+        "folder": str(PurePosixPath(records.results.name, benchmark.trained_as, run.row, f"seed-{run.seed}")),
         "fingerprint": info.get("fingerprint"),
         "commit": git.get("commit"),
         "dirty": bool(git.get("dirty")),

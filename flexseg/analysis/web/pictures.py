@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from flexseg.analysis.panels import panel_rows, panel_seed
+from flexseg.analysis.domains import data_folder
+from flexseg.analysis.panels import Shown, panel_rows, panel_seed, shown_images
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.tables import target_title
 
@@ -35,9 +34,8 @@ def pictures(scores: Scores) -> Json:
     An image holds ``image`` (a data URI), ``truth`` and ``predictions`` (base64 of the deflated (H, W) train ids).
     """
     benchmark, seeds = scores.benchmark, prediction_seeds(scores)
-    top = scores.records.results / benchmark.name / "data"
     found: dict[str, list[Json]] = {target: [] for target in benchmark.targets}
-    indices = {target: _index(top / target) for target in benchmark.targets}
+    indices = {target: shown_images(data_folder(scores, target)) for target in benchmark.targets}
     maps = {target: _maps(scores, target, seeds) for target in benchmark.targets}
     spent = left_out = 0
     # Images take turns over the targets, so that a full budget leaves some of every target.
@@ -68,7 +66,7 @@ def prediction_seeds(scores: Scores) -> dict[str, int]:
     found = {}
     for row in scores.benchmark.rows:
         finished = [run.seed for run in scores.records.of_row(row) if run.status == "finished"]
-        kept = [seed for seed in finished if (scores.records.runs[row, seed].folder / "predictions").is_dir()]
+        kept = [seed for seed in finished if (scores.records.runs[row, seed].evaluated / "predictions").is_dir()]
         if kept:
             found[row] = chosen if chosen in kept else kept[0]
     return found
@@ -78,35 +76,20 @@ def _maps(scores: Scores, target: str, seeds: dict[str, int]) -> dict[str, dict[
     """Image id → row → prediction."""
     found: dict[str, dict[str, Path]] = {}
     for row, seed in seeds.items():
-        folder = scores.records.runs[row, seed].folder / "predictions" / target
+        folder = scores.records.runs[row, seed].evaluated / "predictions" / target
         for path in folder.rglob("*.png"):
             found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), {})[row] = path
     return dict(sorted(found.items()))
 
 
-def _index(folder: Path) -> dict[str, tuple[Path, Path, str]]:
-    """Image id → image, label, condition; {} if the data are gone."""
-    path = folder / "index.parquet"
-    if not path.is_file():
-        return {}
-    try:
-        table = pq.read_table(path, columns=["id", "image", "label", "condition"], use_threads=False)
-    except (pa.ArrowException, OSError):
-        return {}
-    return {
-        row["id"]: (folder / row["image"], folder / row["label"], row["condition"] or "") for row in table.to_pylist()
-    }
-
-
-def _entry(name: str, files: tuple[Path, Path, str], predictions: dict[str, Path]) -> Json | None:
+def _entry(name: str, files: Shown, predictions: dict[str, Path]) -> Json | None:
     """One image with its maps, all of one size; None if image or truth cannot be read."""
-    image_path, label_path, condition = files
     try:
-        with Image.open(image_path) as opened:
+        with Image.open(files.image) as opened:
             image = opened.convert("RGB")
         scale = min(1.0, MOST_WIDTH / image.width)
         size = (round(image.width * scale), round(image.height * scale))
-        truth = _label(label_path, size)
+        truth = _label(files.truth, size)
     except (OSError, ValueError):
         return None
     kept = {}
@@ -116,7 +99,7 @@ def _entry(name: str, files: tuple[Path, Path, str], predictions: dict[str, Path
         except (OSError, ValueError):
             continue
     return {
-        "id": name, "condition": condition, "width": size[0], "height": size[1],
+        "id": name, "condition": files.condition, "width": size[0], "height": size[1],
         "image": _data_uri(image, size), "truth": _packed(truth), "predictions": kept,
     }  # fmt: skip
 

@@ -5,10 +5,13 @@ All are written from the benchmark file and from what the runs recorded, so they
 
 from __future__ import annotations
 
+from flexseg.analysis.domains import class_places, images_text, protocol_text, title, training_text
 from flexseg.analysis.formats import number
 from flexseg.analysis.origins import code_text, commit, counted, joined, machine
+from flexseg.analysis.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
 from flexseg.analysis.scores import Scores
 from flexseg.analysis.tables import target_title
+from flexseg.blocks import WorldDomain
 from flexseg.classes import NUM_CLASSES
 
 
@@ -46,8 +49,7 @@ def facts(scores: Scores) -> list[tuple[str, str]]:
     seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)
     total = len(benchmark.rows) * len(benchmark.seeds)
     return [
-        ("Protocol", f"{benchmark.protocol.id} (labels {benchmark.protocol.label_map}, {benchmark.protocol.inference} "
-         f"image, {benchmark.protocol.checkpoint} checkpoint)"),
+        ("Protocol", f"{benchmark.protocol.id} ({protocol_text(scores)})"),
         ("Seeds", ", ".join(map(str, benchmark.seeds))),
         ("Runs", f"{len(runs)} of {total} finished; {number(seconds / 60, 0)} min of training"),
         ("Commit", joined(runs, commit)),
@@ -65,16 +67,22 @@ def _data(scores: Scores) -> str:
     benchmark = scores.benchmark
     world, domains = benchmark.world, benchmark.domains
     source, generated = domains[benchmark.source], domains[benchmark.generated]
-    tests = [f"{target_title(scores, target)} ({domains[target].test} images)" for target in benchmark.targets]
+    tests = [f"{target_title(scores, target)} ({images_text(scores, target)})" for target in benchmark.targets]
     others = sorted({benchmark.row(row).generated for row in benchmark.rows} - {"", benchmark.generated})
-    text = (
-        f"All images are rendered by version {world.version} of a procedural street world at {world.height} × "
-        f"{world.width} pixels. The training data are {source.train} images of the source and, for the rows that use "
-        f"them, {generated.train} generated images: source layouts painted again, their outlines displaced against "
-        f"the labels with strength {generated.misalignment:g}."
-    )
+    world_only = all(isinstance(domains[target], WorldDomain) for target in benchmark.targets)
+    if world is not None and isinstance(source, WorldDomain) and isinstance(generated, WorldDomain):
+        text = (
+            f"All {'' if world_only else 'training '}images are rendered by version {world.version} of a procedural "
+            f"street world at {world.height} × {world.width} pixels. The training data are {source.train} images of "
+            f"the source and, for the rows that use them, {generated.train} generated images: source layouts painted "
+            f"again, their outlines displaced against the labels with strength {generated.misalignment:g}."
+        )
+    else:
+        text = f"The training data are {training_text(scores)}."
     for name in others:
-        text += f" Some rows use “{domains[name].title or name}” instead (strength {domains[name].misalignment:g})."
+        domain = domains[name]
+        how = f" (strength {domain.misalignment:g})" if isinstance(domain, WorldDomain) else ""
+        text += f" Some rows use “{title(scores, name)}” instead{how}."
     count = counted(len(benchmark.targets), "unseen target domain")
     return text + f" We test on {count}: {and_list(tests)}."
 
@@ -82,7 +90,7 @@ def _data(scores: Scores) -> str:
 def _training(scores: Scores) -> str:
     benchmark = scores.benchmark
     training = benchmark.training
-    parts = [str(part["type"]) for part in benchmark.model.values() if isinstance(part, dict) and "type" in part]
+    parts = trunk_parts(benchmark.model)
     sizes = sorted({int(run.info["parameters"]) for run in scores.records.finished() if run.info.get("parameters")})
     if sizes:
         parts.append(" or ".join(f"{size / 1e6:.2f} M" for size in sizes) + " parameters")
@@ -97,12 +105,15 @@ def _training(scores: Scores) -> str:
         if training.ema
         else " We evaluate the weights after the last iteration."
     )
+    recipe = recipe_parts(training)
+    also = f" All rows share: {and_list(recipe)}." if recipe else ""
     return (
-        f"Every row trains the same network ({', '.join(parts)}) from random weights for "
-        f"{training.iterations} iterations with AdamW ({rate}, weight decay {training.weight_decay:g}), {warm}"
+        f"Every row trains the same network ({', '.join(parts)}) from {initial_weights(benchmark.model)} for "
+        f"{training.iterations} iterations with {optimiser_text(training)} ({rate}, weight decay "
+        f"{training.weight_decay:g}), {warm}"
         f"polynomial decay of power {training.power:g}, batch {training.batch_size}, crops of {training.crop[0]} × "
-        f"{training.crop[1]} pixels{scaled}{flips}.{average} No target image is used for training or for choosing a "
-        "setting or a checkpoint."
+        f"{training.crop[1]} pixels{scaled}{flips}.{also}{average} No target image is used for training or for "
+        "choosing a setting or a checkpoint."
     )
 
 
@@ -114,7 +125,7 @@ def _evaluation(scores: Scores) -> str:
         for name, members in benchmark.averages.items()
     ]
     text = (
-        f"We report mIoU in percent over the {NUM_CLASSES} Cityscapes classes, from pixel counts summed over all test "
+        f"We report mIoU in percent over {_classes(scores)}, from pixel counts summed over all test "
         "images of a target; a class without a truth pixel is left out for every row alike."
     )
     text += f" {'; '.join(averages)}." if averages else ""
@@ -127,6 +138,13 @@ def _evaluation(scores: Scores) -> str:
         "Cochran and Cox)"
     )
     return text + (f", Holm-adjusted over the {targets} targets." if targets > 1 else ".")
+
+
+def _classes(scores: Scores) -> str:
+    merged = scores.benchmark.protocol.classes
+    if not merged:
+        return f"the {NUM_CLASSES} Cityscapes classes"
+    return f"{len(class_places(scores))} classes, into which predictions of the {NUM_CLASSES} are merged ({merged})"
 
 
 def _provenance(scores: Scores) -> str:

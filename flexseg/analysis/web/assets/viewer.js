@@ -108,7 +108,7 @@ function drawLegend() {
   const entries =
     viewer.style === "errors"
       ? [["#b4b4b4", "right (image in grey)"], [rgb(ERROR.wrong), "wrong"], [rgb(ERROR.void), "void in the truth"]]
-      : [...DATA.classes.map(({ colour, name }) => [colour, name]), ["#000000", "void"]];
+      : [...DATA.classes.filter(({ shown }) => shown).map(({ colour, name }) => [colour, name]), ["#000000", "void"]];
   byId("legend").replaceChildren(...entries.map(([colour, name]) => swatch(colour, name)));
 }
 
