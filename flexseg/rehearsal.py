@@ -35,6 +35,10 @@ MIT = {
     "b5": (64, [3, 6, 40, 3]),
 }
 """Width and depths of the MiTs (Xie et al., SegFormer, NeurIPS 2021, table 6)."""
+MEANING = (
+    "A rehearsal: rendered stand-ins in the place of the data sets, small sizes, a few steps, random weights. It shows "
+    "that the benchmark runs. Its numbers mean nothing."
+)
 STAND_INS: dict[str, tuple[str, list[tuple[int, int]]]] = {
     "gta5": ("source", [(1052, 1914)]),
     "generated": ("generated", [(720, 1280)]),
@@ -117,8 +121,14 @@ def _print_changes(changes: list[Change], console: Console) -> None:
     for heading in ("key", "benchmark", "rehearsal"):
         table.add_column(heading, overflow="fold")
     for change in changes:
-        table.add_row(change.key, str(change.before), str(change.after))
+        before = "the default" if change.before is None else change.before
+        table.add_row(change.key, _short(before), _short(change.after))
     console.print(table)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def shrunk(content: Content, settings: Settings) -> tuple[Content, list[Change]]:
@@ -133,6 +143,8 @@ def shrunk(content: Content, settings: Settings) -> tuple[Content, list[Change]]
             where[key] = value
 
     by = settings.shrink
+    put(small, "title", f"Rehearsal of {small['title']}", "")
+    put(small, "description", MEANING, "")
     put(small, "seeds", small["seeds"][:1], "")
     put(small, "predictions", 1, "")
     put(small, "published", [], "")
@@ -229,7 +241,10 @@ def _exchange_trunk(model: Content, path: str, trunk: str, put: Put) -> None:
     width, depths = MIT[trunk]
     put(backbone, "embed_dims", width, f"{path}backbone.")
     put(backbone, "num_layers", depths, f"{path}backbone.")
-    put(head, "in_channels", [width * heads for heads in backbone["num_heads"]], f"{path}decode_head.")
+    widths = [width * heads for heads in backbone["num_heads"]]
+    put(head, "in_channels", widths, f"{path}decode_head.")
+    if "hrda" in model:
+        put(model["hrda"]["attention"], "in_channels", widths, f"{path}hrda.attention.")
 
 
 def write_weights(content: Content, folder: Path, changes: list[Change]) -> None:
