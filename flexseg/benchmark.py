@@ -37,6 +37,8 @@ ROW_KEYS = ("method", "extends", "title", "generated", "tuned", "training", "mod
 
 FOLDERS = ("data", "logs", "tables", "tuning")
 """Folders of ``results/<benchmark>/`` beside those of the rows."""
+SHARED = ("datasets", "frames", "rehearsals")
+"""Folders of ``results/`` beside those of the benchmarks."""
 
 
 class Row(BaseModel):
@@ -277,6 +279,8 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
         UserError: no such file, no YAML, or a wrong key or value; every mistake found is listed with its place.
     """
     path, content = folder / f"{name}.yaml", read_content(name, folder)
+    if name in SHARED:
+        raise UserError(f"{path}: results/{name}/ is a folder of the suite: name the benchmark otherwise")
     try:
         benchmark = Benchmark(name=name, **{key: value for key, value in content.items() if key != "name"})
     except ValidationError as error:

@@ -144,6 +144,11 @@ def test_a_benchmark_extends_another_key_by_key(write: Write, extend: Callable[.
     assert found.run_definition("dginstyle", 0, METHOD)["benchmark"] == "more"
 
 
+def test_a_benchmark_is_not_named_as_a_folder_of_the_suite(write: Write) -> None:
+    with pytest.raises(UserError, match="results/frames/ is a folder of the suite"):
+        write("frames")
+
+
 def test_circles_of_extension_are_named(extend: Callable[..., Benchmark], tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b\n")
     with pytest.raises(UserError, match="b → a → b"):
