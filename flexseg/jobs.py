@@ -49,8 +49,8 @@ def train_run(
     threads read and prepare the next batch while a step runs; by default none on a CPU, up to four beside a GPU.
 
     Raises:
-        UserError: the data are missing or damaged, the directory belongs to another configuration, the disk is full;
-            without ``receipt`` also what the method did wrong.
+        UserError: the data are missing or damaged, the directory belongs to another configuration, another process
+            trains this run, the disk is full; without ``receipt`` also what the method did wrong.
     """
     row = benchmark.row(row_name)
     definition = benchmark.run_definition(row_name, seed, methods / f"{row.method}.py")
@@ -60,38 +60,39 @@ def train_run(
         print(f"{directory.root} is finished: nothing to do")
         _write_receipt(receipt, {"fingerprint": name, "status": "finished"})
         return
-    directory.open(definition, supersede=supersede)
-    with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
-        import torch
+    with directory.held():
+        directory.open(definition, supersede=supersede)
+        with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
+            import torch
 
-        from flexseg.engine.memory import keep_freed_memory
-        from flexseg.engine.train import Job, default_workers, launch_fabric, train
-        from flexseg.method import load_method, parse_options
+            from flexseg.engine.memory import keep_freed_memory
+            from flexseg.engine.train import Job, default_workers, launch_fabric, train
+            from flexseg.method import load_method, parse_options
 
-        torch.set_num_threads(threads)
-        keep_freed_memory()
-        try:
-            method = load_method(row.method, methods)
-            options = parse_options(method, row.options)
-        except MissingExtra:
-            raise
-        except UserError as error:
-            raise RunError(str(error)) from error
-        domains = {"source": benchmark.source, "generated": row.generated or benchmark.generated}
-        indices = {domains[part]: open_index(benchmark, domains[part], results) for part in method.data}
-        training, model = benchmark.training_of(row_name), benchmark.model_of(row_name)
-        pool = training_pool(benchmark, indices, seed, training.resize, results)
-        job = Job(directory, definition, method, options, training, model, seed, pool, indices)
-        fabric = launch_fabric(devices, precision)
-        with progress_bar(f"{row_name}, seed {seed}", training.iterations) as advance:
-            seen = 0
+            torch.set_num_threads(threads)
+            keep_freed_memory()
+            try:
+                method = load_method(row.method, methods)
+                options = parse_options(method, row.options)
+            except MissingExtra:
+                raise
+            except UserError as error:
+                raise RunError(str(error)) from error
+            domains = {"source": benchmark.source, "generated": row.generated or benchmark.generated}
+            indices = {domains[part]: open_index(benchmark, domains[part], results) for part in method.data}
+            training, model = benchmark.training_of(row_name), benchmark.model_of(row_name)
+            pool = training_pool(benchmark, indices, seed, training.resize, results)
+            job = Job(directory, definition, method, options, training, model, seed, pool, indices)
+            fabric = launch_fabric(devices, precision)
+            with progress_bar(f"{row_name}, seed {seed}", training.iterations) as advance:
+                seen = 0
 
-            def report(iteration: int, loss: float) -> None:
-                nonlocal seen
-                advance(iteration - seen, f"loss {loss:.3f}")
-                seen = iteration
+                def report(iteration: int, loss: float) -> None:
+                    nonlocal seen
+                    advance(iteration - seen, f"loss {loss:.3f}")
+                    seen = iteration
 
-            train(job, fabric, report, default_workers(fabric) if workers is None else workers)
+                train(job, fabric, report, default_workers(fabric) if workers is None else workers)
     status = read_json(directory.failure)["status"] if directory.failure.is_file() else "finished"
     _write_receipt(receipt, {"fingerprint": name, "status": status})
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +15,9 @@ from typing import Any
 from flexseg.benchmark import fingerprint
 from flexseg.errors import UserError
 from flexseg.files import read_json, write_json
+
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What a file system answers that knows no locks."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,45 @@ class RunDirectory:
     def finished(self) -> bool:
         """Whether training came to its end."""
         return self.record.is_file() and self.weights.is_file()
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains the run. It lies beside the directory, which may be moved aside."""
+        return self.root.parent / f".{self.root.name}.lock"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep every other process from training this run within the block.
+
+        The lock is the system's: it goes with the process that holds it, however that ends, and holds between the
+        machines of a cluster as far as their file system's locks do; where there are none it says so and goes on.
+        Processes that a run starts for further devices are kept out of nothing.
+
+        Raises:
+            UserError: another process trains this run; says which.
+        """
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            yield
+            return
+        self.lock.parent.mkdir(parents=True, exist_ok=True)
+        with self.lock.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise UserError(
+                    f"{self.root} is being trained by {file.read().strip() or 'another process'}: wait until it is "
+                    "done, or end it; then start the same command again, which goes on from its checkpoint"
+                ) from error
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                print(f"{self.lock.parent} knows no file locks: make sure that no other process trains {self.root}")
+            file.truncate(0)
+            job = os.environ.get("SLURM_JOB_ID")
+            file.write(f"process {os.getpid()} on {socket.gethostname()}" + (f" (Slurm job {job})" if job else ""))
+            file.flush()
+            yield
 
     def open(self, definition: Mapping[str, Any], *, supersede: bool = False) -> None:
         """Make this the directory of the run that ``definition`` defines.

@@ -79,7 +79,7 @@ function captionOf(view) {
   const seeds = DATA.seeds.length;
   const what = `${quantityTitle(view)}${view.quantity.description ? `: ${view.quantity.description}` : ""}.`;
   const better = view.quantity.higher ? "Higher is better." : "Lower is better.";
-  if (state.mode === "values") return `${what} ${better} Mean over ${seeds} seeds ± half width of the 95 % t-interval over seeds.`;
+  if (state.mode === "values") return `${what} ${better} Mean over ${seeds} seed${seeds === 1 ? "" : "s"} ± half width of the 95 % t-interval over seeds.`;
   const against = `Paired difference to “${DATA.rows[state.reference].title}”.`;
   const how = resampled(view)
     ? "The 95 % interval is over seeds and test images. Bold: it excludes zero, for a single target after Holm over the targets."
