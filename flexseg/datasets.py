@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from flexseg.errors import UserError, did_you_mean
 from flexseg.files import replacing
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def domain_folder(results: Path, benchmark: Benchmark, domain: str) -> Path:
@@ -79,18 +80,36 @@ def _index(
     from flexseg.data.sets import load_set
 
     dataset, located = load_set(settings.dataset), locate_set(benchmark, settings)
-    tables, found = [], None
+    tables, found, seen = [], None, set[str]()
     for split, part in settings.parts.items():
         pairs = list_domain_pairs(dataset, located, part)
         with progress_bar(f"checking {domain}, {part.split}", len(pairs)) as advance:
             cache = sets_folder(results)
             found = index_set(dataset, located, part.split, cache, settings.label_map, pairs, workers, advance)
+        seen.update(found.table["id"])
         tables.append(select(found, split, settings.conditions, settings.skip))
     assert found is not None
-    write_index(folder, pd.concat(tables), name, found.label_map, found.encoding)
+    if problem := unknown_skips(settings, seen):
+        raise UserError(problem)
+    index = Index(located.root, name, pd.concat(tables), found.label_map, found.encoding)
     if settings.test is not None:
-        size = benchmark.protocol.size_of(domain)
-        _write_shown(open_index(benchmark, domain, results), folder / "shown", benchmark.predictions, size)
+        _write_shown(index, folder / "shown", benchmark.predictions, benchmark.protocol.size_of(domain))
+    write_index(folder, index.table, name, index.label_map, index.encoding)  # last: it tells that all is there
+
+
+def unknown_skips(settings: SetDomain, there: Collection[str]) -> str:
+    """What is wrong with a domain's ``skip:``, in words; ``there`` are the ids in all of its splits.
+
+    A name that no split holds is a slip. Who says ``expected:`` uses a part of the set, where some may well be missing.
+    """
+    if any(part.expected for part in settings.parts.values()):
+        return ""
+    unknown = [name for name in settings.skip if name not in there]
+    if not unknown:
+        return ""
+    which = ", ".join(part.split for part in settings.parts.values())
+    hint = did_you_mean(unknown[0], there)
+    return f"skip names {len(unknown)} images that are not in {settings.dataset}, {which}: first {unknown[0]!r}{hint}"
 
 
 def list_domain_pairs(dataset: Any, located: Any, part: Part) -> Any:
@@ -135,7 +154,8 @@ def locate_set(benchmark: Benchmark, settings: SetDomain) -> Any:
     Raises:
         UserError: it is not there, or not as it should be; says where it was looked for and what to do.
     """
-    from flexseg.data.layouts import data_root, locate
+    from flexseg.data.layouts import locate
+    from flexseg.data.places import data_root
     from flexseg.data.sets import load_set
 
     return locate(load_set(settings.dataset), data_root(benchmark.data_root), settings.root)
@@ -172,12 +192,12 @@ def training_pool(
         else:  # by the folder's name, so that a smaller part of it lies within a larger one of another domain
             name = settings.root or settings.dataset
             parts.append((index, "train", subset(len(index.split("train")), wanted, seed, name)))
-    sizes = [_training_size(benchmark, domain, resize) for domain in indices]
+    sizes = [training_size(benchmark, domain, resize) for domain in indices]
     frames = cache_folder(results)
     return open_pool(parts, resize=sizes, frames=frames if frames.is_dir() else None)
 
 
-def _training_size(benchmark: Benchmark, domain: str, resize: tuple[int, int] | None) -> tuple[int, int] | None:
+def training_size(benchmark: Benchmark, domain: str, resize: tuple[int, int] | None) -> tuple[int, int] | None:
     """The size of a domain's training images: its own, or the schedule's."""
     settings = benchmark.domains[domain]
     return (settings.resize if isinstance(settings, SetDomain) else None) or resize
@@ -195,7 +215,7 @@ def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]
     frames = [
         frame
         for domain in sorted(used)
-        for size in {_training_size(benchmark, domain, benchmark.training_of(row).resize) for row in benchmark.rows}
+        for size in {training_size(benchmark, domain, benchmark.training_of(row).resize) for row in benchmark.rows}
         for frame in frames_of(open_index(benchmark, domain, results), "train", size)
     ]
     folder = cache_folder(results)
@@ -207,12 +227,17 @@ def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]
 
 @contextmanager
 def disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk into one clear message."""
+    """Turn a full disk, and a place where nothing may be written, into one clear message."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL_DISK:
             raise UserError(
                 f"no space left while writing below {place}: free some and start the same command again, it goes on"
+            ) from error
+        if error.errno in NOT_ALLOWED:
+            raise UserError(
+                f"{error.filename or place} may not be written ({error.strerror}): "
+                "run the command in a folder that is yours"
             ) from error
         raise

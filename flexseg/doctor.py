@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from rich.console import Console
 
@@ -21,111 +20,13 @@ from flexseg.benchmark import Benchmark, SetDomain, WorldDomain
 from flexseg.console import progress_bar
 from flexseg.data.frames import cache_folder
 from flexseg.data.indexing import index_set, recall
-from flexseg.data.layouts import VARIABLE, Inventory, Located, Missing, data_root, locate, take_inventory
+from flexseg.data.layouts import Inventory, Located, locate, take_inventory
+from flexseg.data.places import Missing, data_root
 from flexseg.data.sets import DataSet, load_set, set_names
-from flexseg.datasets import sets_folder
+from flexseg.datasets import disk_errors, sets_folder, training_size, unknown_skips
+from flexseg.doctor_report import PartReport, Report, SetReport, WeightsReport, print_report
 from flexseg.errors import UserError
-
-State = Literal["refused", "missing", "incomplete", "damaged", "to download", "found"]
-WORST: tuple[State, ...] = get_args(State)
-SIGNS: dict[State, tuple[str, str]] = {
-    "refused": ("✗", "bold red"), "missing": ("✗", "bold red"), "incomplete": ("◐", "yellow"),
-    "damaged": ("!", "bold red"), "to download": ("↓", "yellow"), "found": ("✓", "green"),
-}  # fmt: skip
-SHOWN = 5
-"""How many problems are named before the rest is counted."""
-
-
-@dataclass(frozen=True)
-class PartReport:
-    """One split of a set, as it lies on disk.
-
-    Attributes:
-        uses: what the benchmark takes it for (train, val, test); empty where no benchmark asked.
-        conditions: by name, how many pairs were found, and how many the published set has (None: not fixed).
-        decoded: how many of its pairs were decoded so far, by whomever.
-        problems: what is wrong with which image that is used; ``left_out`` likewise of those that are not.
-        trouble: what is missing, in words.
-    """
-
-    split: str
-    uses: str
-    found: int
-    expected: int | None
-    conditions: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
-    wanted: int | None = None
-    decoded: int = 0
-    problems: Mapping[str, str] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    trouble: str = ""
-
-    @property
-    def state(self) -> State:
-        """How the split is; what is not there comes before what is damaged."""
-        return "incomplete" if self.trouble else "damaged" if self.problems else "found"
-
-
-@dataclass(frozen=True)
-class SetReport:
-    """A data set of a benchmark, or of the suite: where it lies and how its splits are.
-
-    ``rows`` are those that cannot run without it, where others can.
-    """
-
-    name: str
-    dataset: DataSet
-    located: Located | None = None
-    label_map: str = ""
-    parts: tuple[PartReport, ...] = ()
-    lost: State = "found"
-    trouble: str = ""
-    rows: tuple[str, ...] = ()
-
-    @property
-    def state(self) -> State:
-        """The worst of what was found."""
-        return min((self.lost, *(part.state for part in self.parts)), key=WORST.index)
-
-
-@dataclass(frozen=True)
-class WeightsReport:
-    """A file of pretrained weights: whether it is there, and the right one."""
-
-    file: str
-    state: State
-    note: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """All that the doctor found.
-
-    Attributes:
-        title: what was examined. root: the data root, or None where nobody names one.
-        rendered: domains that the street world renders. frames: bytes that a cache of decoded training frames takes.
-        optional: whether a missing set is no fault, as nobody asked for it.
-    """
-
-    title: str
-    root: Path | None
-    sets: tuple[SetReport, ...]
-    weights: tuple[WeightsReport, ...] = ()
-    rendered: tuple[str, ...] = ()
-    frames: int = 0
-    frames_folder: Path = Path()
-    optional: bool = False
-
-    @property
-    def faults(self) -> list[SetReport | WeightsReport]:
-        """What has to be mended before the benchmark can run."""
-        harmless = {"found", "to download"} | ({"missing"} if self.optional else set())
-        everything: list[SetReport | WeightsReport] = [*self.sets, *self.weights]
-        return [each for each in everything if each.state not in harmless]
-
-    @property
-    def well(self) -> bool:
-        """Whether everything is there and nothing is known to be damaged."""
-        return not self.faults
+from flexseg.files import digest
 
 
 def needed_domains(benchmark: Benchmark) -> list[str]:
@@ -145,10 +46,15 @@ class _Look:
     workers: int
 
 
-def examine(benchmark: Benchmark, results: Path, *, full: bool = False, workers: int = 1) -> Report:
+def examine(benchmark: Benchmark, results: Path, *, full: bool = False, fit: bool = False, workers: int = 1) -> Report:
     """Look at every data set and weights file that the benchmark's rows need.
 
-    ``full``: decode and check every pair, with a progress bar; what was checked before is not read again.
+    Args:
+        full: decode and check every pair, with a progress bar; what was checked before is not read again.
+        fit: see that the weights fit their backbones; part of ``full``. It takes some seconds, for mmseg does.
+
+    Raises:
+        UserError: what was found cannot be written down.
     """
     look = _Look(data_root(benchmark.data_root), results, full, workers)
     sets, rendered = [], []
@@ -162,8 +68,8 @@ def examine(benchmark: Benchmark, results: Path, *, full: bool = False, workers:
             uses.setdefault(part.split, []).append(use)
         report = _examine_set(name, settings, {split: ", ".join(names) for split, names in uses.items()}, look)
         sets.append(replace(report, rows=_only_for(benchmark, name)))
-    frames, folder = _frames(benchmark, sets), cache_folder(results)
-    return Report(benchmark.name, look.root, tuple(sets), _weights(benchmark), tuple(rendered), frames, folder)
+    weights, frames = _weights(benchmark, fit or full), _frames(benchmark, sets)
+    return Report(benchmark.name, look.root, tuple(sets), weights, tuple(rendered), frames, cache_folder(results))
 
 
 def _only_for(benchmark: Benchmark, domain: str) -> tuple[str, ...]:
@@ -185,12 +91,12 @@ def survey(results: Path, *, full: bool = False, workers: int = 1) -> Report:
 
 
 def require(benchmark: Benchmark, results: Path) -> None:
-    """See, without decoding anything, that the benchmark's data are there.
+    """See, without decoding anything, that the benchmark's data are there and its weights fit.
 
     Raises:
-        UserError: they are not; the message is the doctor's.
+        UserError: they are not or do not; the message is the doctor's.
     """
-    report = examine(benchmark, results)
+    report = examine(benchmark, results, fit=True)
     if not report.well:
         text = io.StringIO()
         print_report(report, Console(file=text, width=120), faults_only=True)
@@ -209,6 +115,10 @@ def _examine_set(name: str, settings: SetDomain, uses: Mapping[str, str], look: 
     except UserError as error:
         return SetReport(name, dataset, lost="refused", trouble=str(error))
     parts = tuple(_examine_part(dataset, settings, located, split, use, look) for split, use in uses.items())
+    if settings.skip and all(part.found for part in parts):
+        there = {pair.id for split in uses for pair in take_inventory(dataset, located, split).pairs}
+        if problem := unknown_skips(settings, there):
+            return SetReport(name, dataset, located, label_map, parts, "refused", problem)
     return SetReport(name, dataset, located, label_map, parts)
 
 
@@ -225,7 +135,8 @@ def _examine_part(
     pairs, decoded, problems = inventory.pairs, 0, {}
     place = (dataset, located, split, sets_folder(look.results), settings.label_map, pairs)
     if pairs and look.full:
-        with progress_bar(f"checking {dataset.name}, {split}", len(pairs)) as advance:
+        name = f"checking {dataset.name}, {split}"
+        with progress_bar(name, len(pairs)) as advance, disk_errors(sets_folder(look.results)):
             problems, decoded = index_set(*place, look.workers, advance).problems, len(pairs)
     elif pairs:
         decoded, problems = recall(*place)
@@ -250,151 +161,92 @@ def _examine_part(
 def _trouble(part: PartReport, settings: SetDomain, usable: int, inventory: Inventory) -> str:
     """What a split lacks, in words; nothing if it is whole."""
     lacks = []
+    if inventory.denied:
+        lacks.append(f"{inventory.denied[0]} may not be read (permission denied)")
     if inventory.unlabelled:
-        lacks.append(f"{len(inventory.unlabelled)} images have no label (first {inventory.unlabelled[0]})")
+        number, first = len(inventory.unlabelled), inventory.unlabelled[0]
+        lacks.append(f"{number} images have no label (first {first}): unpack the labels, or remove these images")
     if inventory.absent:
         lacks.append(f"{len(inventory.absent)} images of its list are not there (first {inventory.absent[0]})")
     if part.expected is not None and part.found != part.expected:
         what = "are missing" if part.found < part.expected else "too many"
         lacks.append(f"{abs(part.expected - part.found)} of {part.expected} pairs {what}")
+        if part.found < part.expected and inventory.lonely:
+            lacks.append(f"{len(inventory.lonely)} labels have no image (first {inventory.lonely[0]})")
     elif not part.found:
         lacks.append("there is no pair")
     else:
-        few = [
-            f"{found} of {wanted} of {name}"
-            for name, (found, wanted) in part.conditions.items()
-            if found < (wanted or 1)
-        ]
+        each = part.conditions.items()
+        few = [f"{found} of {wanted} of {name}" for name, (found, wanted) in each if wanted and found < wanted]
         lacks += [f"there are only {', '.join(few)}"] if few else []
+        lacks += [f"there is no condition {name!r}" for name, (found, wanted) in each if not found and not wanted]
     if part.wanted and part.wanted > usable:
         lacks.append(f"the benchmark takes {part.wanted} images, and {usable} can be used")
     return "; ".join(lacks)
 
 
-def _weights(benchmark: Benchmark) -> tuple[WeightsReport, ...]:
+def _weights(benchmark: Benchmark, fit: bool) -> tuple[WeightsReport, ...]:
     """The files of pretrained weights that the rows' trunks start from; none where nothing is trained."""
     if benchmark.runs:
         return ()
-    entries: dict[str, dict[str, Any]] = {}
-    for row in benchmark.rows:
-        entry = benchmark.model_of(row).get("weights")
-        if isinstance(entry, dict) and entry.get("file"):
-            entries[str(entry["file"])] = entry
-    return tuple(_examine_weights(entry) for entry in entries.values())
+    models: dict[str, Mapping[str, Any]] = {}
+    for model in map(benchmark.model_of, benchmark.rows):
+        if isinstance(model.get("weights"), dict) and model["weights"].get("file"):
+            models[digest({"weights": model["weights"]} | ({"backbone": model["backbone"]} if fit else {}))] = model
+    return tuple(_examine_weights(model, fit) for model in models.values())
 
 
-def _examine_weights(entry: Mapping[str, Any]) -> WeightsReport:
-    from flexseg.models.weights import FOLDER, Weights, check_digest  # imports torch, which few benchmarks need here
+def _examine_weights(model: Mapping[str, Any], fit: bool) -> WeightsReport:
+    from flexseg.models.weights import Weights, check_digest, places  # imports torch, which few benchmarks need here
 
     try:
-        weights = Weights.of(entry)
+        weights = Weights.of(model["weights"])
     except UserError as error:
-        return WeightsReport(str(entry["file"]), "refused", str(error))
+        return WeightsReport(str(model["weights"]["file"]), "refused", str(error))
     licence = f" ({weights.licence})" if weights.licence else ""
-    folders = [Path(os.environ["FLEXSEG_WEIGHTS"])] if os.environ.get("FLEXSEG_WEIGHTS") else []
-    looked = [folder / weights.file for folder in (*folders, FOLDER)]  # an absolute file stays as it is
-    path = next((place for place in looked if place.is_file()), None)
+    looked = places(weights)
+    path = next((place for place in looked if os.path.isfile(place)), None)
     if path is not None:
         try:
-            return WeightsReport(weights.file, "found", f"{path}, SHA-256 {check_digest(path, weights.sha256)[:16]}…")
+            found = check_digest(path, weights.sha256)
+            if fit:
+                _see_that_they_fit(model, path)
         except UserError as error:
             return WeightsReport(weights.file, "damaged", str(error))
+        return WeightsReport(weights.file, "found", f"{path}, SHA-256 {found[:16]}…")
     if weights.url:
         return WeightsReport(weights.file, "to download", f"from {weights.url}{licence} to {looked[0]}, by itself")
     wanted = f"the file with the SHA-256 {weights.sha256}{licence}"
     return WeightsReport(weights.file, "missing", f"put {wanted} to {' or '.join(map(str, looked))}")
 
 
+def _see_that_they_fit(model: Mapping[str, Any], path: Path) -> None:
+    """Load weights into the backbone of a trunk's description.
+
+    Raises:
+        UserError: they cannot be read or are those of another backbone; names the keys.
+    """
+    from flexseg.models.registry import MODELS, building
+    from flexseg.models.segmentor import describe
+    from flexseg.models.weights import fit, read_tensors
+
+    with building():
+        fit(MODELS.build(describe(model)["backbone"]), read_tensors(path), path)
+
+
 def _frames(benchmark: Benchmark, sets: Iterable[SetReport]) -> int:
-    """Bytes of the decoded training frames of all sets that are trained on: N · h · w · 4."""
-    if benchmark.training.resize is None or benchmark.runs:
+    """Bytes of the decoded training frames of all sets that are trained on: N · h · w · 4.
+
+    Those of sets whose images keep their size are not counted, for it is not known here.
+    """
+    if benchmark.runs:
         return 0
-    height, width = benchmark.training.resize
     found = {  # domains that take different numbers of images of one split share its frames
-        (report.located and report.located.root, part.split): part.found
+        (report.located and report.located.root, part.split, size): part.found
         for report in sets
         for part in report.parts
         if "train" in part.uses.split(", ")
+        for row in benchmark.rows
+        if (size := training_size(benchmark, report.name, benchmark.training_of(row).resize)) is not None
     }
-    return sum(found.values()) * height * width * 4
-
-
-def print_report(report: Report, console: Console, faults_only: bool = False) -> None:
-    """Print what was found and, where something is wrong, what to do; ``faults_only`` leaves out what is well."""
-
-    def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
-
-    say(f"{report.title}: {_summary(report)}", "bold")
-    everything: list[SetReport | WeightsReport] = [*report.sets, *report.weights]
-    for each in report.faults if faults_only else everything:
-        sign, style = SIGNS[each.state]
-        name = each.name if isinstance(each, SetReport) else "weights"
-        what = each.dataset.title if isinstance(each, SetReport) else each.file
-        say(f"{sign} {name}: {what}, {each.state}", style)
-        for line in _lines(each) if isinstance(each, SetReport) else [each.note]:
-            say(f"    {line}")
-    if report.frames and not faults_only:
-        say(f"a cache of decoded training frames would take {_bytes(report.frames)} ({_free(report.frames_folder)})")
-
-
-def _summary(report: Report) -> str:
-    parts = []
-    if report.rendered:
-        parts.append(f"the street world renders {', '.join(report.rendered)}: nothing to download")
-    if report.sets:
-        states = Counter(each.state for each in report.sets)
-        counted = ", ".join(f"{states[state]} {state}" for state in reversed(WORST) if states[state])
-        place = f"below {report.root}" if report.root else f"no data root (set {VARIABLE})"
-        parts.append(f"{len(report.sets)} data sets {place}: {counted}")
-    return "; ".join(parts)
-
-
-def _lines(report: SetReport) -> list[str]:
-    """What there is to say about a set, below its name."""
-    dataset, lines = report.dataset, [report.trouble] if report.trouble else []
-    if report.rows and report.state != "found":
-        more = f" and {len(report.rows) - SHOWN} more" if len(report.rows) > SHOWN else ""
-        lines.append(f"only for the rows {', '.join(report.rows[:SHOWN])}{more}")
-    if report.located:
-        layout = report.located.layout.name
-        lines.append(f"{report.located.root} (layout {layout}, label map {report.label_map})")
-    for part in report.parts:
-        lines += _part_lines(part)
-    if report.state in ("missing", "incomplete", "damaged") and dataset.homepage not in report.trouble:
-        archives = ", ".join(archive.file for archive in dataset.archives)
-        lines.append(f"get it: {archives} from {dataset.homepage} ({dataset.licence})")
-    if report.located and report.state == "incomplete":
-        whole = f"then: unpack all of it below {report.located.root}"
-        lines.append(f"{whole}; or to use what is there, give its number as `expected:` beside the split")
-    if report.state == "damaged":
-        lines.append("then: unpack the archive again, or name these ids under the domain's `skip:`")
-    return lines
-
-
-def _part_lines(part: PartReport) -> list[str]:
-    of = f" of {part.expected}" if part.expected is not None else ""
-    drawn = f", {part.wanted} of them used" if part.wanted else ""
-    name = f"{part.uses}: {part.split}" if part.uses and part.uses != part.split else part.split
-    checked = "all decoded and checked" if part.decoded == part.found else f"{part.decoded or 'none'} decoded so far"
-    lines = [f"{name}: {part.found}{of} pairs{drawn}; {checked if part.found else 'nothing to decode'}"]
-    if part.conditions:
-        each = (f"{name} {n}" + (f" of {m}" if m is not None else "") for name, (n, m) in part.conditions.items())
-        lines.append(f"  {', '.join(each)}")
-    if part.trouble:
-        lines.append(f"  incomplete: {part.trouble}")
-    if part.left_out:
-        lines.append(f"  known as bad and left out: {'; '.join(f'{i} ({why})' for i, why in part.left_out.items())}")
-    lines += [f"  damaged: {name}: {problem}" for name, problem in list(part.problems.items())[:SHOWN]]
-    if len(part.problems) > SHOWN:
-        lines.append(f"  damaged: … and {len(part.problems) - SHOWN} more")
-    return lines
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
-def _free(folder: Path) -> str:
-    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
-    return f"{_bytes(shutil.disk_usage(existing).free)} are free at {existing}"
+    return sum(number * height * width * 4 for (_, _, (height, width)), number in found.items())

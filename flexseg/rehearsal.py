@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flexseg.benchmark import Benchmark, SetDomain, load_benchmark, read_content
-from flexseg.data.layouts import VARIABLE
+from flexseg.data.places import VARIABLE
 from flexseg.errors import UserError
 from flexseg.files import file_digest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,19 @@ import pytest
 import yaml
 from PIL import Image
 
-from flexseg.benchmark import Benchmark, fingerprint, load_benchmark
+from flexseg import datasets
+from flexseg.benchmark import Benchmark, SetDomain, fingerprint, load_benchmark
+from flexseg.data.layouts import list_pairs
 from flexseg.data.pool import open_pool
 from flexseg.data.sets import load_set
-from flexseg.datasets import cache_frames, domain_folder, make_dataset, open_index, training_pool
+from flexseg.datasets import (
+    cache_frames,
+    disk_errors,
+    domain_folder,
+    make_dataset,
+    open_index,
+    training_pool,
+)
 from flexseg.errors import UserError
 from flexseg.world.official import write_official
 
@@ -84,6 +94,26 @@ def test_what_the_reports_show_is_written_beside_the_index(load: Load, data: Pat
     assert np.array_equal(np.asarray(Image.open(shown[2])), pool.labels[2])
 
 
+def test_an_index_is_there_only_when_all_is(
+    load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark, results = load(data), tmp_path / "results"
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("flexseg.datasets._write_shown", full)
+    with pytest.raises(UserError, match=r"no space left .* start the same command again"):
+        make_dataset(benchmark, "night", results)
+    assert not list(domain_folder(results, benchmark, "night").glob("*.parquet"))
+
+
+def test_a_place_where_nothing_may_be_written(tmp_path: Path) -> None:
+    error = PermissionError(errno.EACCES, "Permission denied", "/r/x")
+    with pytest.raises(UserError, match=r"/r/x may not be written \(Permission denied\): run"), disk_errors(tmp_path):
+        raise error
+
+
 def test_data_may_move_and_are_found_again(load: Load, data: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     make_dataset(load(data), "night", results)
@@ -120,6 +150,28 @@ def test_the_number_of_images_must_be_right_or_said(load: Load, data: Path, tmp_
     (tmp_path / "other" / "gta5" / "labels" / image.name).unlink()
     with pytest.raises(UserError, match=r"4 of the 5 images of .*, all: .*say `expected: 4`"):
         make_dataset(load(tmp_path / "other"), "source", tmp_path / "results")
+
+
+def test_images_that_are_left_out_may_be_of_any_split(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RobustNet leaves out frames of GTA5's training split; the benchmark takes some of the validation split too."""
+    root, results, dataset = tmp_path / "data" / "gta5", tmp_path / "results", load_set("gta5")
+    write_official(dataset, root, "official_train", 3, sizes=[(40, 70)])
+    write_official(dataset, root, "official_val", 2, first=3, sizes=[(40, 70)])
+    monkeypatch.setattr(datasets, "list_domain_pairs", lambda data, at, part: list_pairs(data, at, part.split))
+
+    def without(*ids: str, **keys: Any) -> Benchmark:
+        parts = {"train": {"split": "official_train"} | keys, "val": "official_val"}
+        source = SetDomain.model_validate({"dataset": "gta5", "skip": list(ids)} | parts)
+        return load(tmp_path / "data").model_copy(update={"domains": {"source": source}})
+
+    make_dataset(without("00002"), "source", results)
+    index = open_index(without("00002"), "source", results)
+    assert [list(index.split(name)["id"]) for name in ("train", "val")] == [["00001", "00003"], ["00004", "00005"]]
+    with pytest.raises(UserError, match=r"skip names 1 images .* in gta5, official_train, official_val: first"):
+        make_dataset(without("00002", "00009"), "source", results)
+    make_dataset(without("00002", "00009", expected=3), "source", results)  # a part of the set was asked for
 
 
 def test_cached_frames_are_found_by_trainings(load: Load, data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -142,6 +143,10 @@ def test_half_unpacked(data: Path, tmp_path: Path, benchmark_of: Callable[..., B
     assert "8 of 406 pairs; none decoded" in text
     assert "fog 2 of 100, night 2 of 106, rain 2 of 100, snow 2 of 100" in text
     assert "398 of 406 pairs are missing" in text
+    (data / "gta5" / "images" / "00004.png").unlink()
+    text = told(examine(benchmark, tmp_path))
+    assert f"1 labels have no image (first {data / 'gta5' / 'labels' / '00004.png'})" in text
+    assert "give its number as `expected:` beside the split" in text
     with pytest.raises(UserError, match="3 incomplete"):
         require(benchmark, tmp_path)
 
@@ -150,6 +155,16 @@ def test_more_pairs_than_there_should_be(data: Path, tmp_path: Path, benchmark_o
     write_set(data / "gta5", GTA5, [("", "00005")])
     report = examine(benchmark_of(source=GAME), tmp_path)
     assert report.sets[0].parts[0].trouble == "1 of 5 pairs too many"
+    assert "then: remove what does not belong there" in told(report)
+
+
+def test_images_that_no_label_belongs_to(data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]) -> None:
+    """A copy that somebody left there: all pairs are there, and another number would not help."""
+    shutil.copy(data / "gta5/images/00001.png", data / "gta5/images/99999.png")
+    text = told(examine(benchmark_of(source=GAME), tmp_path))
+    assert "1 images have no label" in text
+    assert "or remove these images" in text
+    assert "expected:" not in text
 
 
 def test_fewer_images_than_the_benchmark_takes(
@@ -158,6 +173,19 @@ def test_fewer_images_than_the_benchmark_takes(
     taken = GAME | {"skip": ["00001"], "train": {"split": "all", "images": 4, "expected": 5}}
     report = examine(benchmark_of(source=taken), tmp_path)
     assert report.sets[0].parts[0].trouble == "the benchmark takes 4 images, and 3 can be used"
+
+
+def test_conditions_and_images_that_do_not_exist(
+    data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]
+) -> None:
+    few = ADVERSE | {"test": {"split": "val", "expected": 8}}
+    assert "there is no condition 'mist'" in told(
+        examine(benchmark_of(adverse=few | {"conditions": ["mist"]}), tmp_path)
+    )
+    report = examine(benchmark_of(adverse=ADVERSE | {"skip": ["GOPR0475_frame_0fig"]}), tmp_path)
+    assert report.sets[0].state == "refused"
+    assert "skip names 1 images that are not in acdc, val" in told(report)
+    assert "did you mean 'GOPR0475_frame_0fog'?" in told(report)
 
 
 def test_labels_of_another_release(data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]) -> None:
@@ -244,6 +272,20 @@ def test_size_of_a_cache_of_frames(data: Path, tmp_path: Path, benchmark_of: Cal
     report = examine(benchmark.model_copy(update={"training": training, "domains": domains, "rows": rows}), tmp_path)
     assert report.frames == 5 * 720 * 1280 * 4
     assert "a cache of decoded training frames would take 18.4 MB" in told(report)
+    domains["less"] = less.model_copy(update={"resize": (10, 20)})  # a size of its own
+    report = examine(benchmark.model_copy(update={"training": training, "domains": domains, "rows": rows}), tmp_path)
+    assert report.frames == 5 * 720 * 1280 * 4 + 5 * 10 * 20 * 4
+
+
+def test_nothing_can_be_written_down(
+    data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(indexing.Journal, "add", full)
+    with pytest.raises(UserError, match="no space left while writing below"):
+        examine(benchmark_of(source=GAME), tmp_path, full=True)
 
 
 def test_weights(
@@ -268,6 +310,33 @@ def test_weights(
     assert f"put the file with the SHA-256 {digest} (NVIDIA) to {tmp_path / 'other.pth'}" in text
     assert state(file="other.pth", sha256=digest, url="https://weights.example/other.pth")[0] == "to download"
     assert state(file="other.pth", sha="x")[0] == "refused"
+
+
+def test_weights_of_another_backbone(data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]) -> None:
+    """Also where their checksum is the one asked for: before any job, and named."""
+    from safetensors.torch import save_file
+
+    from flexseg.models import build_segmentor
+
+    benchmark = benchmark_of(city=CITY)
+    path = tmp_path / "w.safetensors"
+
+    def using(state: Any) -> Benchmark:
+        save_file({key: value.contiguous() for key, value in state.items()}, path)
+        entry = {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        return benchmark.model_copy(update={"model": benchmark.model | {"weights": entry}})
+
+    state = build_segmentor(benchmark.model).backbone.state_dict()
+    require(using(state), tmp_path)
+    first = next(iter(state))
+    wrong = using({key: value for key, value in state.items() if key != first})
+    assert examine(wrong, tmp_path).well, "a glance does not see it"
+    assert examine(wrong, tmp_path, full=True).weights[0].state == "damaged"
+    with pytest.raises(UserError, match=rf"(?s)w\.safetensors, damaged.*it lacks 1 \({first}\) of"):
+        require(wrong, tmp_path)
+    path.unlink()
+    path.mkdir()
+    assert examine(wrong, tmp_path).weights[0].state == "missing"
 
 
 def test_survey_of_all_sets(data: Path, tmp_path: Path) -> None:

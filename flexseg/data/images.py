@@ -20,6 +20,9 @@ from flexseg.errors import UserError
 VALID_IDS = np.zeros(256, dtype=bool)
 VALID_IDS[[*range(NUM_CLASSES), IGNORE]] = True
 
+IDS = (("L", "P"), "a label holds ids in 8 bits, not colours. Take the label that the archive holds")
+COLOURS = (("RGB", "RGBA", "P"), "these labels are colours. Take the label that the archive holds")
+"""The modes of labels, and what to say of others."""
 RED = 2
 """The place of red in the pixels that OpenCV decodes, which are B, G, R or B, G, R, A."""
 
@@ -30,14 +33,16 @@ def _damaged(path: Path, reason: object) -> UserError:
     )
 
 
-def _decode(path: Path, content: bytes, modes: tuple[str, ...]) -> Image.Image:
+def _decode(path: Path, content: bytes, modes: tuple[str, ...], hint: str) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(content))
         picture.load()
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # whose text is no more than an address in memory
+        raise _damaged(path, "it is no picture" if content else "it is empty") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise _damaged(path, error) from error
     if picture.mode not in modes:
-        raise UserError(f"{path} is a picture of mode {picture.mode}, expected {' or '.join(modes)}")
+        raise UserError(f"{path} is a picture of mode {picture.mode}, expected {' or '.join(modes)}: {hint}")
     return picture
 
 
@@ -55,7 +60,7 @@ def decode_image(path: Path, content: bytes, convert: bool = True) -> np.ndarray
         UserError: the bytes are no whole picture, or one of another mode.
     """
     modes = ("RGB", "RGBA") if convert else ("RGB",)
-    picture = _decode(path, content, modes)
+    picture = _decode(path, content, modes, "is it a label, or a converted copy? Take the image that the archive holds")
     return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
@@ -73,7 +78,7 @@ def decode_label(
         UserError: the bytes are no whole picture, or hold another id (the first ones are named).
     """
     if not label_map:
-        label = np.asarray(_decode(path, content, ("L", "P")))
+        label = np.asarray(_decode(path, content, *IDS))
         wrong = np.unique(label[~VALID_IDS[label]])
         if wrong.size:
             raise UserError(
@@ -87,7 +92,7 @@ def decode_label(
     elif encoding == "colours":
         raw = _ids_of_colours(path, content, mapping)
     else:
-        raw = np.asarray(_decode(path, content, ("L", "P")))
+        raw = np.asarray(_decode(path, content, *IDS))
     return mapping.apply(raw, path)
 
 
@@ -113,7 +118,7 @@ def _red_channel(path: Path, content: bytes) -> np.ndarray:
 
 def _ids_of_colours(path: Path, content: bytes, label_map: LabelMap) -> np.ndarray:
     """The ids of an RGB label by the colours of ``label_map``."""
-    colours = np.asarray(_decode(path, content, ("RGB", "RGBA", "P")).convert("RGB")).astype(np.int32)
+    colours = np.asarray(_decode(path, content, *COLOURS).convert("RGB")).astype(np.int32)
     ids = label_map.of_colour[(colours[:, :, 0] << 16) | (colours[:, :, 1] << 8) | colours[:, :, 2]]
     if (ids < 0).any():
         wrong = np.unique(colours[ids < 0], axis=0)

@@ -55,6 +55,8 @@ JOURNAL = pa.schema(
         pa.field("problem", pa.string()),
     ]
 )
+UNREAD = "unread"
+"""Marks the record of a pair that could not be read: it may be readable the next time, so nothing was found out."""
 NOTHING = {"height": 0, "width": 0, "sha256": "", "label_sha256": "", "class_pixels": [0] * NUM_CLASSES}
 
 
@@ -148,17 +150,18 @@ def recall(
 def select(index: SetIndex, split: str, conditions: Sequence[str] = (), skip: Sequence[str] = ()) -> pd.DataFrame:
     """The rows of a domain's index (columns of :data:`flexseg.data.index.SCHEMA`) that a set gives its ``split``.
 
-    Left out are the images named in ``skip``, those that the set's file knows as bad (also where their files happen to
-    be sound, or two copies of a set would give two data sets), and all but ``conditions``, if any are given.
+    Left out are the images named in ``skip`` (which may be another split's), those that the set's file knows as bad
+    (also where their files happen to be sound, or two copies of a set would give two data sets), and all but
+    ``conditions``, if any are given.
 
     Raises:
-        UserError: a condition or an id that does not exist, a damaged pair among the chosen ones, or none is left.
+        UserError: a condition that does not exist, a damaged pair among the chosen ones, or none is left.
     """
     table, title = index.table, f"{index.dataset.title}, {index.split}"
-    for kind, names, there in (("condition", conditions, table["condition"]), ("image", skip, table["id"])):
-        for name in names:
-            if name not in set(there):
-                raise UserError(f"{title}: there is no {kind} {name!r}{did_you_mean(name, set(there))}")
+    there = set(table["condition"])
+    for name in conditions:
+        if name not in there:
+            raise UserError(f"{title}: there is no condition {name!r}{did_you_mean(name, there)}")
     kept = table[~table["id"].isin({*skip, *index.dataset.known_bad})]
     if conditions:
         kept = kept[kept["condition"].isin(conditions)]
@@ -193,9 +196,9 @@ class Journal:
         return digest([FORMAT, self.encoding, classes.table.tolist(), classes.known.tolist()])
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write a part with these records, if there are any."""
-        if rows:
-            self._write(_table_of(rows))
+        """Write a part with these records, if there are any, but for those of files that could not be read."""
+        if kept := [row for row in rows if UNREAD not in row]:
+            self._write(_table_of(kept))
 
     def read(self) -> pd.DataFrame:
         """All records (columns of :data:`JOURNAL`); several of a pair whose files were changed."""
@@ -340,6 +343,9 @@ def _examine(root: Path, row: dict[str, Any], journal: Journal) -> dict[str, Any
         raise
     except UserError as error:
         return record | NOTHING | {"problem": str(error)}
+    except OSError as error:  # gone, a link to nowhere, not ours to read, or a disk that fails
+        why = f"{error.filename or image_path} cannot be read ({error.strerror or error}): "
+        return record | NOTHING | {"problem": why + "see that it is there and may be read", UNREAD: True}
     except Exception as error:  # decoders raise anything at all on damaged files
         return record | NOTHING | {"problem": f"{image_path} or {label_path.name} cannot be read: {error!r}"}
     return record | facts_of(image, label, files[1], files[3]) | {"problem": ""}

@@ -8,16 +8,21 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from flexseg.data.sets import FIELD, Layout
+from flexseg.data.sets import FIELD, DataSet, Layout
 
 Fields = dict[str, str]
 
 
 class Tree:
-    """A folder whose subfolders are listed once each, when they are first asked for."""
+    """A folder whose subfolders are listed once each, when they are first asked for.
+
+    Hidden files are left out: no data set has any, but macOS writes ``._x.png`` beside each ``x.png`` that it unpacks.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.denied: list[Path] = []
+        """Folders that were asked for and may not be read; to us they are empty."""
         self._seen: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
 
     def _list(self, folder: str) -> tuple[frozenset[str], frozenset[str]]:
@@ -27,11 +32,20 @@ class Tree:
             try:
                 with os.scandir(self.root / folder) as entries:
                     for entry in entries:
-                        (folders if entry.is_dir() else files).append(entry.name)
-            except OSError:  # not there, not a folder, or not ours to read: holds nothing for us
+                        if not entry.name.startswith("."):
+                            (folders if entry.is_dir() else files).append(entry.name)
+            except PermissionError:
+                self._deny(self.root / folder)
+            except OSError:  # not there, or not a folder
                 pass
             self._seen[folder] = frozenset(folders), frozenset(files)
         return self._seen[folder]
+
+    def _deny(self, place: Path) -> None:
+        while place != self.root and not os.access(place.parent, os.X_OK):  # it is a folder above that is closed
+            place = place.parent
+        if place not in self.denied:
+            self.denied.append(place)
 
     def folders(self, folder: str) -> frozenset[str]:
         """The names of the folders in ``folder``, a path below the root; none where that does not exist."""
@@ -95,3 +109,18 @@ def labels_of(tree: Tree, layout: Layout, where: Fields) -> Iterator[str]:
 def label_of(tree: Tree, layout: Layout, fields: Fields) -> str | None:
     """The label of the image with these fields, or None."""
     return next((path for path in (text.format(**fields) for text in layout.label) if tree.has(path)), None)
+
+
+def wheres(dataset: DataSet, layout: Layout) -> list[Fields]:
+    """What tells the images of each split that ``layout`` has."""
+    return [where for split in dataset.splits if (where := dataset.where(layout, split)) is not None]
+
+
+def count_pairs(tree: Tree, dataset: DataSet, layout: Layout) -> int:
+    """How many pairs of any labelled split lie below a root in this layout."""
+    distinct = {tuple(sorted(where.items())) for where in wheres(dataset, layout)}
+    return sum(
+        label_of(tree, layout, fields) is not None
+        for where in distinct
+        for _, fields in images_of(tree, layout, dict(where))
+    )

@@ -88,32 +88,38 @@ def load_weights(backbone: nn.Module, described: Mapping[str, Any]) -> None:
     kept.weights_sha256, kept.weights_licence = digest, weights.licence
 
 
+def places(weights: Weights) -> list[Path]:
+    """Where the file is looked for, in turn; a download goes to the first place."""
+    folders = [Path(os.environ["FLEXSEG_WEIGHTS"]).expanduser()] if os.environ.get("FLEXSEG_WEIGHTS") else []
+    file = Path(weights.file).expanduser()
+    return list(dict.fromkeys(folder / file for folder in (*folders, FOLDER)))  # an absolute file stays as it is
+
+
 def find(weights: Weights) -> Path:
     """The file, downloaded if need be.
 
     Raises:
         MissingExtra: it is nowhere and cannot be had. WeightsError: what was downloaded has another checksum.
     """
-    folders = [Path(os.environ["FLEXSEG_WEIGHTS"])] if os.environ.get("FLEXSEG_WEIGHTS") else []
-    places = [folder / weights.file for folder in (*folders, FOLDER)]  # an absolute file stays as it is
-    for place in places:
-        if place.is_file():
+    looked_for = places(weights)
+    for place in looked_for:
+        if os.path.isfile(place):
             return place
     licence = f" ({weights.licence})" if weights.licence else ""
-    looked = " or ".join(str(place) for place in dict.fromkeys(places))
+    looked = " or ".join(str(place) for place in looked_for)
     if not weights.url:
         raise MissingExtra(
             f"there are no weights at {looked}{licence}: put the file with the SHA-256 {weights.sha256} there, or set "
             f"FLEXSEG_WEIGHTS to the folder that holds it"
         )
     try:
-        _download(weights, places[0])
+        _download(weights, looked_for[0])
     except (OSError, ValueError) as error:  # ValueError: no URL at all
         raise MissingExtra(
             f"there are no weights at {looked}, and {weights.url} cannot be downloaded ({error}). Where there is a "
-            f"network, `curl -L -o {places[0].name} {weights.url}`{licence}, and put the file there"
+            f"network, `curl -L -o {looked_for[0].name} {weights.url}`{licence}, and put the file there"
         ) from error
-    return places[0]
+    return looked_for[0]
 
 
 def _download(weights: Weights, path: Path) -> None:
@@ -132,13 +138,17 @@ def check_digest(path: Path, sha256: str, name: str = "") -> str:
     """The SHA-256 of a file, if it is, or begins with, ``sha256``.
 
     Raises:
-        WeightsError: it is another one, or fewer than 8 digits are given.
+        WeightsError: it is another one, cannot be read, or fewer than 8 digits are given.
     """
-    found, wanted = file_digest(path), sha256.lower()
+    try:
+        found, wanted = file_digest(path), sha256.lower()
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read ({error.strerror}): see that it may be") from error
     if len(wanted) < 8 or not found.startswith(wanted):
         short = "; at least 8 digits are needed" if len(wanted) < 8 else ""
         raise WeightsError(
-            f"{name or path} has the SHA-256 {found}, not {sha256}: it is another file, or damaged on the way{short}"
+            f"{name or path} has the SHA-256 {found}, not {sha256}: it is another file, or damaged on the way{short}. "
+            "Get the right one in its place"
         )
     return found
 
@@ -153,10 +163,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file can raise nearly anything
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise WeightsError(
-                f"{path} cannot be read ({first}): it is no file of PyTorch's, damaged, or holds more than tensors, "
-                f"which is refused because it could run code"
+                f"{path} cannot be read ({_why(error)}): it is no file of PyTorch's, damaged, or holds more than "
+                f"tensors, which is refused because it could run code"
             ) from error
     else:
         import safetensors.torch
@@ -174,6 +183,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not tensors:
         raise WeightsError(f"{path} holds no tensors by name: it is no file of weights")
     return tensors
+
+
+def _why(error: Exception) -> str:
+    """torch's reason, without its advice, which for a file that holds code is to run it."""
+    text = str(error).strip()
+    if found := re.search(r"GLOBAL (\S+)", text):
+        return f"it asks for {found[1]}"
+    if type(error).__name__ == "UnpicklingError":  # pickle's, which nothing here imports
+        return "it is no pickle of tensors"
+    return text.splitlines()[0].partition(". ")[0] if text else type(error).__name__
 
 
 @torch.no_grad()

@@ -106,7 +106,7 @@ def test_an_alpha_channel_is_dropped() -> None:
     content, label = saved(Image.fromarray(pixels)), saved(Image.new("L", (6, 4)))
     image, _ = decode_pair(Path("i.png"), content, PATH, label, "train_ids")
     assert (image == pixels[:, :, :3]).all()
-    with pytest.raises(UserError, match=r"i\.png is a picture of mode RGBA, expected RGB$"):
+    with pytest.raises(UserError, match=r"i\.png is a picture of mode RGBA, expected RGB: "):
         decode_pair(Path("i.png"), content, PATH, label)
 
 
@@ -131,6 +131,21 @@ def test_a_truncated_photograph_is_named() -> None:
     content = saved(Image.effect_noise((64, 64), 50).convert("RGB"), "jpeg")
     with pytest.raises(UserError, match=r"i\.jpg cannot be decoded .*truncated.*unpack it again"):
         decode_image(Path("i.jpg"), content[: len(content) // 2])
+
+
+def test_what_is_no_picture_is_told_the_same_way_every_time() -> None:
+    for content, reason in ((b"", "it is empty"), (b"<html>404</html>", "it is no picture")):
+        with pytest.raises(UserError, match=rf"i\.jpg cannot be decoded \({reason}\)"):
+            decode_image(Path("i.jpg"), content)
+
+
+def test_photographs_of_other_kinds() -> None:
+    """16 bits a channel are read as 8; four inks, or grey, are no image of any of these sets."""
+    deep = np.random.default_rng(0).integers(0, 2**16, (4, 6, 3), dtype=np.uint16)
+    assert (decode_image(Path("i.png"), png(deep)) == (deep[:, :, ::-1] >> 8)).all()
+    for mode, kind in (("CMYK", "jpeg"), ("L", "jpeg"), ("LA", "png")):
+        with pytest.raises(UserError, match=f"of mode {mode}, expected RGB or RGBA: is it .* the archive holds"):
+            decode_image(Path("i.jpg"), saved(Image.new(mode, (6, 4)), kind))
 
 
 def test_sizes_that_differ() -> None:

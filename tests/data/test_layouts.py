@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy.io import savemat
 
-from flexseg.data.layouts import Missing, data_root, list_pairs, locate, take_inventory
+from flexseg.data.layouts import list_pairs, locate, take_inventory
+from flexseg.data.places import Missing, data_root
 from flexseg.data.sets import load_set
 from flexseg.errors import UserError
 
@@ -97,9 +100,83 @@ def test_a_root_too_deep(start: str, tmp_path: Path, touch: Touch) -> None:
 def test_a_root_too_high(tmp_path: Path, touch: Touch) -> None:
     touch(*city("data/my-cityscapes/"))
     for root in (tmp_path, tmp_path / "data"):
-        assert f"`root: {tmp_path}/data/my-cityscapes`" in problem("cityscapes", root)[1]
+        text = problem("cityscapes", root)[1]
+        assert f"`root: {tmp_path}/data/my-cityscapes`" in text
+        assert "FLEXSEG_DATA" not in text, "that folder is the set's, and no data root"
     touch("sets/mapillary/vistas/validation/images/a.jpg", "sets/mapillary/vistas/validation/labels/a.png")
     assert f"`root: {tmp_path}/sets/mapillary/vistas`" in problem("mapillary", tmp_path / "sets")[1]
+
+
+def test_the_wrong_data_root(tmp_path: Path, touch: Touch) -> None:
+    """One level too high or too low: the one that is meant is named, for sets with a folder of their own too."""
+    touch("x/data/gta5/images/00001.png", "x/data/gta5/labels/00001.png", *city("x/data/cityscapes/"))
+    touch("x/data/mine/images/a.png", "x/data/mine/labels/a.png")
+    for root in (tmp_path / "x", tmp_path / "x/data/cityscapes"):
+        for name, override, folder in (("gta5", "", "gta5"), ("generated", "mine", "mine")):
+            text = problem(name, root, override)[1]
+            assert f"but in {tmp_path}/x/data/{folder}: give its domain" in text
+            assert f"set FLEXSEG_DATA (or data_root) to {tmp_path}/x/data" in text
+    touch(*city("y/cityscapes/cityscapes/"))
+    assert "FLEXSEG_DATA" not in problem("cityscapes", tmp_path / "y")[1], "a set in itself makes no other data root"
+
+
+def test_names_of_roots(tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a tilde, relative, with a slash at the end, with spaces and letters of any kind, and by a link."""
+    touch(*city("meine Daten ü 数据/cityscapes/"))
+    (tmp_path / "link").symlink_to(tmp_path / "meine Daten ü 数据")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for root in ("~/link", "link", "./link/", f"{tmp_path}/link/", "meine Daten ü 数据", "~/meine Daten ü 数据/"):
+        monkeypatch.setenv("FLEXSEG_DATA", root)
+        assert len(ids("cityscapes", data_root(), "val")) == 2  # type: ignore[arg-type]
+    monkeypatch.setenv("FLEXSEG_DATA", "~nobody-here/data")
+    with pytest.raises(UserError, match="nobody here is called 'nobody-here'; give the whole path"):
+        data_root()
+
+
+def test_what_other_programs_leave_among_the_files(tmp_path: Path, touch: Touch) -> None:
+    """macOS' ._x.png has the name of an image and is none."""
+    for kind, ending in (("images/10k", "jpg"), ("labels/sem_seg/masks", "png")):
+        touch(*(f"bdd100k/{kind}/val/{name}" for name in (f"a.{ending}", f"._a.{ending}", ".DS_Store", "Thumbs.db")))
+    assert ids("bdd100k", tmp_path, "val") == ["a"]
+    touch(
+        "generated/images/a.png", "generated/images/._b.png", "generated/images/desktop.ini", "generated/labels/a.png"
+    )
+    dataset = load_set("generated")
+    found = take_inventory(dataset, locate(dataset, tmp_path), "all")
+    assert ([pair.id for pair in found.pairs], found.unlabelled, found.lonely) == (["a"], [], [])
+
+
+def test_folders_that_may_not_be_read(tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(*city("cityscapes/"), "cityscapes/leftImg8bit/val/bonn/x.png")
+    denied: list[Path] = []
+    scan = os.scandir
+
+    def guarded(folder: Path) -> Any:
+        if any(Path(folder).is_relative_to(place) for place in denied):
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr("flexseg.data.templates.os.scandir", guarded)
+    dataset = load_set("cityscapes")
+    denied.append(tmp_path / "cityscapes/leftImg8bit/val/bonn")  # a part of it
+    located = locate(dataset, tmp_path)
+    assert take_inventory(dataset, located, "val").denied == denied
+    with pytest.raises(UserError, match="bonn of Cityscapes may not be read"):
+        list_pairs(dataset, located, "val")
+    denied.append(tmp_path / "cityscapes/gtFine")  # half of it: no word of unpacking
+    state, text = problem("cityscapes", tmp_path)
+    assert (state, "unpack" in text) == ("missing", False)
+    assert f"`chmod -R u+rX {tmp_path}/cityscapes/" in text
+    monkeypatch.setattr("flexseg.data.places.os.access", lambda *_: False)
+    assert f"the data root {tmp_path} may not be read" in problem("cityscapes", tmp_path)[1]
+
+
+def test_archives_that_are_not_unpacked_and_links_to_nowhere(tmp_path: Path, touch: Touch) -> None:
+    touch("acdc/gt_trainval.zip", "acdc/other.zip")
+    assert f"{tmp_path}/acdc/gt_trainval.zip is not unpacked yet" in problem("acdc", tmp_path)[1]
+    (tmp_path / "gta5").symlink_to("/no/such/disk")
+    assert f"{tmp_path}/gta5 is a link to /no/such/disk, which is not there" in problem("gta5", tmp_path)[1]
 
 
 ACDC = "rgb_anon/fog/val/GOPR0476/GOPR0476_frame_000854_rgb_anon.png"
@@ -143,6 +220,9 @@ def test_some_labels_or_images_are_missing(tmp_path: Path, touch: Touch) -> None
     found = take_inventory(dataset, located, "val")
     assert (len(found.pairs), [path.name[:10] for path in found.unlabelled]) == (4, ["ulm_000003"])
     assert list_pairs(dataset, located, "train") == []
+    lonely = tmp_path / "cityscapes" / CITY_LABEL.format("ulm", "000009_000019", "labelIds")
+    touch(str(lonely.relative_to(tmp_path)))
+    assert take_inventory(dataset, located, "val").lonely == [lonely]
 
 
 def test_labels_of_the_wrong_release(tmp_path: Path, touch: Touch) -> None:
@@ -157,10 +237,15 @@ def test_labels_of_the_wrong_release(tmp_path: Path, touch: Touch) -> None:
     shutil.rmtree(tmp_path / "bdd100k")
     touch("bdd100k/seg/images/val/a.jpg", "bdd100k/labels/sem_seg/masks/val/a.png")
     assert "images of one release (seg/images/val/a.jpg) and labels of another" in problem("bdd100k", tmp_path)[1]
+    shutil.rmtree(tmp_path / "bdd100k")
+    touch("bdd100k/images/100k/val/a.jpg", "bdd100k/labels/sem_seg/masks/val/a.png")
+    assert "images are those of the 100k set" in problem("bdd100k", tmp_path)[1], "the 10k images are others"
     touch("synthia/RGB/0000000.png", "synthia/GT/COLOR/0000000.png")
     assert "GT/COLOR holds pictures" in problem("synthia", tmp_path)[1]
     touch("idd/leftImg8bit/val/1/2_leftImg8bit.png", "idd/gtFine/val/1/2_gtFine_polygons.json")
     assert "createLabels.py" in problem("idd", tmp_path)[1]
+    touch("lite/idd20k_lite/leftImg8bit/val/1/2_image.jpg", "lite/idd20k_lite/gtFine/val/1/2_label.png")
+    assert "seven classes of level 1" in problem("idd", tmp_path / "lite")[1]
     touch(*city("cityscapes/", kinds=()), "cityscapes/gtCoarse/val/ulm/ulm_000000_000019_gtCoarse_labelIds.png")
     assert "coarse annotations" in problem("cityscapes", tmp_path)[1]
 
@@ -234,6 +319,18 @@ def test_wilddash_labels_are_no_images(tmp_path: Path, touch: Touch) -> None:
     assert ids("wilddash", tmp_path, "val") == ["us0001_100000"]
     with pytest.raises(UserError, match="no split 'public': in this layout"):
         ids("wilddash", tmp_path, "public")
+    touch("sets/mapillary/validation/images/-0a_b.jpg", "sets/mapillary/validation/labels/-0a_b.png")
+    assert "mapillary" not in problem("wilddash", tmp_path / "sets")[1], "another set's folders named alike"
+
+
+def test_dark_zurichs_training_images_have_no_labels_and_need_none(tmp_path: Path, touch: Touch) -> None:
+    image, label = (
+        "dark_zurich/rgb_anon/{}/night/G/{}_rgb_anon.png",
+        "dark_zurich/gt/val/night/G/{}_gt_labelTrainIds.png",
+    )
+    touch(image.format("val", "a"), label.format("a"), image.format("train", "b"))
+    touch("dark_zurich/rgb_anon/val_ref/day/G_ref/a_ref_rgb_anon.png")
+    assert ids("dark_zurich", tmp_path, "val") == ["a"]
 
 
 def test_camvids_published_split(tmp_path: Path, touch: Touch) -> None:

@@ -131,6 +131,9 @@ def test_the_environment_says_where_weights_are(tmp_path: Path, monkeypatch: pyt
         load_weights(backbone("mit"), described)
     monkeypatch.setenv("FLEXSEG_WEIGHTS", str(tmp_path))
     load_weights(backbone("mit"), described)
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    monkeypatch.setenv("FLEXSEG_WEIGHTS", f"~/{tmp_path.name}")
+    load_weights(backbone("mit"), described)
 
 
 # Downloads
@@ -241,8 +244,10 @@ def test_damaged_files_and_code_are_refused(tmp_path: Path, capsys: pytest.Captu
         load_weights(backbone("mit"), {"file": str(path), "sha256": file_digest(path)})
 
     torch.save({"x": torch.ones(1), "y": Evil()}, path)
-    with pytest.raises(RunError, match=r"w\.pth cannot be read .*refused because it could run code"):
+    with pytest.raises(RunError, match=r"w\.pth cannot be read .*refused because it could run code") as caught:
         load()
+    assert "it asks for " in str(caught.value)
+    assert "weights_only" not in str(caught.value), "torch advises to run it"
     assert "it ran" not in capsys.readouterr().out
     torch.save(backbone("mit").state_dict(), path)
     path.write_bytes(path.read_bytes()[:-1000])
@@ -253,6 +258,9 @@ def test_damaged_files_and_code_are_refused(tmp_path: Path, capsys: pytest.Captu
         load()
     path.write_bytes(b"")
     with pytest.raises(RunError, match=r"cannot be read"):
+        load()
+    path.write_bytes(b"<html>404</html>")
+    with pytest.raises(RunError, match=r"cannot be read \(it is no pickle of tensors\)"):
         load()
 
 

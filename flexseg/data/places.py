@@ -1,0 +1,60 @@
+"""Where data sets may lie: the data root, and the folders below it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from flexseg.data.sets import DataSet
+from flexseg.errors import UserError
+
+VARIABLE = "FLEXSEG_DATA"
+"""The environment's variable that names the data root where a benchmark names none."""
+
+
+class Missing(UserError):
+    """A data set cannot be used as it lies: nothing was found, half of it, or labels that do not serve."""
+
+    def __init__(self, message: str, state: Literal["missing", "incomplete", "refused"]) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+def _expanded(text: Path | str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{text}: nobody here is called {Path(text).parts[0][1:]!r}; give the whole path") from error
+
+
+def data_root(setting: str = "") -> Path | None:
+    """The folder below which data sets lie: ``setting``, else the environment's ``FLEXSEG_DATA``, else none."""
+    chosen = setting or os.environ.get(VARIABLE, "")
+    return _expanded(chosen).absolute() if chosen else None
+
+
+def roots(dataset: DataSet, root: Path | str | None, override: str = "") -> list[Path]:
+    """The folders where a set may lie, in the order in which they are tried.
+
+    Raises:
+        Missing: there is no data root to look in.
+    """
+    place = _expanded(override)
+    if override and place.is_absolute():
+        return [place]
+    remedy = f"Set the environment's {VARIABLE} or the benchmark's data_root to the folder that holds your data sets"
+    if not root:
+        raise Missing(f"{dataset.title} cannot be looked for: no data root is known. {remedy}", "missing")
+    below = _expanded(root).absolute()
+    if not os.path.isdir(below):
+        raise Missing(f"{dataset.title} cannot be looked for: the data root {below} is no folder. {remedy}", "missing")
+    if not os.access(below, os.R_OK | os.X_OK):
+        text = f"the data root {below} may not be read (permission denied): change that, or ask its owner"
+        raise Missing(f"{dataset.title} cannot be looked for: {text}", "missing")
+    return candidates(dataset, below, override)
+
+
+def candidates(dataset: DataSet, root: Path, override: str = "") -> list[Path]:
+    """The folders below ``root`` where a set may lie; ``override`` is its own, if it has one."""
+    return [root / override] if override else [root / folder for folder in dataset.folders]

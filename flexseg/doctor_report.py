@@ -1,0 +1,201 @@
+"""What the doctor found, and how it is printed: the state of every data set and weights file, and what to do."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from rich.console import Console
+
+from flexseg.data.layouts import Located
+from flexseg.data.places import VARIABLE
+from flexseg.data.sets import DataSet
+
+State = Literal["refused", "missing", "incomplete", "damaged", "to download", "found"]
+WORST: tuple[State, ...] = get_args(State)
+SIGNS: dict[State, tuple[str, str]] = {
+    "refused": ("✗", "bold red"), "missing": ("✗", "bold red"), "incomplete": ("◐", "yellow"),
+    "damaged": ("!", "bold red"), "to download": ("↓", "yellow"), "found": ("✓", "green"),
+}  # fmt: skip
+SHOWN = 5
+"""How many problems are named before the rest is counted."""
+
+
+@dataclass(frozen=True)
+class PartReport:
+    """One split of a set, as it lies on disk.
+
+    Attributes:
+        uses: what the benchmark takes it for (train, val, test); empty where no benchmark asked.
+        conditions: by name, how many pairs were found, and how many the published set has (None: not fixed).
+        decoded: how many of its pairs were decoded so far, by whomever.
+        problems: what is wrong with which image that is used; ``left_out`` likewise of those that are not.
+        trouble: what is missing, in words.
+    """
+
+    split: str
+    uses: str
+    found: int
+    expected: int | None
+    conditions: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    wanted: int | None = None
+    decoded: int = 0
+    problems: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    trouble: str = ""
+
+    @property
+    def state(self) -> State:
+        """How the split is; what is not there comes before what is damaged."""
+        return "incomplete" if self.trouble else "damaged" if self.problems else "found"
+
+
+@dataclass(frozen=True)
+class SetReport:
+    """A data set of a benchmark, or of the suite: where it lies and how its splits are.
+
+    ``rows`` are those that cannot run without it, where others can.
+    """
+
+    name: str
+    dataset: DataSet
+    located: Located | None = None
+    label_map: str = ""
+    parts: tuple[PartReport, ...] = ()
+    lost: State = "found"
+    trouble: str = ""
+    rows: tuple[str, ...] = ()
+
+    @property
+    def state(self) -> State:
+        """The worst of what was found."""
+        return min((self.lost, *(part.state for part in self.parts)), key=WORST.index)
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """A file of pretrained weights: whether it is there, and the right one."""
+
+    file: str
+    state: State
+    note: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the doctor found.
+
+    Attributes:
+        title: what was examined. root: the data root, or None where nobody names one.
+        rendered: domains that the street world renders. frames: bytes that a cache of decoded training frames takes.
+        optional: whether a missing set is no fault, as nobody asked for it.
+    """
+
+    title: str
+    root: Path | None
+    sets: tuple[SetReport, ...]
+    weights: tuple[WeightsReport, ...] = ()
+    rendered: tuple[str, ...] = ()
+    frames: int = 0
+    frames_folder: Path = Path()
+    optional: bool = False
+
+    @property
+    def faults(self) -> list[SetReport | WeightsReport]:
+        """What has to be mended before the benchmark can run."""
+        harmless = {"found", "to download"} | ({"missing"} if self.optional else set())
+        everything: list[SetReport | WeightsReport] = [*self.sets, *self.weights]
+        return [each for each in everything if each.state not in harmless]
+
+    @property
+    def well(self) -> bool:
+        """Whether everything is there and nothing is known to be damaged."""
+        return not self.faults
+
+
+def print_report(report: Report, console: Console, faults_only: bool = False) -> None:
+    """Print what was found and, where something is wrong, what to do; ``faults_only`` leaves out what is well."""
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    say(f"{report.title}: {_summary(report)}", "bold")
+    everything: list[SetReport | WeightsReport] = [*report.sets, *report.weights]
+    for each in report.faults if faults_only else everything:
+        sign, style = SIGNS[each.state]
+        name = each.name if isinstance(each, SetReport) else "weights"
+        what = each.dataset.title if isinstance(each, SetReport) else each.file
+        say(f"{sign} {name}: {what}, {each.state}", style)
+        for line in _lines(each) if isinstance(each, SetReport) else [each.note]:
+            say(f"    {line}")
+    if report.frames and not faults_only:
+        say(f"a cache of decoded training frames would take {_bytes(report.frames)} ({_free(report.frames_folder)})")
+
+
+def _summary(report: Report) -> str:
+    parts = []
+    if report.rendered:
+        parts.append(f"the street world renders {', '.join(report.rendered)}: nothing to download")
+    if report.sets:
+        states = Counter(each.state for each in report.sets)
+        counted = ", ".join(f"{states[state]} {state}" for state in reversed(WORST) if states[state])
+        place = f" below {report.root}" if report.root else f", no data root (set {VARIABLE})"
+        parts.append(f"{len(report.sets)} data sets{place}: {counted}")
+    return "; ".join(parts)
+
+
+def _lines(report: SetReport) -> list[str]:
+    """What there is to say about a set, below its name."""
+    dataset, lines = report.dataset, [report.trouble] if report.trouble else []
+    if report.rows and report.state != "found":
+        more = f" and {len(report.rows) - SHOWN} more" if len(report.rows) > SHOWN else ""
+        lines.append(f"only for the rows {', '.join(report.rows[:SHOWN])}{more}")
+    if report.located:
+        layout = report.located.layout.name
+        lines.append(f"{report.located.root} (layout {layout}, label map {report.label_map})")
+    for part in report.parts:
+        lines += _part_lines(part)
+    if report.state in ("missing", "incomplete", "damaged") and dataset.homepage not in report.trouble:
+        archives = ", ".join(archive.file for archive in dataset.archives)
+        lines.append(f"get it: {archives} from {dataset.homepage} ({dataset.licence})")
+    if report.located and report.state == "incomplete":
+        many = [part for part in report.parts if part.expected is not None and part.found > part.expected]
+        others = [part for part in report.parts if part.expected is not None and part.found < part.expected]
+        whole = "remove what does not belong there" if many and not others else "unpack all of it"
+        counts = "; or, to use what is there, give its number as `expected:` beside the split"
+        lines.append(f"then: {whole} below {report.located.root}{counts if many or others else ''}")
+    if report.state == "damaged":
+        lines.append("then: unpack the archive again, or name these ids under the domain's `skip:`")
+    return lines
+
+
+def _part_lines(part: PartReport) -> list[str]:
+    of = f" of {part.expected}" if part.expected is not None else ""
+    drawn = f", {part.wanted} of them used" if part.wanted else ""
+    name = f"{part.uses}: {part.split}" if part.uses and part.uses != part.split else part.split
+    checked = "all decoded and checked" if part.decoded == part.found else f"{part.decoded or 'none'} decoded so far"
+    lines = [f"{name}: {part.found}{of} pairs{drawn}; {checked if part.found else 'nothing to decode'}"]
+    if part.conditions:
+        each = (f"{name} {n}" + (f" of {m}" if m is not None else "") for name, (n, m) in part.conditions.items())
+        lines.append(f"  {', '.join(each)}")
+    if part.trouble:
+        lines.append(f"  incomplete: {part.trouble}")
+    if part.left_out:
+        lines.append(f"  known as bad and left out: {'; '.join(f'{i} ({why})' for i, why in part.left_out.items())}")
+    lines += [f"  damaged: {name}: {problem}" for name, problem in list(part.problems.items())[:SHOWN]]
+    if len(part.problems) > SHOWN:
+        lines.append(f"  damaged: … and {len(part.problems) - SHOWN} more")
+    return lines
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _free(folder: Path) -> str:
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    return f"{_bytes(shutil.disk_usage(existing).free)} are free at {existing}"
