@@ -105,7 +105,7 @@ def train(
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; auto is bf16 on GPUs.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of this run.")] = 1,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Threads that prepare the next batches; 0 none, up to 4 beside a GPU.")
+        int | None, typer.Option(min=0, help="Threads that prepare the next batches; 0 none, up to 8 beside a GPU.")
     ] = None,
     receipt: Receipt = None,
 ) -> None:

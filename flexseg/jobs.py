@@ -46,7 +46,7 @@ def train_run(
 
     With ``receipt`` the outcome is written there and a failure of the method's own making is recorded instead of
     raised, so that the workflow goes on with the other rows and shows the reason in this one's cells. ``workers``
-    threads read and prepare the next batch while a step runs; by default none on a CPU, up to four beside a GPU.
+    threads read and prepare the next batch while a step runs; by default none on a CPU, up to eight beside a GPU.
 
     Raises:
         UserError: the data are missing or damaged, the directory belongs to another configuration, another process
@@ -65,8 +65,9 @@ def train_run(
         with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
             import torch
 
+            from flexseg.engine.batches import Job
             from flexseg.engine.memory import keep_freed_memory
-            from flexseg.engine.train import Job, default_workers, launch_fabric, train
+            from flexseg.engine.train import default_workers, launch_fabric, train
             from flexseg.method import load_method, parse_options
 
             torch.set_num_threads(threads)

@@ -28,8 +28,9 @@ def measure_steps(
     """
     import torch
 
+    from flexseg.engine.batches import Job, assemble
     from flexseg.engine.memory import keep_freed_memory
-    from flexseg.engine.train import Job, Trainer, assemble, launch_fabric
+    from flexseg.engine.train import Trainer, launch_fabric
     from flexseg.method import cross_entropy, load_method, parse_options
 
     torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,24 +21,49 @@ from flexseg.files import replacing
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors whole.
+    """Write tensors whole, straight from where they lie: nothing is copied that is contiguous and on the CPU.
 
     Raises:
         UserError: the disk is full; the previous version of the file is still there.
     """
-    content = safetensors.torch.save(
-        {name: tensor.detach().contiguous().cpu().clone() for name, tensor in tensors.items()}, dict(metadata)
-    )
+    content = _apart(tensors)
     try:
         with replacing(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            safetensors.torch.save_file(content, temporary, dict(metadata))
+            temporary.chmod(mode)  # safetensors lets nobody but the owner read its files
+    except (OSError, SafetensorError) as error:
+        number = _error_number(error)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            size = sum(tensor.nbytes for tensor in content.values())
             raise UserError(
-                f"no space left while writing {path} ({len(content) / 2**20:.1f} MiB). The previous checkpoint is "
+                f"no space left while writing {path} ({size / 2**20:.1f} MiB). The previous checkpoint is "
                 "intact: free some space and start the same command again, it goes on from there"
             ) from error
+        if number is not None and not isinstance(error, OSError):
+            raise OSError(number, f"{path} cannot be written: {error}") from error
         raise
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors contiguous, on the CPU and, as safetensors demands, no two in the same memory."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().contiguous().cpu()
+        place = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if place in taken else value
+        taken.add(place)
+    return found
+
+
+def _error_number(error: OSError | SafetensorError) -> int | None:
+    """The system's number of what went wrong; safetensors has it in its message alone."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -90,7 +116,10 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     method_state: Mapping[str, np.ndarray],
 ) -> None:
-    """Write everything that the next iteration depends on; ``name`` is the run's fingerprint."""
+    """Write everything that the next iteration depends on; ``name`` is the run's fingerprint.
+
+    ``average`` is empty where weights are not averaged (:attr:`flexseg.engine.optimise.WeightAverage.state`).
+    """
     tensors = {f"learner/{key}": value for key, value in learner.state_dict().items()}
     tensors |= {f"average/{key}": value for key, value in average.items()}
     for index, state in optimizer.state_dict()["state"].items():

@@ -52,21 +52,28 @@ class WeightAverage:
     """Exponential moving average of a model's parameters and buffers: θ̄ ← d·θ̄ + (1 − d)·θ after every step.
 
     Early on, d is min(decay, (1 + n)/(10 + n)) after n steps, so that the random start is forgotten. Counters
-    (integer buffers) are copied. With decay 0 the average is the model itself.
+    (integer buffers) are copied. With decay 0 the average is the model itself, in the model's own memory.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         state = model.state_dict()
-        self.tensors: dict[str, Tensor] = {name: value.detach().clone() for name, value in state.items()}
+        self.tensors: dict[str, Tensor] = state if decay == 0 else {k: v.detach().clone() for k, v in state.items()}
         # The model's own tensors, looked up once: training changes their values, never the tensors.
         pairs = [(self.tensors[name], value) for name, value in state.items()]
         self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold beside the model: ``tensors``, or nothing if they are the model's."""
+        return {} if self.decay == 0 else self.tensors
+
     @torch.no_grad()
     def update(self, steps: int) -> None:
         """Average in the model's weights after ``steps`` (0-based) finished steps."""
+        if self.decay == 0:
+            return
         decay = min(self.decay, (1 + steps) / (10 + steps))
         ours, theirs = zip(*self._averaged, strict=True)
         torch._foreach_lerp_(ours, theirs, 1 - decay)

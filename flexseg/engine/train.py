@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import resource
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 
-from flexseg.benchmark import Training, fingerprint
-from flexseg.data.draws import Purpose, generator, step_seed
-from flexseg.data.index import Index
+from flexseg.benchmark import fingerprint
+from flexseg.data.draws import step_seed
 from flexseg.data.loading import Prefetcher
-from flexseg.data.pool import Pool
-from flexseg.data.transforms import normalise
+from flexseg.engine.batches import Job, assemble
 from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from flexseg.engine.cost import measure_cost
+from flexseg.engine.ledger import Clock, Log, not_finite, peak_memory, run_record
 from flexseg.engine.observe import moments, observe
 from flexseg.engine.optimise import WeightAverage, build_optimizer, set_learning_rate
-from flexseg.engine.recipe import FeatureAnchor, check_ids, mean_terms, parts_of, prepare
-from flexseg.engine.run import RunDirectory
+from flexseg.engine.recipe import FeatureAnchor, mean_terms, parts_of
 from flexseg.errors import RunError, UserError
 from flexseg.files import write_json
-from flexseg.method import Batch, Method, Setup, check_needs, describe_options
+from flexseg.method import Batch, Method, Setup, check_needs
 from flexseg.models import Segmentor, channels_last
-from flexseg.provenance import code_digest, git_state, loaded_code, machine, package_versions
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run, ready to train: where it lives, what defines it, its method and its data."""
-
-    directory: RunDirectory
-    definition: dict[str, Any]
-    method: type[Method]
-    options: Any
-    training: Training
-    model: Mapping[str, Any]
-    seed: int
-    pool: Pool
-    indices: Mapping[str, Index]
 
 
 class Learner(nn.Module):
@@ -101,35 +78,6 @@ def build_learner(job: Job) -> tuple[Learner, Method]:
     return Learner(model, method.build_training_modules(model), method, anchor), method
 
 
-def assemble(job: Job, method: Method, iteration: int, slots: range, device: torch.device) -> Batch:
-    """The part of the batch of ``iteration`` that fills ``slots``.
-
-    Raises:
-        RunError: a label holds an id that is no class's; names image and ids.
-    """
-    indices = method.choose(iteration, slots)
-    images, labels = [], []
-    for slot, index in zip(slots, indices.tolist(), strict=True):
-        image, label = prepare(
-            job.pool.images[index],
-            job.pool.labels[index],
-            method.setup.class_for(iteration, slot, index),
-            job.training,
-            generator(job.seed, Purpose.CROP, iteration, slot),
-        )
-        image, label = method.transform(image, label, generator(job.seed, Purpose.TRANSFORM, iteration, slot))
-        check_ids(label, job.pool.ids[index])
-        images.append(image)
-        labels.append(label)
-    return Batch(
-        iteration,
-        np.array(slots),
-        indices,
-        torch.from_numpy(normalise(np.stack(images))).to(device, non_blocking=True),
-        torch.from_numpy(np.stack(labels).astype(np.int64)).to(device, non_blocking=True),
-    )
-
-
 def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
     """Devices and precision: all CUDA devices in bf16 mixed precision if there are any, else one CPU process.
 
@@ -137,6 +85,8 @@ def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
         UserError: no such number of devices, or no such precision.
     """
     cuda = torch.cuda.is_available()
+    if cuda:  # what cuBLAS needs to give the same sums twice; it reads this once, when it starts
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     precision = ("bf16-mixed" if cuda else "32-true") if precision == "auto" else precision
     try:
         count: int | str = ("auto" if cuda else 1) if devices == "auto" else int(devices)
@@ -145,6 +95,7 @@ def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
             devices=count,
             strategy="ddp" if count not in (1, "auto") else "auto",
             precision=precision,  # type: ignore[arg-type]
+            plugins=LightningEnvironment(),  # or it would count Slurm's tasks, of which a job has one, as the devices
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"devices {devices!r} in precision {precision!r} cannot be had: {error}") from error
@@ -153,10 +104,14 @@ def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
 
 
 def default_workers(fabric: Fabric) -> int:
-    """How many threads make batches ahead: none where the processor itself trains, else its cores' share, at most 8."""
+    """How many threads make batches ahead: none where the processor itself trains, else its cores' share, at most 8.
+
+    The cores are those that this process may use, which on a cluster are fewer than the machine's.
+    """
     if fabric.device.type == "cpu":
         return 0
-    return max(1, min(8, (os.cpu_count() or 1) // fabric.world_size))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores // fabric.world_size))
 
 
 class Trainer:
@@ -183,20 +138,21 @@ class Trainer:
         self.wrapped.train()
         self.average = WeightAverage(self.learner, job.training.ema)
         self.slots = range(fabric.global_rank * share, (fabric.global_rank + 1) * share)
+        self.readers: Executor | None = None
 
     def step(self, iteration: int, batch: Batch | None = None) -> tuple[float, dict[str, Tensor], Tensor]:
-        """Take the step of ``iteration``: the learning rate, the loss terms and their sum.
+        """Take the step of ``iteration``: the learning rate, the loss terms and their sum, which is on the CPU.
 
         With ``accumulate`` they are means over the parts of the batch: a loss that is a mean over pixels is the same as
         that of the whole if all parts have equally many valid ones, and what a module knows of its batch it knows of
-        a part. ``batch`` is that of :meth:`batch`, if it was made ahead.
+        a part. ``batch`` is that of :meth:`batch_ahead`, if it was made ahead.
 
         Raises:
             RunError: the loss is not finite; names iteration, terms and images. The weights are those before the step.
         """
         rate = set_learning_rate(self.optimizer, iteration, self.job.training)
         torch.manual_seed(step_seed(self.job.seed, iteration, self.fabric.global_rank))
-        batch = batch or self.batch(iteration)
+        batch = self._on_device(batch or self.batch_ahead(iteration))
         self.optimizer.zero_grad(set_to_none=True)
         found: list[dict[str, Tensor]] = []
         losses: list[Tensor] = []
@@ -205,21 +161,33 @@ class Trainer:
             with self.fabric.no_backward_sync(self.wrapped, enabled=waiting):  # type: ignore[arg-type]
                 terms = self.wrapped(part)
                 loss = torch.stack(list(terms.values())).sum()
-                if not torch.isfinite(loss):
-                    raise RunError(_not_finite(terms, part, self.job.pool))
                 self.fabric.backward(loss if self.parts == 1 else loss / self.parts)
             found.append(terms)
-            losses.append(loss)
+            losses.append(loss.detach())
+        # Looked at once a step, as a GPU has to finish its work for it.
+        each = torch.stack(losses).cpu()
+        for terms, part, loss in zip(found, parts_of(batch, self.parts), each, strict=True):
+            if not torch.isfinite(loss):
+                raise RunError(not_finite(terms, part, self.job.pool))
         self.optimizer.step()
         self.average.update(iteration)
         self.method.after_step(batch)
-        if self.parts == 1:
-            return rate, found[0], losses[0]
-        return rate, mean_terms(found), torch.stack(losses).mean()
+        return rate, found[0] if self.parts == 1 else mean_terms(found), each.mean()
 
     def batch(self, iteration: int) -> Batch:
         """This device's part of the batch of ``iteration``."""
-        return assemble(self.job, self.method, iteration, self.slots, self.fabric.device)
+        return self._on_device(self.batch_ahead(iteration))
+
+    def batch_ahead(self, iteration: int) -> Batch:
+        """The same in the host's memory, where batches wait: page-locked beside a GPU, which fetches it meanwhile."""
+        batch = assemble(self.job, self.method, iteration, self.slots, torch.device("cpu"), self.readers)
+        if self.fabric.device.type != "cuda":
+            return batch
+        return batch._replace(images=batch.images.pin_memory(), labels=batch.labels.pin_memory())
+
+    def _on_device(self, batch: Batch) -> Batch:
+        images, labels = (each.to(self.fabric.device, non_blocking=True) for each in (batch.images, batch.labels))
+        return batch._replace(images=images, labels=labels)
 
     def batches(self, iteration: int) -> Iterator[Batch]:
         """This device's parts of the batches from ``iteration`` on, without end."""
@@ -232,7 +200,7 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
     """Train the run to its end, from its checkpoint if it has one, and write weights and ``run.json``.
 
     ``progress`` is called with the iterations done and the last loss. ``workers`` threads make batches ahead, the same
-    as without; not for a method that looks back, whose next batch depends on this one.
+    as without; for a method that looks back, whose next batch depends on this one, they read its images side by side.
 
     Raises:
         RunError: a loss is not finite (names iteration, terms and images), or the method refuses the trunk.
@@ -245,17 +213,22 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
     done = Progress()
     if directory.checkpoint.is_file():
         done, state = load_checkpoint(
-            directory.checkpoint, name, trainer.learner, trainer.average.tensors, trainer.optimizer
+            directory.checkpoint, name, trainer.learner, trainer.average.state, trainer.optimizer
         )
         trainer.method.load_state(state)
-    log = _Log(directory.log, done.log_bytes) if fabric.is_global_zero else None
+    log = Log(directory.log, done.log_bytes) if fabric.is_global_zero else None
     looked_at = moments(training.iterations)
-    clock = _Clock(done)
+    clock = Clock(done)
     rest = range(done.iteration, training.iterations)
-    with Prefetcher(trainer.batch, rest, 0 if trainer.method.looks_back else workers) as batches_ahead:
+    ahead = 0 if trainer.method.looks_back else workers
+    with ExitStack() as threads:
+        batches_ahead = threads.enter_context(Prefetcher(trainer.batch_ahead, rest, ahead, ahead + 2))
+        if workers > ahead:
+            trainer.readers = threads.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="reader"))
+            threads.callback(setattr, trainer, "readers", None)
         for iteration, batch in zip(rest, batches_ahead, strict=True):
             rate, terms, total = trainer.step(iteration, batch)
-            loss = float(total.detach())
+            loss = float(total)
             done.iteration = iteration + 1
             last = done.iteration == training.iterations
             if progress is not None:
@@ -284,7 +257,7 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
                     name,
                     done,
                     trainer.learner,
-                    trainer.average.tensors,
+                    trainer.average.state,
                     trainer.optimizer,
                     trainer.method.state(),
                 )
@@ -293,93 +266,11 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
     model = trainer.method.finish(learner.model, learner.training_modules, batches)
     if log is not None:
         save_tensors(directory.weights, model.state_dict(), {"fingerprint": name})
-    memory = _peak_memory(fabric.device)
+    memory = peak_memory(fabric.device)
     # On every rank, as a method may gather over ranks in its losses; and of a part, as a whole batch may not fit.
     part = next(parts_of(trainer.batch(training.iterations), trainer.parts))
     cost = measure_cost(trainer.wrapped, fabric.backward, model, part)
     cost["step_flops"] *= trainer.parts
     if log is not None:
-        write_json(directory.record, _record(job, name, fabric, model, started, done, memory) | cost)
+        write_json(directory.record, run_record(job, name, fabric, model, started, done, memory) | cost)
         directory.checkpoint.unlink(missing_ok=True)
-
-
-class _Clock:
-    """Adds the time since it was last read to a run's progress."""
-
-    def __init__(self, done: Progress) -> None:
-        self._done, self._wall, self._cpu = done, time.perf_counter(), time.process_time()
-
-    def read(self) -> None:
-        """Add wall and processor time."""
-        wall, cpu = time.perf_counter(), time.process_time()
-        self._done.seconds += wall - self._wall
-        self._done.cpu_seconds += cpu - self._cpu
-        self._wall, self._cpu = wall, cpu
-
-
-class _Log:
-    """``train.jsonl``, cut back to what the checkpoint knew, so that no iteration stands in it twice."""
-
-    def __init__(self, path: Path, length: int) -> None:
-        self._file = path.open("r+b" if length and path.is_file() else "wb")
-        self._file.truncate(length if length else 0)
-        self._file.seek(0, 2)
-
-    def write(self, values: Mapping[str, float]) -> None:
-        """Append one line."""
-        self._file.write(json.dumps(values).encode() + b"\n")
-        self._file.flush()
-
-    @property
-    def length(self) -> int:
-        """The file's length in bytes."""
-        return self._file.tell()
-
-
-def _not_finite(terms: Mapping[str, Tensor], batch: Batch, pool: Pool) -> str:
-    values = ", ".join(f"{key} = {float(value.detach()):.4g}" for key, value in terms.items())
-    images = ", ".join(pool.ids[index] for index in batch.indices)
-    return (
-        f"the loss is not finite at iteration {batch.iteration} ({values}); images: {images}. "
-        "Try a lower learning rate or a longer warm-up"
-    )
-
-
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _record(
-    job: Job, name: str, fabric: Fabric, model: Segmentor, started: datetime, done: Progress, memory: int
-) -> dict[str, Any]:
-    device, files = fabric.device, loaded_code()
-    with contextlib.suppress(RuntimeError):
-        device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {
-        "status": "finished",
-        "fingerprint": name,
-        "definition": job.definition,
-        "options": describe_options(job.options),
-        "library": code_digest(tuple(files)),
-        "library_files": files,
-        "git": git_state(),
-        "versions": package_versions(),
-        "machine": machine(),
-        "device": device_name,
-        "devices": fabric.world_size,
-        "threads": torch.get_num_threads(),
-        "precision": str(fabric._precision.precision),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "train_seconds": round(done.seconds, 3),
-        "train_cpu_seconds": round(done.cpu_seconds, 3),
-        "images_per_second": round(job.training.iterations * job.training.batch_size / done.seconds, 3),
-        "peak_memory_bytes": memory,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "trunk_weights": getattr(model.backbone, "weights_sha256", None),
-        "trunk_weights_licence": getattr(model.backbone, "weights_licence", None),
-        "data": {domain: index.digest for domain, index in job.indices.items()},
-    }

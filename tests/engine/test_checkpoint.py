@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from flexseg.engine import checkpoint as module
@@ -146,25 +148,48 @@ def test_full_disk_leaves_the_previous_file(tmp_path: Path, monkeypatch: pytest.
     save_tensors(path, {"a": torch.zeros(2)}, {})
     before = path.read_bytes()
 
-    def write_bytes(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[: len(content) // 2])
-        raise OSError(number, "no")
-
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr(safetensors.torch, "save_file", broken(number))
     with pytest.raises(UserError, match=r"no space left while writing .*checkpoint is intact"):
         save_tensors(path, {"a": torch.ones(2)}, {})
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 
 
-def test_another_disk_error_is_not_called_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write_bytes(self: Path, content: bytes) -> int:
-        raise PermissionError(errno.EACCES, "no")
+def broken(number: int) -> Any:
+    """As ``save_file`` breaks off half way; the words are those of the library, as the test below shows."""
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    def save_file(tensors: Any, path: Path, metadata: Any = None) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError(f"Error while serializing: I/O error: no (os error {number})")
+
+    return save_file
+
+
+def test_another_disk_error_is_not_called_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safetensors.torch, "save_file", broken(errno.EACCES))
     with pytest.raises(PermissionError):
         save_tensors(tmp_path / "a.safetensors", {"a": torch.ones(2)}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_disk_errors_are_recognised_by_the_words_of_the_library(tmp_path: Path) -> None:
+    with pytest.raises(SafetensorError) as error:
+        safetensors.torch.save_file({"a": torch.ones(2)}, tmp_path / "nowhere" / "a.safetensors")
+    assert module._error_number(error.value) == errno.ENOENT
+
+
+def test_tensors_are_written_from_where_they_lie(tmp_path: Path) -> None:
+    """A checkpoint of MiT-B5 is 1.4 GB: no copy of it is made. What safetensors refuses is copied all the same."""
+    weight = torch.arange(6.0).view(2, 3)
+    tensors = {"weight": weight, "again": weight, "row": weight[1], "turned": weight.T, "empty": torch.zeros(0, 3)}
+    ready = module._apart(tensors)
+    assert [name for name, value in ready.items() if value.data_ptr() == weight.data_ptr()] == ["weight"]
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, tensors, {})
+    found, _ = load_tensors(path)
+    assert all(torch.equal(value, found[name]) for name, value in tensors.items())
+    (tmp_path / "b").touch()
+    assert path.stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
 def test_replacing_is_all_or_nothing(tmp_path: Path) -> None:

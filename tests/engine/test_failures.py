@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from flexseg.benchmark import Benchmark, Row
 from flexseg.cli import main
@@ -143,17 +145,17 @@ def test_method_that_refuses_the_trunk(tiny: Benchmark, results: Path, train_in:
 
 def full_at(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
     """From now on, writing the file ``name`` for the ``number``-th time finds a full disk."""
-    original, count = Path.write_bytes, {"n": 0}
+    original, count = safetensors.torch.save_file, {"n": 0}
 
-    def write_bytes(self: Path, content: bytes) -> int:
-        if f".{name}." in self.name:
+    def save_file(tensors: Any, path: Path, metadata: Any = None) -> None:
+        if f".{name}." in path.name:
             count["n"] += 1
             if count["n"] == number:
-                original(self, content[:100])
-                raise OSError(errno.ENOSPC, "No space left on device")
-        return original(self, content)
+                path.write_bytes(b"half")
+                raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        original(tensors, path, metadata)
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr(safetensors.torch, "save_file", save_file)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_full_disk_while_logging(
 ) -> None:
     from flexseg.engine import train as module
 
-    original = module._Log.write
+    original = module.Log.write
 
     def write(self: Any, values: dict[str, float]) -> None:
         if values["iteration"] == 5:
@@ -195,7 +197,7 @@ def test_full_disk_while_logging(
         original(self, values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module._Log, "write", write)
+        patch.setattr(module.Log, "write", write)
         with pytest.raises(UserError, match=r"no space left while writing below .*seed-0"):
             train_in(results, tiny, "dginstyle")
     assert same(train_in(results, tiny, "dginstyle"), undisturbed("dginstyle"))
@@ -262,7 +264,8 @@ def test_missing_data_is_the_users_to_mend(tiny: Benchmark, tmp_path: Path, trai
 
 def test_batch_that_devices_cannot_share(tiny: Benchmark, smoke_data: Path, methods: Path) -> None:
     from flexseg.data.pool import open_pool
-    from flexseg.engine.train import Job, Trainer, launch_fabric
+    from flexseg.engine.batches import Job
+    from flexseg.engine.train import Trainer, launch_fabric
     from flexseg.jobs import open_index
     from flexseg.method import load_method, parse_options
 

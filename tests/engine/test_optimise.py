@@ -128,3 +128,12 @@ def test_average_is_a_copy() -> None:
     with torch.no_grad():
         model.weight.add_(1.0)
     assert torch.equal(average.tensors["weight"], before)
+
+
+def test_without_averaging_nothing_is_kept_twice() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    average = WeightAverage(model, 0.0)
+    assert not average.state
+    assert all(average.tensors[name].data_ptr() == value.data_ptr() for name, value in model.state_dict().items())
+    kept = WeightAverage(model, 0.5)
+    assert kept.state is kept.tensors

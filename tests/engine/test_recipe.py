@@ -19,9 +19,10 @@ from flexseg.components.fd import class_cells
 from flexseg.data.photometric import jitter_and_blur, photometric_distortion
 from flexseg.data.pool import Pool
 from flexseg.data.sampling import NO_CLASS
+from flexseg.engine.batches import Job, assemble
 from flexseg.engine.recipe import RETRIES, choose_crop, prepare
 from flexseg.engine.run import RunDirectory
-from flexseg.engine.train import Job, Trainer, assemble, build_learner, launch_fabric
+from flexseg.engine.train import Trainer, build_learner, launch_fabric
 from flexseg.errors import RunError
 from flexseg.method import Setup, load_method, parse_options
 

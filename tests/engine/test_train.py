@@ -241,7 +241,8 @@ def test_a_finished_run_is_not_trained_again(
 def test_all_methods_start_from_the_same_weights(tiny: Benchmark, smoke_data: Path, methods: Path) -> None:
     from flexseg.data.pool import open_pool
     from flexseg.datasets import open_index
-    from flexseg.engine.train import Job, build_learner
+    from flexseg.engine.batches import Job
+    from flexseg.engine.train import build_learner
     from flexseg.method import load_method, method_names, parse_options
 
     pool = open_pool([(open_index(tiny, "source", smoke_data), "train")])
@@ -278,7 +279,8 @@ def test_all_uniform_methods_see_the_same_crops(tiny: Benchmark, smoke_data: Pat
     """A slot's image and crop depend on (seed, iteration, slot) alone, not on the slots beside it."""
     from flexseg.data.pool import open_pool
     from flexseg.datasets import open_index
-    from flexseg.engine.train import Job, assemble, build_learner
+    from flexseg.engine.batches import Job, assemble
+    from flexseg.engine.train import build_learner
     from flexseg.method import load_method, parse_options
 
     pool = open_pool([(open_index(tiny, domain, smoke_data), "train") for domain in ("source", "generated")])

@@ -14,9 +14,10 @@ import torch
 
 from flexseg.benchmark import Benchmark, Row
 from flexseg.data.images import VALID_IDS
+from flexseg.engine.batches import Job, assemble
 from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
 from flexseg.engine.run import RunDirectory
-from flexseg.engine.train import Job, Trainer, assemble, launch_fabric
+from flexseg.engine.train import Trainer, launch_fabric
 from flexseg.errors import MissingExtra, RunError
 from flexseg.files import read_json
 from flexseg.method import Batch, Setup, check_needs, describe_options, load_method, method_names, parse_options

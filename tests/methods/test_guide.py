@@ -17,8 +17,9 @@ import pytest
 import yaml
 
 from flexseg.benchmark import Benchmark, load_benchmark
+from flexseg.engine.batches import Job
 from flexseg.engine.run import RunDirectory
-from flexseg.engine.train import Job, Trainer, launch_fabric
+from flexseg.engine.train import Trainer, launch_fabric
 from flexseg.method import HOOKS, NEEDS, ORIGINS, load_method, method_names, parse_options
 
 ROOT = Path(__file__).parents[2]

@@ -32,8 +32,9 @@ from flexseg.components.ranks import gather_over_ranks
 from flexseg.data.draws import step_seed
 from flexseg.data.pool import Pool, open_pool
 from flexseg.datasets import open_index
+from flexseg.engine.batches import Job
 from flexseg.engine.run import RunDirectory
-from flexseg.engine.train import Job, Trainer, build_learner, launch_fabric
+from flexseg.engine.train import Trainer, build_learner, launch_fabric
 from flexseg.errors import MissingExtra, RunError
 from flexseg.method import load_method, parse_options
 

@@ -1,0 +1,68 @@
+"""A run's batches: which images fill them, cropped and changed by the recipe and by the method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from flexseg.benchmark import Training
+from flexseg.data.draws import Purpose, generator
+from flexseg.data.index import Index
+from flexseg.data.pool import Pool
+from flexseg.data.transforms import normalise
+from flexseg.engine.recipe import check_ids, prepare
+from flexseg.engine.run import RunDirectory
+from flexseg.method import Batch, Method
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, ready to train: where it lives, what defines it, its method and its data."""
+
+    directory: RunDirectory
+    definition: dict[str, Any]
+    method: type[Method]
+    options: Any
+    training: Training
+    model: Mapping[str, Any]
+    seed: int
+    pool: Pool
+    indices: Mapping[str, Index]
+
+
+def assemble(
+    job: Job, method: Method, iteration: int, slots: range, device: torch.device, readers: Executor | None = None
+) -> Batch:
+    """The part of the batch of ``iteration`` that fills ``slots``; ``readers`` prepare its images side by side.
+
+    Raises:
+        RunError: a label holds an id that is no class's; names image and ids.
+    """
+    indices = method.choose(iteration, slots)
+
+    def made(slot: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image, label = prepare(
+            job.pool.images[index],
+            job.pool.labels[index],
+            method.setup.class_for(iteration, slot, index),
+            job.training,
+            generator(job.seed, Purpose.CROP, iteration, slot),
+        )
+        image, label = method.transform(image, label, generator(job.seed, Purpose.TRANSFORM, iteration, slot))
+        check_ids(label, job.pool.ids[index])
+        return image, label
+
+    each = map if readers is None else readers.map
+    images, labels = zip(*each(made, slots, indices.tolist()), strict=True)
+    return Batch(
+        iteration,
+        np.array(slots),
+        indices,
+        torch.from_numpy(normalise(np.stack(images))).to(device, non_blocking=True),
+        torch.from_numpy(np.stack(labels).astype(np.int64)).to(device, non_blocking=True),
+    )

@@ -1,0 +1,106 @@
+"""What a training writes down: its log, its times, and the record of the finished run."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from flexseg.data.pool import Pool
+from flexseg.engine.batches import Job
+from flexseg.engine.checkpoint import Progress
+from flexseg.method import Batch, describe_options
+from flexseg.models import Segmentor
+from flexseg.provenance import code_digest, git_state, loaded_code, machine, package_versions
+
+
+class Clock:
+    """Adds the time since it was last read to a run's progress."""
+
+    def __init__(self, done: Progress) -> None:
+        self._done, self._wall, self._cpu = done, time.perf_counter(), time.process_time()
+
+    def read(self) -> None:
+        """Add wall and processor time."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self._done.seconds += wall - self._wall
+        self._done.cpu_seconds += cpu - self._cpu
+        self._wall, self._cpu = wall, cpu
+
+
+class Log:
+    """``train.jsonl``, cut back to what the checkpoint knew, so that no iteration stands in it twice."""
+
+    def __init__(self, path: Path, length: int) -> None:
+        self._file = path.open("r+b" if length and path.is_file() else "wb")
+        self._file.truncate(length if length else 0)
+        self._file.seek(0, 2)
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """Append one line."""
+        self._file.write(json.dumps(values).encode() + b"\n")
+        self._file.flush()
+
+    @property
+    def length(self) -> int:
+        """The file's length in bytes."""
+        return self._file.tell()
+
+
+def not_finite(terms: Mapping[str, Tensor], batch: Batch, pool: Pool) -> str:
+    """What to say of a loss that is not finite: the iteration, the terms, and the images."""
+    values = ", ".join(f"{key} = {float(value.detach()):.4g}" for key, value in terms.items())
+    images = ", ".join(pool.ids[index] for index in batch.indices)
+    return (
+        f"the loss is not finite at iteration {batch.iteration} ({values}); images: {images}. "
+        "Try a lower learning rate or a longer warm-up"
+    )
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory, in bytes, that this process has taken: of the GPU if it trains on one, else its own."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def run_record(
+    job: Job, name: str, fabric: Fabric, model: Segmentor, started: datetime, done: Progress, memory: int
+) -> dict[str, Any]:
+    """``run.json`` of a finished run: what defined it, the code and machine that made it, and what it took."""
+    device, files = fabric.device, loaded_code()
+    return {
+        "status": "finished",
+        "fingerprint": name,
+        "definition": job.definition,
+        "options": describe_options(job.options),
+        "library": code_digest(tuple(files)),
+        "library_files": files,
+        "git": git_state(),
+        "versions": package_versions(),
+        "machine": machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "devices": fabric.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": str(fabric._precision.precision),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "train_seconds": round(done.seconds, 3),
+        "train_cpu_seconds": round(done.cpu_seconds, 3),
+        "images_per_second": round(job.training.iterations * job.training.batch_size / done.seconds, 3),
+        "peak_memory_bytes": memory,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "trunk_weights": getattr(model.backbone, "weights_sha256", None),
+        "trunk_weights_licence": getattr(model.backbone, "weights_licence", None),
+        "data": {domain: index.digest for domain, index in job.indices.items()},
+    }
