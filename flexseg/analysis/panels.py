@@ -22,6 +22,8 @@ from flexseg.classes import CLASSES
 
 Picture = NDArray[np.uint8]
 MARGIN, GAP = 72.0, 5.0
+MOST_WIDTH = 1024
+"""Pixels: what the page shows of a photograph of many megapixels; as it is, a report would weigh hundreds of MB."""
 
 
 def palette() -> Picture:
@@ -193,13 +195,19 @@ def _legend(axis: Axes, page: Canvas, top: float, entries: list[tuple[str, tuple
 
 
 def _pixels(path: Path | None, labels: bool) -> Picture | None:
-    """The picture at ``path``, labels as colours; None if there is none that can be read."""
+    """The picture at ``path``, labels as colours, not wider than :data:`MOST_WIDTH`; None if none can be read."""
     if path is None:
         return None
     try:
         if labels:
-            return read_labels(path)
+            return _narrowed(Image.fromarray(read_labels(path)), Image.Resampling.NEAREST)
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return _narrowed(image.convert("RGB"), Image.Resampling.LANCZOS)
     except (OSError, ValueError):
         return None
+
+
+def _narrowed(image: Image.Image, how: Image.Resampling) -> Picture:
+    if image.width > MOST_WIDTH:
+        image = image.resize((MOST_WIDTH, round(image.height * MOST_WIDTH / image.width)), how)
+    return np.asarray(image)

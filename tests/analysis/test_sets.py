@@ -176,3 +176,21 @@ def test_runs_of_another_benchmark_are_read_where_each_part_lies(made: Made, tmp
     assert set(run.absent.values()) == {"not evaluated"}
     assert run.folder == results / "gta5_daformer" / "flexseg" / "seed-0"
     assert run.evaluated == results / "elsewhere" / "flexseg" / "seed-0"
+
+
+def test_pictures_of_many_megapixels_are_narrowed_for_the_reports(tmp_path: Path) -> None:
+    from flexseg.analysis.panels import MOST_WIDTH, _pixels, palette
+
+    wide = np.zeros((60, 2 * MOST_WIDTH), np.uint8)
+    wide[:, MOST_WIDTH:] = 10
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    found = _pixels(tmp_path / "wide.png", labels=True)
+    assert found is not None
+    assert found.shape == (30, MOST_WIDTH, 3)
+    assert {tuple(colour) for colour in found.reshape(-1, 3)} == {tuple(palette()[0]), tuple(palette()[10])}, (
+        "no mixture"
+    )
+    Image.fromarray(wide[:, :80]).convert("RGB").save(tmp_path / "narrow.png")
+    narrow = _pixels(tmp_path / "narrow.png", labels=False)
+    assert narrow is not None
+    assert narrow.shape == (60, 80, 3)
