@@ -87,11 +87,14 @@ def doctor(
 
 
 @app.command()
-def cache(name: Name, workers: Workers = CORES) -> None:
-    """Decode the training images once, at training size, into a cache that all runs share. It can take much disk."""
+def cache(name: Name, study: Study = "default", rows: Rows = "", workers: Workers = CORES) -> None:
+    """Decode the training images once, at training size, into a cache that all runs share. It can take much disk.
+
+    Data sets that are not indexed yet are checked and indexed first, as `flexseg dataset` does.
+    """
     from flexseg.datasets import cache_frames
 
-    for line in cache_frames(load_benchmark(name, BENCHMARKS), RESULTS, workers):
+    for line in cache_frames(_selected(name, study, rows, ""), RESULTS, workers):
         print(line)
 
 

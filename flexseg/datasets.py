@@ -206,18 +206,23 @@ def training_size(benchmark: Benchmark, domain: str, resize: tuple[int, int] | N
 def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]:
     """Decode all training images of the benchmark's rows at training size into the cache; what was done, in lines.
 
+    A domain without an index of its present definition is made first.
+
     Raises:
         UserError: the data are missing or damaged, or the disk has no room for the frames.
     """
     from flexseg.data.frames import cache_folder, frames_of, measure_need, write_frames
 
     used = {benchmark.source, *(benchmark.row(row).generated or benchmark.generated for row in benchmark.rows)}
-    frames = [
-        frame
-        for domain in sorted(used)
-        for size in {training_size(benchmark, domain, benchmark.training_of(row).resize) for row in benchmark.rows}
-        for frame in frames_of(open_index(benchmark, domain, results), "train", size)
-    ]
+    frames = []
+    for domain in sorted(used):
+        try:
+            index = open_index(benchmark, domain, results)
+        except UserError:  # if it is more than an index that is missing, making it says so
+            make_dataset(benchmark, domain, results, workers)
+            index = open_index(benchmark, domain, results)
+        for size in {training_size(benchmark, domain, benchmark.training_of(row).resize) for row in benchmark.rows}:
+            frames += frames_of(index, "train", size)
     folder = cache_folder(results)
     need = measure_need(frames, folder)
     with progress_bar("caching frames", need.frames) as advance, disk_errors(folder):
