@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from flexseg import datasets
-from flexseg.benchmark import Benchmark, SetDomain, fingerprint, load_benchmark
+from flexseg.benchmark import Benchmark, Part, SetDomain, fingerprint, load_benchmark
 from flexseg.data.layouts import list_pairs
 from flexseg.data.pool import open_pool
 from flexseg.data.sets import load_set
@@ -141,6 +141,25 @@ def test_a_run_takes_its_part_by_its_seed_and_a_smaller_part_lies_within(
     assert taken("generated", 0) == taken("generated", 0)
     assert len({frozenset(taken("generated", seed)) for seed in range(6)}) > 1
     assert all(taken("fewer", seed) < taken("generated", seed) for seed in range(4))
+
+
+def test_the_prompts_that_a_run_sees_follow_its_seed(load: Load, tmp_path: Path) -> None:
+    root, results = tmp_path / "data", tmp_path / "results"
+    write_official(load_set("generated"), root / "painted", "all", 10, layout="by prompt", sizes=[(40, 70)])
+    write_official(load_set("gta5"), root / "gta5", "all", 5, sizes=[(40, 70)])
+    part = {"split": "all", "images": 5, "expected": 10}
+    benchmark = load(root)
+    generated = benchmark.domains["generated"].model_copy(update={"train": Part(**part)})
+    benchmark = benchmark.model_copy(update={"domains": benchmark.domains | {"generated": generated}})
+    make_dataset(benchmark, "generated", results)
+    index = {"generated": open_index(benchmark, "generated", results)}
+
+    def prompts(seed: int) -> tuple[str, ...]:
+        return tuple(training_pool(benchmark, index, seed, None, results).conditions)
+
+    assert set().union(*map(prompts, range(6))) == {"fog", "night", "rain", "snow", "sunset"}
+    assert prompts(0) == prompts(0)
+    assert len({tuple(sorted(prompts(seed))) for seed in range(6)}) > 1
 
 
 def test_the_number_of_images_must_be_right_or_said(load: Load, data: Path, tmp_path: Path) -> None:

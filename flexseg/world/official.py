@@ -108,7 +108,7 @@ def _fields(dataset: DataSet, layout: Layout, split: str, place: int, number: in
     fixed = {name: [text] for name, text in where.items() if not SPECIAL.search(text)}
     found = dataset.split(split)
     values: Mapping[str, Sequence[str]] = layout.example | fixed | found.example
-    if "condition" in layout.image_fields:
+    if "condition" in layout.image_fields and found.conditions:
         values = {**values, "condition": list(found.conditions)}
     return {name: texts[place % len(texts)].format(n=number) for name, texts in values.items()}
 
