@@ -5,7 +5,6 @@ Imports that a command does not need stay out of it: torch and mmseg take second
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.console import Console
 from flexseg.benchmark import Benchmark, load_benchmark, select_rows
 from flexseg.cli_show import BENCHMARKS, DEFAULT, METHODS, RESULTS, bench, show
 from flexseg.errors import UserError, did_you_mean
+from flexseg.provenance import usable_cores
 
 app = typer.Typer(
     help="FLEX-Seg Bench: a reproducibility benchmark suite for domain-generalized semantic segmentation.",
@@ -27,7 +27,7 @@ app = typer.Typer(
 app.add_typer(show, name="show")
 app.add_typer(bench, name="bench")
 
-CORES = os.cpu_count() or 1
+CORES = usable_cores()
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]
 RowName = Annotated[str, typer.Argument(metavar="ROW", help="A row of the benchmark, or a method's file name.")]
 Study = Annotated[str, typer.Option(help="Which of the benchmark's studies chooses the rows.")]

@@ -93,6 +93,11 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def usable_cores() -> int:
+    """The cores that this process may use: on a cluster fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
     """The machine in the words that a paper would use: processor, cores that may be used, system. No host name."""
     processor = platform.processor() or platform.machine()
@@ -102,5 +107,4 @@ def machine() -> dict[str, Any]:
             if line.startswith("model name"):
                 processor = line.split(":", 1)[1].strip()
                 break
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": processor, "cores": cores, "system": f"{platform.system()} {platform.machine()}"}
+    return {"processor": processor, "cores": usable_cores(), "system": f"{platform.system()} {platform.machine()}"}

@@ -81,11 +81,6 @@ class SetIndex:
         return _problems(self.table)
 
 
-def default_workers() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def index_set(
     dataset: DataSet,
     located: Located,

@@ -28,6 +28,7 @@ from flexseg.errors import RunError, UserError
 from flexseg.files import write_json
 from flexseg.method import Batch, Method, Setup, check_needs
 from flexseg.models import Segmentor, channels_last
+from flexseg.provenance import usable_cores
 
 
 class Learner(nn.Module):
@@ -104,14 +105,10 @@ def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
 
 
 def default_workers(fabric: Fabric) -> int:
-    """How many threads make batches ahead: none where the processor itself trains, else its cores' share, at most 8.
-
-    The cores are those that this process may use, which on a cluster are fewer than the machine's.
-    """
+    """How many threads make batches ahead: none where the processor itself trains, else its cores' share, at most 8."""
     if fabric.device.type == "cpu":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // fabric.world_size))
+    return max(1, min(8, usable_cores() // fabric.world_size))
 
 
 class Trainer:
