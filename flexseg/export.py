@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flexseg.benchmark import Benchmark, Protocol, Size, fingerprint
+from flexseg.benchmark import Benchmark, Protocol, Size
 from flexseg.classes import CLASSES, IGNORE
 from flexseg.datasets import disk_errors
 from flexseg.engine.run import RunDirectory
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import read_json, replacing
-from flexseg.jobs import load_trained, run_directory
+from flexseg.jobs import finished_run, load_trained
 
 WIDTH = 110
 """Columns of a configuration's lines, as far as they can be broken."""
@@ -59,29 +59,6 @@ def parse_run(words: Sequence[str]) -> tuple[RunName, list[str]]:
             "run's directory (results/streetworld/flexseg/seed-0)"
         )
     return RunName(words[0], words[1], int(words[2])), list(words[3:])
-
-
-def finished_run(
-    benchmark: Benchmark,
-    row_name: str,
-    seed: int,
-    methods: Path,
-    results: Path,
-    directory: RunDirectory | None = None,
-) -> RunDirectory:
-    """The directory of a run, which must be finished and of today's settings.
-
-    Raises:
-        UserError: it is not.
-    """
-    directory = directory or run_directory(results, benchmark, row_name, seed)
-    name = fingerprint(benchmark.run_definition(row_name, seed, methods / f"{benchmark.row(row_name).method}.py"))
-    if not directory.finished or read_json(directory.record)["fingerprint"] != name:
-        raise UserError(
-            f"{directory.root} holds no finished run of these settings: train it first, with "
-            f"`flexseg train {benchmark.trained_as} {row_name} {seed}`"
-        )
-    return directory
 
 
 def check_target(benchmark: Benchmark, target: str) -> None:

@@ -28,6 +28,29 @@ def evaluation_directory(results: Path, benchmark: Benchmark, row: str, seed: in
     return RunDirectory(results / benchmark.name / row / f"seed-{seed}")
 
 
+def finished_run(
+    benchmark: Benchmark,
+    row_name: str,
+    seed: int,
+    methods: Path,
+    results: Path,
+    directory: RunDirectory | None = None,
+) -> RunDirectory:
+    """The directory of a run, which must be finished and of today's settings.
+
+    Raises:
+        UserError: it is not.
+    """
+    directory = directory or run_directory(results, benchmark, row_name, seed)
+    name = fingerprint(benchmark.run_definition(row_name, seed, methods / f"{benchmark.row(row_name).method}.py"))
+    if not directory.finished or read_json(directory.record)["fingerprint"] != name:
+        raise UserError(
+            f"{directory.root} holds no finished run of these settings: train it first, with "
+            f"`flexseg train {benchmark.trained_as} {row_name} {seed}`"
+        )
+    return directory
+
+
 def train_run(
     benchmark: Benchmark,
     row_name: str,
@@ -153,8 +176,7 @@ def evaluate_row(
         if not directory.finished and directory.failure.is_file() and receipt is not None:
             states[str(seed)] = read_json(directory.failure)["status"]
             continue
-        if not directory.finished or read_json(directory.record)["fingerprint"] != name:
-            raise UserError(f"{directory.root} holds no finished run of these settings: train it first")
+        finished_run(benchmark, row_name, seed, methods, results)
         states[str(seed)] = "finished"
         finished.append((seed, name))
     indices = {target: open_index(benchmark, target, results) for target in benchmark.targets}

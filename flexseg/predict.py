@@ -14,9 +14,9 @@ from flexseg.console import progress_bar
 from flexseg.datasets import disk_errors
 from flexseg.engine.run import RunDirectory
 from flexseg.errors import UserError
-from flexseg.export import check_target, finished_run
+from flexseg.export import check_target
 from flexseg.files import replacing
-from flexseg.jobs import load_trained
+from flexseg.jobs import finished_run, load_trained
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """What is taken for an image in a folder; a file that is named itself may be called as it likes."""
