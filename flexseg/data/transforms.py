@@ -100,28 +100,6 @@ def _offset(side: int, wanted: int, factor: float, rng: np.random.Generator, foc
     return float(rng.uniform(low, high))
 
 
-def random_crop(
-    image: np.ndarray,
-    label: np.ndarray,
-    crop: tuple[int, int],
-    scale: tuple[float, float],
-    flip: bool,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut :func:`random_window` out of an image and its label.
-
-    Where the scaled image is smaller than the crop, the rest is black in the image and void in the label.
-
-    Args:
-        image: (H, W, 3) uint8. label: (H, W) uint8.
-
-    Returns:
-        (crop_h, crop_w, 3) uint8 and (crop_h, crop_w) uint8.
-    """
-    window = random_window(label.shape, crop, scale, flip, rng)
-    return window.cut_image(image), window.cut_label(label)
-
-
 def normalise(images: np.ndarray) -> np.ndarray:
     """(B, H, W, 3) uint8 → (B, 3, H, W) float32 with ImageNet's mean and deviation.
 

@@ -129,7 +129,7 @@ def test_all_products_are_written_and_pictures_keep_their_ratio(made: Made, tmp_
     benchmark, results, methods = made
     assert all(path.is_file() for path in write_tables(benchmark, results, methods))
     for kind, name in (("comparison", "a.pdf"), ("ablation", "b.pdf"), ("page", "c.html"), ("summary", "d.md")):
-        write_report(benchmark, kind, results, methods, tmp_path / name)  # type: ignore[arg-type]
+        write_report(benchmark, kind, results, methods, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
     assert "gta5-daformer-v1" in (tmp_path / "d.md").read_text()
     data = results / benchmark.name / "data"

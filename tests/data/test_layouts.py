@@ -33,7 +33,7 @@ def touch(tmp_path: Path) -> Touch:
 
 def ids(name: str, root: Path, split: str, **options: object) -> list[str]:
     dataset = load_set(name)
-    return [pair.id for pair in list_pairs(dataset, locate(dataset, root), split, **options)]  # type: ignore[arg-type]
+    return [pair.id for pair in list_pairs(dataset, locate(dataset, root), split, **options)]
 
 
 CITY = "leftImg8bit/val/{0}/{0}_{1}_leftImg8bit.png"
@@ -128,7 +128,7 @@ def test_names_of_roots(tmp_path: Path, touch: Touch, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     for root in ("~/link", "link", "./link/", f"{tmp_path}/link/", "meine Daten ü 数据", "~/meine Daten ü 数据/"):
         monkeypatch.setenv("FLEXSEG_DATA", root)
-        assert len(ids("cityscapes", data_root(), "val")) == 2  # type: ignore[arg-type]
+        assert len(ids("cityscapes", data_root(), "val")) == 2
     monkeypatch.setenv("FLEXSEG_DATA", "~nobody-here/data")
     with pytest.raises(UserError, match="nobody here is called 'nobody-here'; give the whole path"):
         data_root()

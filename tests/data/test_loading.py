@@ -27,7 +27,7 @@ def test_batches_are_those_of_a_plain_loop(workers: int, depth: int | None) -> N
 
 def test_it_runs_ahead_by_its_depth_and_no_further() -> None:
     begun: list[int] = []
-    with Prefetcher(lambda item: begun.append(item) or item, itertools.count(), 2, 4) as batches:  # type: ignore[func-returns-value]
+    with Prefetcher(lambda item: begun.append(item) or item, itertools.count(), 2, 4) as batches:
         assert next(batches) == 0
         deadline = time.monotonic() + 5
         while len(begun) < 5 and time.monotonic() < deadline:

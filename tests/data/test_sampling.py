@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from scipy.stats import binomtest, chisquare
@@ -68,7 +66,10 @@ def test_what_hardness_does_not_draw_keeps_the_ratio(sampling: RareClasses | Cla
     """HAS with a threshold that never lets hardness draw: its other branch is the base draw."""
     drawing = base_drawing(ORIGINS, PIXELS, (1.0, 3.0), sampling)
     sampler = HardnessSampler(40, 0, 10**9, midpoint=1e6)
-    base: Callable[[int, int], int] = lambda i, slot: drawing.draw(generator(0, Purpose.CHOOSE, i, slot))[0]  # noqa: E731
+
+    def base(i: int, slot: int) -> int:
+        return drawing.draw(generator(0, Purpose.CHOOSE, i, slot))[0]
+
     images = np.concatenate([sampler.choose(i, range(8), base) for i in range(DRAWS // 8)])
     np.testing.assert_array_equal(images, drawn(drawing)[:, 0])
     assert binomtest(int(ORIGINS[images].sum()), DRAWS, 0.75).pvalue > 0.001

@@ -145,9 +145,9 @@ def test_each_image_is_read_once(keep: int) -> None:
     pool = pool_of(*[(9, 12), (5, 7)] * 20)
     images, labels = Counting(pool.images), Counting(pool.labels)
     lazy = dataclasses.replace(pool, images=images, labels=labels)
-    table, _ = evaluate_target(Oracle(), lazy, PROTOCOL, CPU, keep)  # type: ignore[arg-type]
+    table, _ = evaluate_target(Oracle(), lazy, PROTOCOL, CPU, keep)
     assert images.asked == labels.asked == [1] * 40
-    assert table.equals(evaluate_target(Oracle(), pool, PROTOCOL, CPU, keep)[0])  # type: ignore[arg-type]
+    assert table.equals(evaluate_target(Oracle(), pool, PROTOCOL, CPU, keep)[0])
 
 
 def test_an_image_that_cannot_be_read_stops_the_evaluation_with_its_own_error() -> None:
@@ -160,9 +160,7 @@ def test_an_image_that_cannot_be_read_stops_the_evaluation_with_its_own_error() 
     pool = pool_of(*[(9, 12)] * 90)
     threads = threading.active_count()
     with pytest.raises(UserError, match="image_33 is damaged"):
-        evaluate_target(  # type: ignore[arg-type]
-            Oracle(), dataclasses.replace(pool, labels=Damaged(pool.labels)), PROTOCOL, CPU, batch_size=2
-        )
+        evaluate_target(Oracle(), dataclasses.replace(pool, labels=Damaged(pool.labels)), PROTOCOL, CPU, batch_size=2)
     assert threading.active_count() == threads, "nothing is left reading"
 
 
@@ -189,7 +187,7 @@ def test_batches_hold_one_size_and_no_more_pixels_than_are_allowed(monkeypatch: 
 def test_records_are_of_the_logits_at_the_protocols_size(protocol: Protocol) -> None:
     """Against one image at a time, a confusion counted by hand."""
     pool, model = pool_of((18, 24), (24, 18), (18, 24)), Oracle()
-    table, shown = evaluate_target(model, pool, protocol, CPU, 3, target="here")  # type: ignore[arg-type]
+    table, shown = evaluate_target(model, pool, protocol, CPU, 3, target="here")
     for number, (image, label) in enumerate(zip(pool.images, pool.labels, strict=True)):
         label = prepare_label(label, protocol.size_of("here"))
         predicted = predict_logits(model, image, protocol, "here").argmax(0).numpy()
@@ -202,8 +200,8 @@ def test_records_are_of_the_logits_at_the_protocols_size(protocol: Protocol) -> 
 def test_records_of_an_image_in_stripes() -> None:
     pool = pool_of(*[(40, 30)] * 2)
     images, labels = torch.from_numpy(normalise(np.stack(pool.images))), torch.from_numpy(np.stack(pool.labels))
-    whole, predicted = evaluate.image_records(Oracle(), images, labels, PROTOCOL)  # type: ignore[arg-type]
-    found, again = evaluate.image_records(Oracle(), images, labels, PROTOCOL, 7 * 60)  # type: ignore[arg-type]
+    whole, predicted = evaluate.image_records(Oracle(), images, labels, PROTOCOL)
+    found, again = evaluate.image_records(Oracle(), images, labels, PROTOCOL, 7 * 60)
     assert torch.equal(predicted, again)
     for name, values in whole.items():
         torch.testing.assert_close(found[name], values, rtol=1e-12, atol=0, msg=name)

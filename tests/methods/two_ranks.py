@@ -84,7 +84,7 @@ def trained(job: Job, fabric: Fabric, distinct: int) -> tuple[dict[str, Tensor],
     and ``loss/<step>/…``; and whether a step drew from torch's own generator, which is another one in each process.
     """
     original, drew = engine.assemble, False
-    engine.assemble = lambda job, method, iteration, slots, device, readers=None: original(  # type: ignore[assignment]
+    engine.assemble = lambda job, method, iteration, slots, device, readers=None: original(
         job, method, iteration, [slot % distinct for slot in slots], device
     )
     found: dict[str, Tensor] = {}

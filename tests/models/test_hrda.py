@@ -43,11 +43,11 @@ def images(height: int = 64, width: int = 96, count: int = 2) -> Tensor:
 
 def single(model: Segmentor, x: Tensor) -> Tensor:
     """One scale's logits, without this file's classes."""
-    return model.decode_head(model.backbone(x))  # type: ignore[no-any-return]
+    return model.decode_head(model.backbone(x))
 
 
 def attention_of(model: HRDASegmentor, x: Tensor) -> Tensor:
-    return model.scale_attention(model.backbone(halved(x))).sigmoid()  # type: ignore[no-any-return]
+    return model.scale_attention(model.backbone(halved(x))).sigmoid()
 
 
 def halved(x: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def test_mmseg_builds_the_same_model_and_predicts_the_same(slide: bool) -> None:
         torch.testing.assert_close(found, sums / counts)
 
 
-class _Config(dict):  # type: ignore[type-arg]
+class _Config(dict):
     """mmengine's configurations are read by attribute too."""
 
     __getattr__ = dict.__getitem__

@@ -22,7 +22,7 @@ def count(module: nn.Module) -> int:
 
 
 def trunk_of(benchmark: str) -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "benchmarks" / f"{benchmark}.yaml").read_text())["model"]  # type: ignore[no-any-return]
+    return yaml.safe_load((ROOT / "benchmarks" / f"{benchmark}.yaml").read_text())["model"]
 
 
 # Sizes. The counts are exact, so that a change of a trunk is seen; the published ones stand beside them.
@@ -62,7 +62,7 @@ def test_size_of_hrda() -> None:
     """
     model = build_segmentor(trunk_of("gta5_hrda"), pretrained=False)
     assert count(model) == 85_155_283 + 531_731
-    assert count(model.scale_attention) == 531_731  # type: ignore[arg-type]
+    assert count(model.scale_attention) == 531_731
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_sizes_of_the_resnets(benchmark: str, torchvision: int, stride: int | No
     stem = 9 * (3 * 32 + 32 * 32 + 32 * 64) + 2 * (32 + 32 + 64) - (49 * 3 * 64 + 2 * 64)
     assert count(model.backbone) == torchvision - classifier + stem
     (auxiliary,) = model.auxiliary_heads()
-    assert auxiliary.loss_decode.loss_weight == 0.4  # type: ignore[union-attr]
+    assert auxiliary.loss_decode.loss_weight == 0.4
     with torch.inference_mode():
         *_, deepest = model.stages(torch.zeros(1, 3, 64, 128))
     if stride is not None:
