@@ -27,13 +27,7 @@ from torch.nn.functional import interpolate, pad
 
 from flexseg.classes import NUM_CLASSES
 from flexseg.errors import UserError
-from flexseg.models.description import ModelError, check_part
-from flexseg.models.description import each as _each
-from flexseg.models.description import name_of as _name
-from flexseg.models.description import near as _near
-from flexseg.models.description import plain as _plain
-from flexseg.models.description import reason as _reason
-from flexseg.models.description import walk as _walk
+from flexseg.models.description import ModelError, check_part, each, name_of, near, plain, reason, walk
 from flexseg.models.weights import Weights, load_weights
 
 PARTS = ("backbone", "neck", "decode_head", "auxiliary_head", "hrda")
@@ -79,7 +73,7 @@ class Segmentor(nn.Module):
         super().__init__()
         parts: Any = model
         if not hasattr(parts.decode_head, "conv_seg"):
-            raise ModelError(f"decode_head {_name(parts.decode_head)} has no conv_seg, so no features: choose another")
+            raise ModelError(f"decode_head {name_of(parts.decode_head)} has no conv_seg, so no features: take another")
         self.backbone: nn.Module = parts.backbone
         self.neck: nn.Module | None = parts.neck if parts.with_neck else None
         self.decode_head: nn.Module = parts.decode_head
@@ -164,8 +158,8 @@ class Segmentor(nn.Module):
             handle.remove()
         if len(seen) != 1:
             raise ModelError(
-                f"decode_head {_name(self.decode_head)} ran its conv_seg {len(seen)} times, not once: it has no single "
-                f"map of features. Choose another head."
+                f"decode_head {name_of(self.decode_head)} ran its conv_seg {len(seen)} times, not once: it has no "
+                f"single map of features. Choose another head."
             )
         return _one_map(self.decode_head, logits), seen[0]
 
@@ -213,10 +207,10 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     _check_parts(config)
     if config["backbone"].get("type") == "FrozenViT":
         from flexseg.models import vit  # noqa: F401  (registers it)
-    described = {part: _plain(config[part]) for part in PARTS if config.get(part) is not None}
+    described = {part: plain(config[part]) for part in PARTS if config.get(part) is not None}
     if "hrda" in described:
         described["hrda"] = hrda.described(described["hrda"], described["decode_head"])
-    for where, part in _each(described):
+    for where, part in each(described):
         check_part(where, part)
     return {"type": "HRDAEncoderDecoder" if "hrda" in described else "EncoderDecoder", **described}
 
@@ -238,7 +232,7 @@ def _check_parts(config: Mapping[str, Any]) -> None:
     known = (*PARTS, "weights")
     for key in config:
         if key not in known and (key, config[key]) != ("type", "EncoderDecoder"):
-            raise ModelError(f"{key!r} is no part of a trunk{_near(key, known)}")
+            raise ModelError(f"{key!r} is no part of a trunk{near(key, known)}")
     for key in ("backbone", "decode_head"):
         if config.get(key) is None:
             raise ModelError(f"the trunk has no {key}: name one as `{key}: {{type: ..., ...}}`")
@@ -248,7 +242,7 @@ def _check_parts(config: Mapping[str, Any]) -> None:
             raise ModelError(f"{key} is one mapping{with_type}, not a {type(config[key]).__name__}")
     if config.get("weights") is not None:
         Weights.of(config["weights"])
-    for where, value in _walk(config):
+    for where, value in walk(config):
         key = where.rpartition(".")[2]
         if (key in ("pretrained", "checkpoint") and value) or (key == "type" and value == "Pretrained"):
             raise ModelError(
@@ -266,11 +260,11 @@ def _build(described: dict[str, Any]) -> Any:
     except UserError:  # a part of ours, which names itself and says what to do
         raise
     except Exception:
-        for where, part in _each(described):
+        for where, part in each(described):
             try:
                 MODELS.build(copy.deepcopy(part))
             except Exception as error:
-                raise ModelError(f"{where}: {part['type']} cannot be built: {_reason(error)}") from error
+                raise ModelError(f"{where}: {part['type']} cannot be built: {reason(error)}") from error
         raise
 
 
@@ -283,20 +277,20 @@ def _dry_run(segmentor: Segmentor) -> None:
     try:
         stages = segmentor.stages(images)
     except Exception as error:
-        parts = _name(segmentor.backbone) + (f" with neck {_name(segmentor.neck)}" if segmentor.neck else "")
-        raise ModelError(f"backbone {parts} fails on a {tuple(images.shape)} input: {_reason(error)}") from error
+        parts = name_of(segmentor.backbone) + (f" with neck {name_of(segmentor.neck)}" if segmentor.neck else "")
+        raise ModelError(f"backbone {parts} fails on a {tuple(images.shape)} input: {reason(error)}") from error
     offered = ", ".join(
         f"{i}: {x.shape[1]} channels at stride {images.shape[3] / x.shape[3]:g}" for i, x in enumerate(stages)
     )
     for place, head in segmentor.heads():
-        where = f"{place} {_name(head)}"
+        where = f"{place} {name_of(head)}"
         _check_channels(where, head, stages, offered)
         try:
             logits = segmentor._decode(stages)[0] if head is segmentor.decode_head else _one_map(head, head(stages))
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"{where} fails on the backbone's maps ({offered}): {_reason(error)}") from error
+            raise ModelError(f"{where} fails on the backbone's maps ({offered}): {reason(error)}") from error
         if logits.shape[1] != NUM_CLASSES:
             raise ModelError(f"{where} gives {logits.shape[1]} channels instead of {NUM_CLASSES} classes")
         if head is segmentor.decode_head:
@@ -330,5 +324,5 @@ def size_divisor(backbone: nn.Module) -> int:
 
 def _one_map(head: nn.Module, logits: Any) -> Tensor:
     if not isinstance(logits, Tensor):
-        raise ModelError(f"{_name(head)} gives a {type(logits).__name__} instead of one map of logits: choose another")
+        raise ModelError(f"{name_of(head)} gives a {type(logits).__name__} instead of one map of logits: take another")
     return logits
