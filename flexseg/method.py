@@ -7,14 +7,10 @@ differs from plain training; every hook defaults to the plain baseline. A hook g
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import inspect
-import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,13 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
+from flexseg.benchmark.schedule import Sampling
 from flexseg.classes import NUM_CLASSES
-from flexseg.components.ube import mean_over_valid, pixel_cross_entropy
+from flexseg.components.losses import mean_over_valid, pixel_cross_entropy
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.sampling import NO_CLASS, Drawing, base_drawing
-from flexseg.errors import MissingExtra, RunError, UserError, did_you_mean
+from flexseg.errors import RunError, UserError, did_you_mean
 from flexseg.models import Output, Segmentor, build_segmentor
-from flexseg.schedule import Sampling
 
 
 class Batch(NamedTuple):
@@ -308,69 +304,3 @@ def describe_options(options: Any) -> dict[str, dict[str, Any]]:
         }
         for knob in dataclasses.fields(options)
     }
-
-
-def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
-    """Import ``methods/<name>.py`` and return its method class.
-
-    Raises:
-        UserError: no such file, an error while importing it (with the line), or a class that breaks the contract.
-    """
-    path = folder / f"{name}.py"
-    if not path.is_file():
-        known = method_names(folder)
-        hint = did_you_mean(name, known)
-        raise UserError(f"no method is named {name!r}{hint}: {path} does not exist. Methods: {', '.join(known)}")
-    spec = importlib.util.spec_from_file_location(f"flexseg_methods.{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except MissingExtra:
-        raise
-    except Exception as error:
-        line = _line_in(path, error)
-        raise UserError(f"{path}{line} cannot be imported: {type(error).__name__}: {error}") from error
-    classes = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == spec.name
-    ]
-    if len(classes) != 1:
-        raise UserError(f"{path} must define one subclass of flexseg.method.Method, it defines {len(classes)}")
-    _check_contract(classes[0], name, path)
-    return classes[0]
-
-
-def _line_in(path: Path, error: Exception) -> str:
-    if isinstance(error, SyntaxError) and error.lineno:
-        return f", line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f", line {lines[-1]}" if lines else ""
-
-
-def _check_contract(method: type[Method], name: str, path: Path) -> None:
-    if method.name != name:
-        raise UserError(f"{path}: the method's name is {method.name!r}, it must be the file's: name = {name!r}")
-    if not method.title:
-        raise UserError(f"{path}: give the method a title")
-    if not dataclasses.is_dataclass(method.Options):
-        raise UserError(f"{path}: Options must be a dataclass")
-    unknown = [need for need in method.needs if need not in NEEDS]
-    if unknown:
-        raise UserError(f"{path}: needs {unknown[0]!r} is unknown; known: {', '.join(NEEDS)}")
-    if not set(method.data) <= {"source", "generated"} or not method.data:
-        raise UserError(f"{path}: data must name 'source', 'generated' or both, not {method.data!r}")
-    for attribute, value in vars(method).items():
-        if callable(value) and not attribute.startswith("_") and attribute not in (*HOOKS, "Options"):
-            raise UserError(
-                f"{path}: {attribute!r} is no hook{did_you_mean(attribute, HOOKS)}. The hooks are {', '.join(HOOKS)}; "
-                "a helper of the method's own begins with an underscore"
-            )
-
-
-def method_names(folder: Path = Path("methods")) -> list[str]:
-    """The methods that ``folder`` holds, one a file; files that begin with an underscore are helpers."""
-    return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))

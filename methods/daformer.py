@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from flexseg.benchmark.schedule import THINGS
 from flexseg.classes import TRAIN_ID
 from flexseg.components.fd import FrozenEncoder, class_cells, feature_distance, watch_encoder, with_weights
 from flexseg.components.rcs import RareClassSampler
@@ -44,7 +45,6 @@ from flexseg.data.draws import Purpose, generator
 from flexseg.errors import RunError, did_you_mean
 from flexseg.method import Batch, Method, Setup, option
 from flexseg.models import Segmentor
-from flexseg.schedule import THINGS
 
 
 class DAFormer(Method):

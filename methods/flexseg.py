@@ -17,15 +17,9 @@ from torch import Tensor, nn
 from flexseg.components.boundary import label_boundary
 from flexseg.components.gap import GranularPrototypes
 from flexseg.components.has import HardnessSampler
+from flexseg.components.losses import mean_over_images, mean_over_valid, pixel_cross_entropy
 from flexseg.components.ranks import gather_over_ranks
-from flexseg.components.ube import (
-    mean_over_images,
-    mean_over_valid,
-    pixel_cross_entropy,
-    predictive_entropy,
-    uncertainty_boundary_losses,
-    uncertainty_weights,
-)
+from flexseg.components.ube import predictive_entropy, uncertainty_boundary_losses, uncertainty_weights
 from flexseg.method import Batch, Method, Setup, option, upsample
 from flexseg.models import Output, Segmentor
 

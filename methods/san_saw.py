@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from flexseg.classes import IGNORE, NUM_CLASSES
+from flexseg.components.losses import mean_over_valid
 from flexseg.components.norms import stages_with_batch_norm
 from flexseg.components.san import Seen, SemanticNormalisation, watched
 from flexseg.components.saw import channel_groups, group_whitening_losses
-from flexseg.components.ube import mean_over_valid
 from flexseg.errors import RunError
 from flexseg.method import Batch, Method, cross_entropy, option
 from flexseg.models import Segmentor

@@ -32,7 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexseg.components.consistency import jensen_shannon, log_probabilities, negative_log_likelihood, where_valid
+from flexseg.components.consistency import jensen_shannon, where_valid
+from flexseg.components.losses import log_probabilities, mean_over_valid, negative_log_likelihood
 from flexseg.components.recent import Recent
 from flexseg.components.style import (
     changed_outputs,
@@ -42,7 +43,6 @@ from flexseg.components.style import (
     stage_channels,
     stylise,
 )
-from flexseg.components.ube import mean_over_valid
 from flexseg.data.draws import Purpose, generator
 from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, upsample, weighted
 from flexseg.models import Segmentor

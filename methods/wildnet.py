@@ -34,10 +34,10 @@ from torch.nn import functional
 
 from flexseg.classes import IGNORE
 from flexseg.components.boundary import downsample_label
-from flexseg.components.consistency import kullback_leibler, log_probabilities, negative_log_likelihood, where_valid
+from flexseg.components.consistency import kullback_leibler, where_valid
+from flexseg.components.losses import log_probabilities, mean_over_valid, negative_log_likelihood
 from flexseg.components.recent import Recent
 from flexseg.components.style import changed_outputs, channel_statistics, early_stages, stylise
-from flexseg.components.ube import mean_over_valid
 from flexseg.data.draws import Purpose, generator
 from flexseg.method import Batch, Method, auxiliary_losses, option, upsample, weighted
 from flexseg.models import Segmentor

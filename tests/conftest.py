@@ -45,7 +45,7 @@ def smoke_content() -> Callable[[], dict[str, Any]]:
 @pytest.fixture(scope="session")
 def smoke_data(smoke: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder in which every domain of the smoke benchmark is rendered. Read only."""
-    from flexseg.datasets import make_dataset
+    from flexseg.tasks.datasets import make_dataset
 
     results = tmp_path_factory.mktemp("smoke-data")
     for domain in smoke.domains:

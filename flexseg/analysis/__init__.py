@@ -13,9 +13,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 def write_tables(benchmark: Benchmark, results: Path, methods: Path) -> list[Path]:
     """Write all tables to ``results/<name>/tables`` as CSV, Markdown and LaTeX; the paths written."""
-    from flexseg.analysis.records import load_records
-    from flexseg.analysis.scores import Scores
-    from flexseg.analysis.tables import write_all
+    from flexseg.analysis.stats.records import load_records
+    from flexseg.analysis.stats.scores import Scores
+    from flexseg.analysis.tables.write import write_all
 
     return write_all(Scores(load_records(benchmark, results, methods)), results / benchmark.name / "tables")
 
@@ -26,8 +26,8 @@ def write_report(benchmark: Benchmark, kind: Kind, results: Path, methods: Path,
     ``comparison`` and ``ablation`` are PDFs, ``page`` is one HTML file, ``summary`` is Markdown, and ``figures`` is the
     Markdown file of the captions, beside which every figure is written as PDF, SVG and PNG.
     """
-    from flexseg.analysis.records import load_records
-    from flexseg.analysis.scores import Scores
+    from flexseg.analysis.stats.records import load_records
+    from flexseg.analysis.stats.scores import Scores
 
     scores = Scores(load_records(benchmark, results, methods))
     if kind == "page":
@@ -35,14 +35,14 @@ def write_report(benchmark: Benchmark, kind: Kind, results: Path, methods: Path,
 
         write_page(scores, output)
     elif kind == "summary":
-        from flexseg.analysis.summary import write_summary
+        from flexseg.analysis.report.summary import write_summary
 
         write_summary(scores, output)
     elif kind == "figures":
-        from flexseg.analysis.export import export_figures
+        from flexseg.analysis.figures.export import export_figures
 
         export_figures(scores, output)
     else:
-        from flexseg.analysis.report import make_report
+        from flexseg.analysis.report.pdf import make_report
 
         make_report(scores, kind, output)

@@ -3,8 +3,8 @@
     KL(p‖q) = Σ_c p_c (log p_c − log q_c)                              Kullback–Leibler
     JS(p, q) = ½ [KL(p‖m) + KL(q‖m)],  m = ½ (p + q)                   Jensen–Shannon, from 0 to ln 2
 
-Log-probabilities have the classes last, as :func:`log_probabilities` gives them: with a channels-last trunk that costs
-no copy and is the fastest order on a CPU. Gradients pass to both arguments; detach what is to be a target.
+Log-probabilities have the classes last, as :func:`flexseg.components.losses.log_probabilities` gives them. Gradients
+pass to both arguments; detach what is to be a target.
 """
 
 from __future__ import annotations
@@ -12,20 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-
-def log_probabilities(logits: Tensor) -> Tensor:
-    """log p of (B, C, H, W) logits: (B, H, W, C) float32."""
-    return F.log_softmax(logits.permute(0, 2, 3, 1).float(), dim=-1)
-
-
-def negative_log_likelihood(log_p: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """−log p of the label of every pixel: (B, H, W) float32, 0 on void. log_p: (B, H, W, C). labels: (B, H, W)."""
-    losses = F.nll_loss(log_p.flatten(0, 2), labels.flatten(), ignore_index=ignore, reduction="none")
-    return losses.view(labels.shape)
 
 
 def kullback_leibler(log_p: Tensor, log_q: Tensor) -> Tensor:

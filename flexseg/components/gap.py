@@ -26,8 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .boundary import downsample_label, granularity
-from .ranks import sum_over_ranks
+from flexseg.components.boundary import downsample_label, granularity
+from flexseg.components.ranks import sum_over_ranks
 
 _NOT_A_TARGET = -100
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .ranks import gather_over_ranks
+from flexseg.components.ranks import gather_over_ranks
 
 
 class Recent(nn.Module):

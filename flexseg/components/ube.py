@@ -19,10 +19,16 @@ to the loss.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .ranks import sum_over_ranks
+from flexseg.components.losses import (
+    log_probabilities,
+    mean_over_valid,
+    negative_log_likelihood,
+    pixel_cross_entropy,
+    same_shape,
+)
+from flexseg.components.ranks import sum_over_ranks
 
 
 def predictive_entropy(logits: Tensor) -> Tensor:
@@ -30,7 +36,7 @@ def predictive_entropy(logits: Tensor) -> Tensor:
 
     Carries no gradient.
     """
-    return _entropy(_log_softmax(logits.detach()))
+    return _entropy(log_probabilities(logits.detach()))
 
 
 def uncertainty_weights(entropy: Tensor, boundary_mask: Tensor, alpha: float = 3.0, eps: float = 1e-6) -> Tensor:
@@ -41,7 +47,7 @@ def uncertainty_weights(entropy: Tensor, boundary_mask: Tensor, alpha: float = 3
     μ and σ (population) are over the boundary pixels of all ranks; without any, all weights are 1.
     A collective: every rank calls it, also with a batch without boundary.
     """
-    _same_shape(boundary_mask, entropy, "boundary_mask", "entropy")
+    same_shape(boundary_mask, entropy, "boundary_mask", "entropy")
     entropy = entropy.detach().float()
     on_boundary = torch.where(boundary_mask, entropy, 0.0).double()
     moments = torch.stack([boundary_mask.sum().double(), on_boundary.sum(), on_boundary.square().sum()])
@@ -52,31 +58,13 @@ def uncertainty_weights(entropy: Tensor, boundary_mask: Tensor, alpha: float = 3
     return torch.where(boundary_mask, emphasis, 1.0)
 
 
-def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """L_CE of every pixel: ``(B, H, W)`` float32, 0 on void. logits: ``(B, C, H, W)``. labels: ``(B, H, W)``."""
-    return _nll(_log_softmax(logits), labels, ignore)
-
-
-def mean_over_valid(losses: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """(1/N) Σ of ``(B, H, W)`` pixel losses, N the number of valid pixels: a scalar; zero, with a graph, if all is
-    void."""
-    _same_shape(losses, labels, "losses", "labels")
-    return losses.sum() / (labels != ignore).sum().clamp_min(1)
-
-
-def mean_over_images(losses: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """The mean over each image's valid pixels of ``(B, H, W)`` pixel losses: ``(B,)``; 0 for an image of void."""
-    _same_shape(losses, labels, "losses", "labels")
-    return losses.sum(dim=(1, 2)) / (labels != ignore).sum(dim=(1, 2)).clamp_min(1)
-
-
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, ignore: int = 255) -> Tensor:
     """(1/N) Σ w · L_CE, N the number of valid pixels: a float32 scalar; zero, with a graph, if all is void.
 
     logits: ``(B, C, H, W)``. labels: ``(B, H, W)`` integers in [0, C) or ``ignore``. weights: ``(B, H, W)``, not
     differentiated.
     """
-    _same_shape(weights, labels, "weights", "labels")
+    same_shape(weights, labels, "weights", "labels")
     return mean_over_valid(weights.detach().float() * pixel_cross_entropy(logits, labels, ignore), labels, ignore)
 
 
@@ -89,9 +77,9 @@ def uncertainty_boundary_losses(
     logits: ``(B, C, H, W)``. labels: ``(B, H, W)``. boundary_mask: ``(B, H, W)`` bool. A collective: every rank calls
     it.
     """
-    log_p = _log_softmax(logits)
+    log_p = log_probabilities(logits)
     weights = uncertainty_weights(_entropy(log_p.detach()), boundary_mask, alpha, eps)
-    return weights * _nll(log_p, labels, ignore)
+    return weights * negative_log_likelihood(log_p, labels, ignore)
 
 
 def uncertainty_boundary_loss(
@@ -117,28 +105,10 @@ def clipped_cross_entropy(
 
     A pixel above the limit (in nats) has no gradient. Shapes and the case of all void as in ``weighted_cross_entropy``.
     """
-    _same_shape(boundary_mask, labels, "boundary_mask", "labels")
+    same_shape(boundary_mask, labels, "boundary_mask", "labels")
     losses = pixel_cross_entropy(logits, labels, ignore)
     return mean_over_valid(torch.where(boundary_mask, losses.clamp_max(limit), losses), labels, ignore)
 
 
-def _log_softmax(logits: Tensor) -> Tensor:
-    """log p of ``(B, C, H, W)`` logits as ``(B, H, W, C)`` float32: with the classes last, which a channels-last trunk
-    gives without a copy, it is three times as fast on a CPU."""
-    return F.log_softmax(logits.permute(0, 2, 3, 1).float(), dim=-1)
-
-
-def _nll(log_p: Tensor, labels: Tensor, ignore: int) -> Tensor:
-    _same_shape(labels, log_p[..., 0], "labels", "each class of the logits")
-    flat = F.nll_loss(log_p.flatten(0, 2), labels.flatten().long(), ignore_index=ignore, reduction="none")
-    return flat.view(labels.shape)
-
-
 def _entropy(log_p: Tensor) -> Tensor:
     return log_p.exp().mul_(log_p).sum(dim=-1).neg_()
-
-
-def _same_shape(a: Tensor, b: Tensor, name_of_a: str, name_of_b: str) -> None:
-    """Without this, (B, 1, H, W) against (B, H, W) would broadcast to a wrong loss in silence."""
-    if a.shape != b.shape:
-        raise ValueError(f"{name_of_a} is {tuple(a.shape)} but {name_of_b} is {tuple(b.shape)}")

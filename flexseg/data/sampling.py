@@ -2,7 +2,7 @@
 
 Every draw is a function of a generator that the caller makes of (seed, iteration, slot), so it depends on no other
 draw. A draw gives an image and the class for which it was drawn, :data:`NO_CLASS` if for none: the crop then looks for
-that class (:mod:`flexseg.engine.recipe`).
+that class (:mod:`flexseg.data.crops`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flexseg.benchmark.schedule import ClassUniform, RareClasses
 from flexseg.components.rcs import RareClassSampler
 from flexseg.errors import UserError
-from flexseg.schedule import ClassUniform, RareClasses
 
 NO_CLASS = -1
 """The class of an image that was drawn for no class."""

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from flexseg.benchmark import Training
+from flexseg.benchmark.identity import RunDirectory
+from flexseg.data.crops import check_ids, prepare
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.index import Index
 from flexseg.data.pool import Pool
 from flexseg.data.transforms import normalise
-from flexseg.engine.recipe import check_ids, prepare
-from flexseg.engine.run import RunDirectory
 from flexseg.method import Batch, Method
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flexseg.blocks import Protocol, Size
+from flexseg.benchmark.blocks import Protocol, Size
 from flexseg.data.loading import Prefetcher
 from flexseg.data.pool import Pool, spread
 from flexseg.data.transforms import normalise

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from flexseg.blocks import Protocol, Size
+from flexseg.benchmark.blocks import Protocol, Size
 from flexseg.classes import IGNORE, NUM_CLASSES
 from flexseg.data.transforms import normalise
 from flexseg.models.windows import windows

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.data.pool import Pool
 from flexseg.data.transforms import normalise
 from flexseg.engine.checkpoint import save_tensors
-from flexseg.engine.run import RunDirectory
 from flexseg.method import Method
 from flexseg.models import Segmentor
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flexseg.models.segmentor import Auxiliary, ModelError, Output, Segmentor, build_segmentor, channels_last
+from flexseg.models.build import build_segmentor
+from flexseg.models.description import ModelError
+from flexseg.models.segmentor import Auxiliary, Output, Segmentor, channels_last
 
 if TYPE_CHECKING:
     from flexseg.models.daformer import DAFormerHead

@@ -26,8 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from flexseg.classes import IGNORE
+from flexseg.models.build import build_segmentor
 from flexseg.models.hrda import HRDASegmentor
-from flexseg.models.segmentor import Segmentor, build_segmentor
+from flexseg.models.segmentor import Segmentor
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch.nn.functional import interpolate
 
 from flexseg.errors import MissingExtra, did_you_mean
 from flexseg.files import file_digest
+from flexseg.models.description import ModelError
 from flexseg.models.registry import MODELS
-from flexseg.models.segmentor import ModelError
 from flexseg.models.weights import check_digest, read_tensors
 
 RANDOM = "random"

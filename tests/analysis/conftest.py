@@ -275,7 +275,7 @@ def edit_run(folder: Path, **changes: Any) -> None:
 @pytest.fixture(autouse=True)
 def _today(monkeypatch: pytest.MonkeyPatch) -> None:
     """Today's code digest, whatever today's code is."""
-    monkeypatch.setattr("flexseg.analysis.records.code_digest", lambda *_: LIBRARY)
+    monkeypatch.setattr("flexseg.analysis.stats.records.code_digest", lambda *_: LIBRARY)
 
 
 Builder = Callable[..., tuple[Benchmark, Path, Path]]

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 
-from flexseg.analysis import bootstrap
-from flexseg.analysis.metrics import mean_iou
+from flexseg.analysis.stats import bootstrap
+from flexseg.analysis.stats.metrics import mean_iou
 
 
 def random_confusions(images: int, seed: int = 0, largest: int = 300) -> np.ndarray:

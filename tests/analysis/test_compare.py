@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from flexseg.analysis.compare import Comparison, check_per, compare, differences, load_pair
-from flexseg.analysis.metrics import iou_of_counts, mean_iou_of_counts
-from flexseg.analysis.records import load_records
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.statistics import Difference, blocked_noise, half_width
+from flexseg.analysis.stats.compare import Comparison, check_per, compare, differences, load_pair
+from flexseg.analysis.stats.metrics import iou_of_counts, mean_iou_of_counts
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import Difference, blocked_noise, half_width
 from flexseg.benchmark import Benchmark, fingerprint
+from flexseg.cli.print import print_comparison
 from flexseg.errors import UserError
-from flexseg.show import print_comparison
 
 Built = tuple[Benchmark, Path, Path]
 
@@ -28,7 +28,7 @@ Built = tuple[Benchmark, Path, Path]
 @pytest.fixture(scope="module")
 def loaded(small: Built) -> Scores:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flexseg.analysis.records.code_digest", lambda *_: "today")
+        patch.setattr("flexseg.analysis.stats.records.code_digest", lambda *_: "today")
         return Scores(load_records(*small), replicates=500)
 
 

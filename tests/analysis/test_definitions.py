@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexseg.analysis.definitions import quantities, ring_names
-from flexseg.analysis.records import load_records
-from flexseg.analysis.scores import Scores
+from flexseg.analysis.stats.definitions import quantities, ring_names
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.scores import Scores
 from flexseg.benchmark import Benchmark, Protocol, load_benchmark
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexseg.analysis.effects import ablation_lines, all_cells, factorial_cells, factorial_effects
-from flexseg.analysis.records import Records
+from flexseg.analysis.stats.effects import ablation_lines, all_cells, factorial_cells, factorial_effects
+from flexseg.analysis.stats.records import Records
 from flexseg.benchmark import Benchmark, load_benchmark
 
 ROOT = Path(__file__).parents[2]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flexseg.analysis.canvas import DOUBLE, SINGLE, Canvas, Plate, Sheet
-from flexseg.analysis.export import export_figures, save
-from flexseg.analysis.records import load_records
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.summary import write_summary
+from flexseg.analysis.figures.canvas import DOUBLE, SINGLE, Canvas, Plate, Sheet
+from flexseg.analysis.figures.export import export_figures, save
+from flexseg.analysis.report.summary import write_summary
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.scores import Scores
 from flexseg.benchmark import Benchmark, select_rows
 
 Built = tuple[Benchmark, Path, Path]
@@ -53,7 +53,7 @@ def test_a_figure_that_went_empty_is_removed(scores: Scores, tmp_path: Path, mon
     stale.parent.mkdir()
     stale.touch()
     plate = Plate("gone", "Gone", lambda page: page.nothing("Its rows were not run."))
-    monkeypatch.setattr("flexseg.analysis.export.all_plates", lambda scores: [plate])
+    monkeypatch.setattr("flexseg.analysis.figures.export.all_plates", lambda scores: [plate])
     paths = export_figures(scores, tmp_path / "figures" / "captions.md")
     assert [path.name for path in paths] == ["captions.md"]
     assert not stale.exists()

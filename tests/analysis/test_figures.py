@@ -9,14 +9,14 @@ import pytest
 import yaml
 from safetensors.numpy import save_file
 
-from flexseg.analysis.canvas import Canvas, Page, Sheet
-from flexseg.analysis.figures_boundary import agreement_figure, ring_figure
-from flexseg.analysis.figures_observations import geometry, prototype_figure, read_observations, uncertainty_figure
-from flexseg.analysis.figures_studies import axis_of, dial_figure
-from flexseg.analysis.records import load_records
-from flexseg.analysis.scores import Scores
+from flexseg.analysis.figures.boundary import agreement_figure, ring_figure
+from flexseg.analysis.figures.canvas import Canvas, Page, Sheet
+from flexseg.analysis.figures.observations import geometry, prototype_figure, read_observations, uncertainty_figure
+from flexseg.analysis.figures.studies import axis_of, dial_figure
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.scores import Scores
 from flexseg.benchmark import Benchmark, load_benchmark, select_rows
-from flexseg.dials import Dial
+from flexseg.benchmark.ablation import Dial
 from flexseg.errors import UserError
 
 Built = tuple[Benchmark, Path, Path]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from flexseg.analysis import metrics
+from flexseg.analysis.stats import metrics
 
 
 def naive_miou(confusion: np.ndarray) -> float:

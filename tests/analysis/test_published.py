@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 
-from flexseg.analysis import published
+from flexseg.analysis.stats import published
 from flexseg.errors import UserError
 
 AVERAGES = {"Avg2": ("ACDC", "DZ"), "Avg3": ("CS", "BDD", "MV"), "Avg5": ("ACDC", "DZ", "CS", "BDD", "MV")}

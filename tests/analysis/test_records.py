@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flexseg.analysis.bootstrap import image_weights, miou_replicates
-from flexseg.analysis.definitions import quantities
-from flexseg.analysis.metrics import class_counts
-from flexseg.analysis.records import STALE, load_records
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.statistics import paired_interval, t_interval
+from flexseg.analysis.stats.bootstrap import image_weights, miou_replicates
+from flexseg.analysis.stats.definitions import quantities
+from flexseg.analysis.stats.metrics import class_counts
+from flexseg.analysis.stats.records import STALE, load_records
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import paired_interval, t_interval
 from flexseg.benchmark import Benchmark, Protocol
 from flexseg.errors import UserError
 

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from flexseg.analysis import write_report
-from flexseg.analysis.canvas import LEFT, RIGHT, Page, Plate
-from flexseg.analysis.effects import all_cells
-from flexseg.analysis.figures import Dot, off_scale
-from flexseg.analysis.figures_ablation import factorial_figure
-from flexseg.analysis.formats import Cell, Column, Row, Table, difference_text
-from flexseg.analysis.pages import _heads, draw_table, open_book, table_height, table_lines
-from flexseg.analysis.records import load_records
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.statistics import Difference
-from flexseg.analysis.style import text_width, wrap
-from flexseg.analysis.verdict import judged, power_statement, verdict
+from flexseg.analysis.figures.ablation import factorial_figure
+from flexseg.analysis.figures.canvas import LEFT, RIGHT, Page, Plate
+from flexseg.analysis.figures.comparison import Dot, off_scale
+from flexseg.analysis.figures.style import text_width, wrap
+from flexseg.analysis.report.pages import _heads, draw_table, open_book, table_height, table_lines
+from flexseg.analysis.stats.effects import all_cells
+from flexseg.analysis.stats.formats import Cell, Column, Row, Table, difference_text
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import Difference
+from flexseg.analysis.stats.verdict import judged, power_statement, verdict
 from flexseg.benchmark import Benchmark, select_rows
 
 Built = tuple[Benchmark, Path, Path]
@@ -30,7 +30,7 @@ NAN = float("nan")
 SCRIPT = """
 import sys
 from pathlib import Path
-import flexseg.analysis.records as records
+import flexseg.analysis.stats.records as records
 from flexseg.analysis import write_report, write_tables
 from flexseg.benchmark import load_benchmark, select_rows
 records.code_digest = lambda *_: "today"
@@ -134,7 +134,7 @@ def test_verdict_answers_with_the_numbers_of_the_table(small: Built) -> None:
 
 
 def test_many_controls_are_sorted_by_what_was_shown(small: Built, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flexseg.analysis.verdict.MANY", 0)
+    monkeypatch.setattr("flexseg.analysis.stats.verdict.MANY", 0)
     scores = Scores(load_records(*small), replicates=200)
     answer = dict(verdict(scores))["What do the controls say?"]
     assert answer.startswith("Against the baseline: ")

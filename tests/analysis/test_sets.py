@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from flexseg.analysis import write_report, write_tables
-from flexseg.analysis.domains import inference_text, label_maps_text, sizes_text, train_images, training_text
-from flexseg.analysis.formats import to_markdown
-from flexseg.analysis.panels import letterbox, shown_images
-from flexseg.analysis.records import load_records
-from flexseg.analysis.report import published_table
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.tables import comparison_table, factorial_table, per_class_table
+from flexseg.analysis.figures.panels import letterbox, shown_images
+from flexseg.analysis.report.pdf import published_table
+from flexseg.analysis.stats.formats import to_markdown
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.tables.domains import inference_text, label_maps_text, sizes_text, train_images, training_text
+from flexseg.analysis.tables.write import comparison_table, factorial_table, per_class_table
 from flexseg.analysis.web.payload import payload
 from flexseg.analysis.web.text import methods_text
 from flexseg.benchmark import Benchmark, load_benchmark, select_rows
@@ -96,7 +96,7 @@ def test_published_numbers_of_the_same_data_stand_beside_target_by_target(made: 
 
 def test_published_beside_measured_names_trunk_and_source(made: Made) -> None:
     scores = Scores(load_records(*made), replicates=20)
-    from flexseg.analysis.published import all_published
+    from flexseg.analysis.stats.published import all_published
 
     text = to_markdown(published_table(scores, all_published(scores.records)))
     assert "HRDA-DG (SHADE, RCS, FD) (HRDA, MiT-B5)" in text
@@ -179,7 +179,7 @@ def test_runs_of_another_benchmark_are_read_where_each_part_lies(made: Made, tmp
 
 
 def test_pictures_of_many_megapixels_are_narrowed_for_the_reports(tmp_path: Path) -> None:
-    from flexseg.analysis.panels import MOST_WIDTH, _pixels, palette
+    from flexseg.analysis.figures.panels import MOST_WIDTH, _pixels, palette
 
     wide = np.zeros((60, 2 * MOST_WIDTH), np.uint8)
     wide[:, MOST_WIDTH:] = 10

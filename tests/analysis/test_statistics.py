@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from flexseg.analysis import statistics as st
+from flexseg.analysis.stats import statistics as st
 
 
 def test_t_interval_by_hand() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from flexseg.analysis.records import load_records
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.tables import write_all
-from flexseg.analysis.tables_cost import COSTS, ORIGINS, cost_table, origins_table
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.tables.cost import COSTS, ORIGINS, cost_table, origins_table
+from flexseg.analysis.tables.write import write_all
 from flexseg.benchmark import Benchmark
 
 ROWS = ["source_only", "dginstyle", "flexseg", "flexseg_tuned", "flexseg_no_has"]

@@ -14,14 +14,14 @@ import pytest
 from rich.console import Console
 from scipy.stats import ttest_ind
 
-from flexseg.analysis import verify as v
-from flexseg.analysis.records import load_records
-from flexseg.analysis.reference import Reference, definition_parts, read_reference, write_reference
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.statistics import holm
+from flexseg.analysis.stats import verify as v
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.reference import Reference, definition_parts, read_reference, write_reference
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import holm
 from flexseg.benchmark import Benchmark
+from flexseg.cli.print import print_verification
 from flexseg.errors import UserError
-from flexseg.show import print_verification
 
 ROWS = ["source_only", "dginstyle", "flexseg_no_ube", "flexseg_no_has", "constant_weight"]
 Built = tuple[Benchmark, Path, Path]

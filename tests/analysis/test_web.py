@@ -24,10 +24,10 @@ import pytest
 from PIL import Image
 from scipy.stats import t as student
 
-from flexseg.analysis import origins
-from flexseg.analysis.records import load_records
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.statistics import Difference
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import Difference
+from flexseg.analysis.tables import origins
 from flexseg.analysis.web import page, pictures, text, write_page
 from flexseg.analysis.web.payload import numbers, payload
 from flexseg.benchmark import Benchmark, select_rows
@@ -39,8 +39,8 @@ HOSTILE = "</script><script>window.broken=1</script><img src=x onerror=window.br
 SCRIPT = """
 import sys
 from pathlib import Path
-import flexseg.analysis.records as records
-from flexseg.analysis.scores import Scores
+import flexseg.analysis.stats.records as records
+from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.web import write_page
 from flexseg.benchmark import load_benchmark, select_rows
 records.code_digest = lambda *_: "today"
@@ -85,7 +85,7 @@ def data_of(content: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def scores(small: Built) -> Scores:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flexseg.analysis.records.code_digest", lambda *_: "today")
+        patch.setattr("flexseg.analysis.stats.records.code_digest", lambda *_: "today")
         return scores_of(small)
 
 

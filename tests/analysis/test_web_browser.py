@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 from scipy.stats import t as student
 
-from flexseg.analysis.formats import difference_text, mean_text, number
-from flexseg.analysis.records import load_records
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.statistics import Difference
+from flexseg.analysis.stats.formats import difference_text, mean_text, number
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import Difference
 from flexseg.analysis.web import write_page
 from flexseg.benchmark import Benchmark
 from flexseg.classes import CLASS_NAMES
@@ -31,7 +31,7 @@ HOSTILE = "</script><script>window.broken=1</script><img src=x onerror=window.br
 def make(built: Built, output: Path) -> Scores:
     benchmark, results, methods = built
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flexseg.analysis.records.code_digest", lambda *_: "today")
+        patch.setattr("flexseg.analysis.stats.records.code_digest", lambda *_: "today")
         scores = Scores(load_records(benchmark, results, methods), replicates=200)
     write_page(scores, output)
     return scores

@@ -10,14 +10,8 @@ import torch
 from scipy.special import rel_entr
 from torch.nn import functional
 
-from flexseg.components.consistency import (
-    jensen_shannon,
-    kullback_leibler,
-    log_probabilities,
-    negative_log_likelihood,
-    where_valid,
-)
-from flexseg.components.ube import pixel_cross_entropy
+from flexseg.components.consistency import jensen_shannon, kullback_leibler, where_valid
+from flexseg.components.losses import log_probabilities, negative_log_likelihood, pixel_cross_entropy
 
 BOTH = pytest.mark.parametrize("divergence", [kullback_leibler, jensen_shannon])
 

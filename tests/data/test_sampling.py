@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chisquare
 
+from flexseg.benchmark.schedule import ClassUniform, RareClasses
 from flexseg.components.has import HardnessSampler
 from flexseg.components.rcs import class_frequencies, class_probabilities
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.sampling import NO_CLASS, Drawing, base_drawing, subset
 from flexseg.errors import UserError
-from flexseg.schedule import ClassUniform, RareClasses
 
 ORIGINS = np.repeat([0, 1], [30, 10]).astype(np.int8)
 PIXELS = np.random.default_rng(0).integers(0, 60, (40, 19)) * (np.random.default_rng(1).random((40, 19)) < 0.3)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flexseg.benchmark import Benchmark, Row
-from flexseg.engine.run import RunDirectory
+from flexseg.benchmark.identity import RunDirectory
 
 SMALL = {"dim": 8, "kernels": [3, 5]}
 ROWS = {
@@ -36,7 +36,7 @@ Train = Callable[..., RunDirectory]
 @pytest.fixture(scope="session")
 def train_in(methods: Path) -> Train:
     """``train_in(results, benchmark, row, seed=0, methods=…, **options)``: train a run and return its directory."""
-    from flexseg.jobs import run_directory, train_run
+    from flexseg.tasks.jobs import run_directory, train_run
 
     def train(results: Path, benchmark: Benchmark, row: str, seed: int = 0, **options: Any) -> RunDirectory:
         folder = options.pop("methods", methods)

@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flexseg.analysis.metrics import mean_iou
+from flexseg.analysis.stats.metrics import mean_iou
 from flexseg.benchmark import Benchmark, Protocol
-from flexseg.blocks import Size
+from flexseg.benchmark.blocks import Size
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.components.boundary import label_boundary
 from flexseg.data.pool import Pool
 from flexseg.data.transforms import normalise
 from flexseg.engine import evaluate
 from flexseg.engine.evaluate import evaluate_target
 from flexseg.engine.inference import predict_logits, prepare_label
-from flexseg.engine.run import RunDirectory
 from flexseg.errors import UserError
 
 PROTOCOL = Protocol(id="test", boundary_width=2, calibration_bins=10)
@@ -260,9 +260,9 @@ def test_miou_of_a_trained_run_is_that_of_mmseg(
     from mmseg.evaluation import IoUMetric
 
     from flexseg.data.pool import open_pool
-    from flexseg.datasets import open_index
     from flexseg.engine.checkpoint import load_weights
     from flexseg.models import build_segmentor, channels_last
+    from flexseg.tasks.datasets import open_index
 
     model = build_segmentor(tiny.model)
     load_weights(model, undisturbed("dginstyle").weights)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from flexseg.benchmark import Benchmark, fingerprint
-from flexseg.engine.run import RunDirectory
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.errors import UserError
 from flexseg.files import read_json
 
@@ -22,7 +22,7 @@ from flexseg.files import read_json
 @pytest.fixture
 def evaluated(tiny: Benchmark, results: Path, methods: Path, train_in: Callable[..., RunDirectory]) -> RunDirectory:
     """A trained and evaluated run."""
-    from flexseg.jobs import evaluate_row
+    from flexseg.tasks.jobs import evaluate_row
 
     directory = train_in(results, tiny, "dginstyle")
     evaluate_row(tiny, "dginstyle", methods, results, receipt=directory.root.parent / "evaluated.json")
@@ -30,7 +30,7 @@ def evaluated(tiny: Benchmark, results: Path, methods: Path, train_in: Callable[
 
 
 def test_evaluating_writes_records_and_predictions(tiny: Benchmark, evaluated: RunDirectory, smoke_data: Path) -> None:
-    from flexseg.datasets import open_index
+    from flexseg.tasks.datasets import open_index
 
     name = read_json(evaluated.config)["fingerprint"]
     protocol = fingerprint(tiny.evaluation_definition())
@@ -67,7 +67,7 @@ def test_evaluating_writes_records_and_predictions(tiny: Benchmark, evaluated: R
 def test_records_are_kept_and_only_missing_ones_are_made(
     tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flexseg import jobs
+    from flexseg.tasks import jobs
 
     before = {path: path.read_bytes() for path in evaluated.evaluation.iterdir()}
     with monkeypatch.context() as patch:
@@ -82,9 +82,9 @@ def test_records_are_kept_and_only_missing_ones_are_made(
 def test_records_of_other_images_are_made_again(
     tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path
 ) -> None:
-    from flexseg import jobs
     from flexseg.data.index import build_index
-    from flexseg.datasets import domain_folder
+    from flexseg.tasks import jobs
+    from flexseg.tasks.datasets import domain_folder
 
     before = {path.name: path.read_bytes() for path in evaluated.evaluation.iterdir()}
     shared = results / "smoke" / "data"  # a link to what all tests read: change a copy
@@ -105,7 +105,7 @@ def test_records_of_other_images_are_made_again(
 def test_another_protocol_evaluates_again(
     tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path
 ) -> None:
-    from flexseg.jobs import evaluate_row
+    from flexseg.tasks.jobs import evaluate_row
 
     wider = tiny.model_copy(update={"protocol": tiny.protocol.model_copy(update={"id": "wide", "boundary_width": 4})})
     before = pq.read_table(evaluated.evaluation / "night.parquet")
@@ -120,7 +120,7 @@ def test_another_protocol_evaluates_again(
 
 
 def test_evaluating_what_is_not_trained(tiny: Benchmark, results: Path, methods: Path) -> None:
-    from flexseg.jobs import evaluate_row
+    from flexseg.tasks.jobs import evaluate_row
 
     with pytest.raises(UserError, match="holds no finished run of these settings: train it first"):
         evaluate_row(tiny, "dginstyle", methods, results)
@@ -128,7 +128,7 @@ def test_evaluating_what_is_not_trained(tiny: Benchmark, results: Path, methods:
 
 def test_evaluating_a_failed_run_is_said_in_the_receipt(tiny: Benchmark, results: Path, methods: Path) -> None:
     from flexseg.files import write_json
-    from flexseg.jobs import evaluate_row, run_directory
+    from flexseg.tasks.jobs import evaluate_row, run_directory
 
     directory = run_directory(results, tiny, "dginstyle", 0)
     write_json(directory.failure, {"status": "failed", "reason": "x"})
@@ -138,7 +138,7 @@ def test_evaluating_a_failed_run_is_said_in_the_receipt(tiny: Benchmark, results
 
 
 def test_damaged_weights_are_named(tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path) -> None:
-    from flexseg.jobs import evaluate_row
+    from flexseg.tasks.jobs import evaluate_row
 
     (evaluated.evaluation / "night.parquet").unlink()
     evaluated.weights.write_bytes(evaluated.weights.read_bytes()[:200])
@@ -148,7 +148,7 @@ def test_damaged_weights_are_named(tiny: Benchmark, evaluated: RunDirectory, res
 
 def test_target_that_changed_on_disk(tiny: Benchmark, tmp_path: Path, smoke_data: Path, methods: Path) -> None:
     from flexseg.data.pool import open_pool
-    from flexseg.datasets import open_index
+    from flexseg.tasks.datasets import open_index
 
     shutil.copytree(smoke_data / "smoke" / "data" / "night", tmp_path / "smoke" / "data" / "night")
     path = next((tmp_path / "smoke" / "data" / "night").rglob("*_leftImg8bit.png"))
@@ -166,7 +166,7 @@ def test_full_disk_while_evaluating(
     import errno
 
     from flexseg.engine import evaluate as module
-    from flexseg.jobs import evaluate_row
+    from flexseg.tasks.jobs import evaluate_row
 
     (evaluated.evaluation / "night.parquet").unlink()
 

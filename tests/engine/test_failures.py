@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError
 
 from flexseg.benchmark import Benchmark, Row
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.cli import main
 from flexseg.engine.checkpoint import load_tensors
-from flexseg.engine.run import RunDirectory
 from flexseg.errors import RunError, UserError
 from flexseg.files import read_json
 
@@ -266,8 +266,9 @@ def test_batch_that_devices_cannot_share(tiny: Benchmark, smoke_data: Path, meth
     from flexseg.data.pool import open_pool
     from flexseg.engine.batches import Job
     from flexseg.engine.train import Trainer, launch_fabric
-    from flexseg.jobs import open_index
-    from flexseg.method import load_method, parse_options
+    from flexseg.method import parse_options
+    from flexseg.method_files import load_method
+    from flexseg.tasks.jobs import open_index
 
     class Three:
         world_size = 3

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from flexseg.benchmark import Benchmark, Row
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.engine.checkpoint import load_tensors
-from flexseg.engine.run import RunDirectory
 from flexseg.files import read_json
 
 Train = Callable[..., RunDirectory]

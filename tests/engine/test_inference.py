@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from flexseg.blocks import Protocol, Size
+from flexseg.benchmark.blocks import Protocol, Size
 from flexseg.data.transforms import normalise
 from flexseg.engine import inference
 from flexseg.engine.inference import (

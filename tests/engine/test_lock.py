@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flexseg.engine.run import RunDirectory
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.errors import UserError
 
 

@@ -40,9 +40,9 @@ def place(tiny: Benchmark, tmp_path: Path) -> tuple[Benchmark, Path]:
 def test_outcome_is_not_run(
     place: tuple[Benchmark, Path], results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from flexseg.analysis.records import load_records
-    from flexseg.jobs import evaluate_row, run_directory, train_run
-    from flexseg.show import print_status
+    from flexseg.analysis.stats.records import load_records
+    from flexseg.cli.print import print_status
+    from flexseg.tasks.jobs import evaluate_row, run_directory, train_run
 
     benchmark, folder = place
     receipt, evaluated = tmp_path / "trained.json", tmp_path / "evaluated.json"
@@ -73,7 +73,7 @@ def test_without_a_receipt_the_recipe_is_raised(
 def test_a_method_file_may_say_so_when_it_is_imported(
     place: tuple[Benchmark, Path], results: Path, tmp_path: Path
 ) -> None:
-    from flexseg.jobs import train_run
+    from flexseg.tasks.jobs import train_run
 
     benchmark, folder = place
     (folder / "mine.py").write_text(AT_IMPORT)

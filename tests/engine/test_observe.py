@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from flexseg.benchmark import Benchmark
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.data.pool import Pool
 from flexseg.engine.observe import moments, sample_images
-from flexseg.engine.run import RunDirectory
 from flexseg.files import read_json
 
 Train = Callable[..., RunDirectory]

@@ -15,16 +15,17 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from flexseg.benchmark import Benchmark, Training
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.components.fd import class_cells
+from flexseg.data.crops import RETRIES, choose_crop, prepare
 from flexseg.data.photometric import jitter_and_blur, photometric_distortion
 from flexseg.data.pool import Pool
 from flexseg.data.sampling import NO_CLASS
 from flexseg.engine.batches import Job, assemble
-from flexseg.engine.recipe import RETRIES, choose_crop, prepare
-from flexseg.engine.run import RunDirectory
 from flexseg.engine.train import Trainer, build_learner, launch_fabric
 from flexseg.errors import RunError
-from flexseg.method import Setup, load_method, parse_options
+from flexseg.method import Setup, parse_options
+from flexseg.method_files import load_method
 
 MakeTrainer = Callable[..., Trainer]
 GROUPS = {"type": "GN", "num_groups": 2}

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from flexseg.benchmark import Benchmark, Training
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.engine.checkpoint import load_tensors
-from flexseg.engine.run import RunDirectory
 from flexseg.engine.train import default_workers
 from flexseg.errors import RunError
 from flexseg.files import read_json
@@ -240,10 +240,11 @@ def test_a_finished_run_is_not_trained_again(
 
 def test_all_methods_start_from_the_same_weights(tiny: Benchmark, smoke_data: Path, methods: Path) -> None:
     from flexseg.data.pool import open_pool
-    from flexseg.datasets import open_index
     from flexseg.engine.batches import Job
     from flexseg.engine.train import build_learner
-    from flexseg.method import load_method, method_names, parse_options
+    from flexseg.method import parse_options
+    from flexseg.method_files import load_method, method_names
+    from flexseg.tasks.datasets import open_index
 
     pool = open_pool([(open_index(tiny, "source", smoke_data), "train")])
     starts: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
@@ -278,10 +279,11 @@ def test_all_methods_start_from_the_same_weights(tiny: Benchmark, smoke_data: Pa
 def test_all_uniform_methods_see_the_same_crops(tiny: Benchmark, smoke_data: Path, methods: Path) -> None:
     """A slot's image and crop depend on (seed, iteration, slot) alone, not on the slots beside it."""
     from flexseg.data.pool import open_pool
-    from flexseg.datasets import open_index
     from flexseg.engine.batches import Job, assemble
     from flexseg.engine.train import build_learner
-    from flexseg.method import load_method, parse_options
+    from flexseg.method import parse_options
+    from flexseg.method_files import load_method
+    from flexseg.tasks.datasets import open_index
 
     pool = open_pool([(open_index(tiny, domain, smoke_data), "train") for domain in ("source", "generated")])
     batches = []

@@ -19,12 +19,13 @@ import torch
 from lightning_fabric import Fabric
 
 from flexseg.benchmark import Training
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.components.ranks import gather_over_ranks
 from flexseg.data.pool import Pool
 from flexseg.engine.batches import Job
-from flexseg.engine.run import RunDirectory
 from flexseg.engine.train import Trainer, launch_fabric, train
-from flexseg.method import load_method, parse_options
+from flexseg.method import parse_options
+from flexseg.method_files import load_method
 
 STEPS = 4
 SIDE = 64

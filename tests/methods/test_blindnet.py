@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from flexseg.components.norms import Standardisation
 from flexseg.errors import UserError
-from flexseg.method import Batch, Setup, cross_entropy, load_method, parse_options, upsample
+from flexseg.method import Batch, Setup, cross_entropy, parse_options, upsample
+from flexseg.method_files import load_method
 from flexseg.models import Segmentor
 
 METHODS = Path(__file__).parents[2] / "methods"

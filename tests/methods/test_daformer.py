@@ -15,7 +15,8 @@ from flexseg.classes import TRAIN_ID
 from flexseg.components.rcs import RareClassSampler
 from flexseg.errors import RunError, UserError
 from flexseg.files import file_digest
-from flexseg.method import Batch, Method, Setup, cross_entropy, load_method, parse_options
+from flexseg.method import Batch, Method, Setup, cross_entropy, parse_options
+from flexseg.method_files import load_method
 from flexseg.models import Segmentor, build_segmentor
 
 METHODS = Path(__file__).parents[2] / "methods"

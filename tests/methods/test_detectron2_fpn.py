@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from flexseg.benchmark import Benchmark, Row
 from flexseg.errors import MissingExtra, UserError
-from flexseg.method import Setup, load_method, parse_options
+from flexseg.method import Setup, parse_options
+from flexseg.method_files import load_method
 from flexseg.models import Segmentor
 from flexseg.models.detectron2 import RECIPE
 
@@ -105,7 +106,7 @@ def test_options_set_the_widths() -> None:
 @WITH
 def test_trains_and_is_evaluated_whatever_the_benchmarks_trunk(smoke: Benchmark, results: Path) -> None:
     from flexseg.engine.checkpoint import load_tensors
-    from flexseg.jobs import load_trained, run_directory, train_run
+    from flexseg.tasks.jobs import load_trained, run_directory, train_run
 
     training = smoke.training.model_copy(update={"iterations": 4, "batch_size": 2, "checkpoint_every": 2})
     row = Row(method="detectron2_fpn", title="Row")

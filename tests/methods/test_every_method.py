@@ -13,14 +13,15 @@ import pytest
 import torch
 
 from flexseg.benchmark import Benchmark, Row
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.data.images import VALID_IDS
 from flexseg.engine.batches import Job, assemble
 from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
-from flexseg.engine.run import RunDirectory
 from flexseg.engine.train import Trainer, launch_fabric
 from flexseg.errors import MissingExtra, RunError
 from flexseg.files import read_json
-from flexseg.method import Batch, Setup, check_needs, describe_options, load_method, method_names, parse_options
+from flexseg.method import Batch, Setup, check_needs, describe_options, parse_options
+from flexseg.method_files import load_method, method_names
 
 METHODS = Path(__file__).parents[2] / "methods"
 NAMES = method_names(METHODS)
@@ -38,7 +39,7 @@ def make_trainer(smoke: Benchmark, smoke_data: Path) -> MakeTrainer:
     Skips the test if the method refuses that trunk.
     """
     from flexseg.data.pool import open_pool
-    from flexseg.jobs import open_index
+    from flexseg.tasks.jobs import open_index
 
     indices = {domain: open_index(smoke, domain, smoke_data) for domain in ("source", "generated")}
     pools = {
@@ -243,8 +244,8 @@ def test_trains_where_there_is_no_target(
     name: str, smoke: Benchmark, smoke_data: Path, tmp_path: Path, make_trainer: MakeTrainer
 ) -> None:
     """A whole short run, as the workflow starts it, in a folder that holds the method's own domains alone."""
-    from flexseg.datasets import domain_folder
-    from flexseg.jobs import run_directory, train_run
+    from flexseg.tasks.datasets import domain_folder
+    from flexseg.tasks.jobs import run_directory, train_run
 
     make_trainer(name)  # skips what refuses the trunk
     domains: dict[str, Any] = {"source": smoke.source, "generated": smoke.generated}

@@ -17,10 +17,11 @@ import pytest
 import yaml
 
 from flexseg.benchmark import Benchmark, load_benchmark
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.engine.batches import Job
-from flexseg.engine.run import RunDirectory
 from flexseg.engine.train import Trainer, launch_fabric
-from flexseg.method import HOOKS, NEEDS, ORIGINS, load_method, method_names, parse_options
+from flexseg.method import HOOKS, NEEDS, ORIGINS, parse_options
+from flexseg.method_files import load_method, method_names
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "methods" / "README.md").read_text()
@@ -49,7 +50,7 @@ def guide(tmp_path: Path) -> Path:
 
 def test_the_guides_method_trains(guide: Path, smoke: Benchmark, smoke_data: Path) -> None:
     from flexseg.data.pool import open_pool
-    from flexseg.jobs import open_index
+    from flexseg.tasks.jobs import open_index
 
     (name,) = method_names(guide)
     method = load_method(name, guide)

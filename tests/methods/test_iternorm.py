@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from flexseg.components.norms import newton_whitening
-from flexseg.method import Setup, load_method, parse_options
+from flexseg.method import Setup, parse_options
+from flexseg.method_files import load_method
 
 METHODS = Path(__file__).parents[2] / "methods"
 load_method("iternorm", METHODS)

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from flexseg.errors import RunError, UserError
-from flexseg.method import Setup, load_method, parse_options
+from flexseg.method import Setup, parse_options
+from flexseg.method_files import load_method
 from flexseg.models import Segmentor, build_segmentor
 
 METHODS = Path(__file__).parents[2] / "methods"

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from flexseg.errors import RunError, UserError
-from flexseg.method import Batch, Method, Setup, load_method, parse_options
+from flexseg.method import Batch, Method, Setup, parse_options
+from flexseg.method_files import load_method
 from flexseg.models import Segmentor
 
 METHODS = Path(__file__).parents[2] / "methods"

@@ -12,7 +12,8 @@ import torch
 from flexseg.benchmark import Benchmark, Row
 from flexseg.engine.checkpoint import load_tensors
 from flexseg.errors import RunError, UserError
-from flexseg.method import Setup, check_needs, load_method, parse_options
+from flexseg.method import Setup, check_needs, parse_options
+from flexseg.method_files import load_method
 from flexseg.models import Segmentor, build_segmentor
 
 METHODS = Path(__file__).parents[2] / "methods"
@@ -134,7 +135,7 @@ def test_more_stages_change_more(name: str, options: dict[str, Any]) -> None:
 
 @EACH
 def test_a_trained_run_can_be_evaluated(name: str, options: dict[str, Any], smoke: Benchmark, results: Path) -> None:
-    from flexseg.jobs import load_trained, run_directory, train_run
+    from flexseg.tasks.jobs import load_trained, run_directory, train_run
 
     training = smoke.training.model_copy(update={"iterations": 6, "batch_size": 2, "checkpoint_every": 2})
     row = Row.model_validate({"method": name, "title": name, **options})

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from flexseg.errors import UserError
-from flexseg.method import Method, Setup, load_method, parse_options
+from flexseg.method import Method, Setup, parse_options
+from flexseg.method_files import load_method
 
 METHODS = Path(__file__).parents[2] / "methods"
 METHOD = load_method("pasta", METHODS)

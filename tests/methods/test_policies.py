@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from flexseg.errors import UserError
-from flexseg.method import Batch, Setup, cross_entropy, load_method, parse_options, upsample
+from flexseg.method import Batch, Setup, cross_entropy, parse_options, upsample
+from flexseg.method_files import load_method
 from flexseg.models import Output
 
 METHODS = Path(__file__).parents[2] / "methods"

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexseg.errors import UserError
-from flexseg.method import Setup, load_method, parse_options
+from flexseg.method import Setup, parse_options
+from flexseg.method_files import load_method
 from flexseg.models import Segmentor, build_segmentor
 
 METHODS = Path(__file__).parents[2] / "methods"

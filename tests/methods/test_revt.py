@@ -22,7 +22,8 @@ from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
 from flexseg.engine.optimise import WeightAverage, build_optimizer
 from flexseg.engine.train import Learner
 from flexseg.errors import UserError
-from flexseg.method import Batch, Method, Setup, load_method, parse_options
+from flexseg.method import Batch, Method, Setup, parse_options
+from flexseg.method_files import load_method
 from flexseg.models import channels_last
 
 METHODS = Path(__file__).parents[2] / "methods"

@@ -16,7 +16,8 @@ from torch import Tensor
 from flexseg.benchmark import Benchmark, Row
 from flexseg.components.norms import covariances
 from flexseg.data.transforms import MEAN, STD
-from flexseg.method import Batch, Setup, load_method, parse_options
+from flexseg.method import Batch, Setup, parse_options
+from flexseg.method_files import load_method
 from flexseg.models import Segmentor
 
 METHODS = Path(__file__).parents[2] / "methods"
@@ -239,7 +240,7 @@ def test_resumed_run_is_the_undisturbed_one_to_the_bit(
 ) -> None:
     """Statistics are gathered in iterations 2 and 3 and the loss is on from 4: interrupted in each phase."""
     import flexseg.engine.train as module
-    from flexseg.jobs import run_directory, train_run
+    from flexseg.tasks.jobs import run_directory, train_run
 
     training = smoke.training.model_copy(
         update={"iterations": 8, "batch_size": 2, "checkpoint_every": 1, "log_every": 1, "crop": (32, 64)}

@@ -13,7 +13,8 @@ from torch.nn import functional
 from flexseg.components.san import SemanticNormalisation, watched
 from flexseg.components.saw import channel_groups, group_whitening_losses
 from flexseg.errors import RunError, UserError
-from flexseg.method import Batch, Method, Setup, load_method, parse_options
+from flexseg.method import Batch, Method, Setup, parse_options
+from flexseg.method_files import load_method
 from flexseg.models import Segmentor, build_segmentor
 
 METHODS = Path(__file__).parents[2] / "methods"

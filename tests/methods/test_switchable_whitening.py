@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from flexseg.method import Setup, load_method, parse_options
+from flexseg.method import Setup, parse_options
+from flexseg.method_files import load_method
 
 METHODS = Path(__file__).parents[2] / "methods"
 load_method("switchable_whitening", METHODS)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from flexseg.engine.train import launch_fabric
-from flexseg.method import method_names
+from flexseg.method_files import method_names
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("two_ranks.py")

@@ -13,7 +13,8 @@ import torch
 
 from flexseg.benchmark import Benchmark, load_benchmark
 from flexseg.errors import RunError
-from flexseg.method import Setup, check_needs, load_method, parse_options
+from flexseg.method import Setup, check_needs, parse_options
+from flexseg.method_files import load_method
 
 ROOT = Path(__file__).parents[2]
 RECIPE = "needs transformers: pip install --no-deps -r requirements-foundation.lock"

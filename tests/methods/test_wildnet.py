@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from flexseg.components.style import changed_outputs, channel_statistics, early_stages
 from flexseg.errors import UserError
-from flexseg.method import Batch, Setup, cross_entropy, load_method, parse_options, upsample
+from flexseg.method import Batch, Setup, cross_entropy, parse_options, upsample
+from flexseg.method_files import load_method
 from flexseg.models import Segmentor
 
 METHODS = Path(__file__).parents[2] / "methods"

@@ -28,15 +28,16 @@ from torch import Tensor
 
 import flexseg.engine.train as engine
 from flexseg.benchmark import Training, load_benchmark
+from flexseg.benchmark.identity import RunDirectory
 from flexseg.components.ranks import gather_over_ranks
 from flexseg.data.draws import step_seed
 from flexseg.data.pool import Pool, open_pool
-from flexseg.datasets import open_index
 from flexseg.engine.batches import Job
-from flexseg.engine.run import RunDirectory
 from flexseg.engine.train import Trainer, build_learner, launch_fabric
 from flexseg.errors import MissingExtra, RunError
-from flexseg.method import load_method, parse_options
+from flexseg.method import parse_options
+from flexseg.method_files import load_method
+from flexseg.tasks.datasets import open_index
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"dim": 16}

@@ -264,7 +264,7 @@ def test_the_guides_example_is_a_trunk(root: Path) -> None:
 def test_nothing_else_imports_it(root: Path) -> None:
     """Nor does importing this adapter and all that trains and evaluates."""
     code = (
-        "import sys, flexseg.cli, flexseg.jobs, flexseg.method, flexseg.engine.train, flexseg.models.detectron2\n"
+        "import sys, flexseg.cli, flexseg.tasks.jobs, flexseg.method, flexseg.engine.train, flexseg.models.detectron2\n"
         "print([m for m in sys.modules if m.split('.')[0] in ('detectron2', 'fvcore', 'torchvision', 'mmseg')])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -13,8 +13,8 @@ from torch.nn.functional import interpolate
 from flexseg.errors import RunError
 from flexseg.method import auxiliary_losses, cross_entropy, weighted
 from flexseg.models import ModelError, Segmentor, build_segmentor
+from flexseg.models.build import describe
 from flexseg.models.hrda import HRDASegmentor, fuse
-from flexseg.models.segmentor import describe
 from flexseg.models.windows import windows
 
 CONFIG: dict[str, Any] = {

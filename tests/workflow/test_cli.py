@@ -12,8 +12,8 @@ import pytest
 import typer.main
 import yaml
 
-from flexseg.analysis.reference import Reference
-from flexseg.analysis.verify import Cell, Verdict, Verification
+from flexseg.analysis.stats.reference import Reference
+from flexseg.analysis.stats.verify import Cell, Verdict, Verification
 from flexseg.cli import app, main
 
 
@@ -203,8 +203,8 @@ def test_verify_fails_only_if_results_differ(
     cell = Cell("flexseg", "night", verdict, here=30.0, there=20.0, n_here=1, n_there=3, half=2.0, p=0.0)
     found = Verification("smoke", ("night",), {("flexseg", "night"): cell})
     (here / "benchmarks" / "smoke.reference.csv").touch()
-    monkeypatch.setattr("flexseg.analysis.reference.read_reference", lambda *_: reference)
-    monkeypatch.setattr("flexseg.analysis.verify.verify", lambda *_: found)
+    monkeypatch.setattr("flexseg.analysis.stats.reference.read_reference", lambda *_: reference)
+    monkeypatch.setattr("flexseg.analysis.stats.verify.verify", lambda *_: found)
     assert call("verify", "smoke", "--cells") == code
     assert ("These results differ" in capsys.readouterr().out) == bool(code)
 
@@ -229,6 +229,6 @@ def test_interruption_is_one_line_and_exit_code_130(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("flexseg.jobs.train_run", interrupted)
+    monkeypatch.setattr("flexseg.tasks.jobs.train_run", interrupted)
     assert call("train", "smoke", "dginstyle", "0") == 130
     assert "interrupted; start the same command again to go on" in capsys.readouterr().err

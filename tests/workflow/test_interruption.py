@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flexseg.method import load_method
+from flexseg.method_files import load_method
 
 FlexSeg = load_method("flexseg", Path(__file__).parent)
 
@@ -103,7 +103,7 @@ def test_interrupted_and_killed_run_ends_as_the_undisturbed_one(
     smoke_data: Path,
     tmp_path: Path,
 ) -> None:
-    from flexseg.jobs import run_directory, train_run
+    from flexseg.tasks.jobs import run_directory, train_run
 
     variables = environment(copy)
     code, output = interrupt(copy, variables, signal.SIGINT, 0)

@@ -15,9 +15,9 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from flexseg.analysis.progress import Standing, duration, outlook, standings
+from flexseg.analysis.stats.progress import Standing, duration, outlook, standings
 from flexseg.benchmark import Benchmark, fingerprint, load_benchmark, select_rows
-from flexseg.show import print_status
+from flexseg.cli.print import print_status
 
 NOW = 1_800_000_000.0
 
@@ -81,7 +81,7 @@ class Place:
 
 @pytest.fixture
 def place(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    monkeypatch.setattr("flexseg.analysis.progress.time.time", lambda: NOW)
+    monkeypatch.setattr("flexseg.analysis.stats.progress.time.time", lambda: NOW)
     return Place(root, tmp_path)
 
 

@@ -16,10 +16,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from flexseg.analysis.formats import write_text
-from flexseg.analysis.origins import assumed, other_code, value_text
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.verdict import power_statement, verdict
+from flexseg.analysis.stats.formats import write_text
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.verdict import power_statement, verdict
+from flexseg.analysis.tables.origins import assumed, other_code, value_text
 from flexseg.analysis.web.payload import payload
 from flexseg.analysis.web.text import analogues, facts, methods_text, summary
 

@@ -1,7 +1,7 @@
 """From scores to what the page computes with: lists, numbers and strings, ready for JSON.
 
 The page gets the value of every seed and derives means, intervals and differences itself, by the formulas of
-``flexseg.analysis.statistics``; only what needs the test images (the resampled intervals against the benchmark's
+``flexseg.analysis.stats.statistics``; only what needs the test images (the resampled intervals against the benchmark's
 reference) is computed here. A missing value is ``None``. Axes are always rows × columns × seeds.
 """
 
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from flexseg.analysis.domains import class_names, class_places, class_set, images_text
-from flexseg.analysis.metrics import class_iou, mean_iou
-from flexseg.analysis.origins import value_text
-from flexseg.analysis.published import heading, published_beside, published_columns
-from flexseg.analysis.records import Records, Run, TargetRecord
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.statistics import Difference
-from flexseg.analysis.tables import target_title
+from flexseg.analysis.stats.metrics import class_iou, mean_iou
+from flexseg.analysis.stats.published import heading, published_beside, published_columns
+from flexseg.analysis.stats.records import Records, Run, TargetRecord
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import Difference
+from flexseg.analysis.tables.domains import class_names, class_places, class_set, images_text
+from flexseg.analysis.tables.origins import value_text
+from flexseg.analysis.tables.write import target_title
 from flexseg.analysis.web.pictures import pictures
 from flexseg.classes import CLASSES
 

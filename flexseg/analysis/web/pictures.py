@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flexseg.analysis.domains import data_folder
-from flexseg.analysis.panels import Shown, panel_rows, panel_seed, shown_images
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.tables import target_title
+from flexseg.analysis.figures.panels import Shown, panel_rows, panel_seed, shown_images
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.tables.domains import data_folder
+from flexseg.analysis.tables.write import target_title
 
 Json = dict[str, Any]
 MOST_WIDTH = 512

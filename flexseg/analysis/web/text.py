@@ -5,13 +5,13 @@ All are written from the benchmark file and from what the runs recorded, so they
 
 from __future__ import annotations
 
-from flexseg.analysis.domains import class_places, images_text, protocol_text, title, training_text
-from flexseg.analysis.formats import number
-from flexseg.analysis.origins import code_text, commit, counted, joined, machine
-from flexseg.analysis.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
-from flexseg.analysis.scores import Scores
-from flexseg.analysis.tables import target_title
-from flexseg.blocks import WorldDomain
+from flexseg.analysis.stats.formats import number
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.tables.domains import class_places, images_text, protocol_text, title, training_text
+from flexseg.analysis.tables.origins import code_text, commit, counted, joined, machine
+from flexseg.analysis.tables.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
+from flexseg.analysis.tables.write import target_title
+from flexseg.benchmark.blocks import WorldDomain
 from flexseg.classes import NUM_CLASSES
 
 

@@ -1,0 +1,1 @@
+"""The PDFs and the summary."""

@@ -1,0 +1,68 @@
+"""The result on one short page of Markdown, for a code host: verdict, main tables, links, provenance."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flexseg.analysis.report.frontpage import what
+from flexseg.analysis.stats.formats import Table, to_markdown, write_text
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.verdict import power_statement, verdict
+from flexseg.analysis.tables.domains import protocol_text
+from flexseg.analysis.tables.metrics import metrics_table
+from flexseg.analysis.tables.origins import code_text, commit, joined, machine
+from flexseg.analysis.tables.write import ablation_table, comparison_table
+
+FIGURE = "figures/differences.png"
+
+
+def write_summary(scores: Scores, output: Path) -> None:
+    """Write the summary to ``output``.
+
+    Links are relative to its folder: reports, figures and the page lie beside it, tables under ``results``.
+    """
+    benchmark, folder = scores.benchmark, output.parent
+    lines = [f"# {benchmark.title}: summary", "", what(scores), "", "## What was found", ""]
+    lines += ["Differences in mIoU points with 95 % interval.", ""]
+    for question, answer in verdict(scores):
+        lines += [f"- **{question}** {answer}"]
+    lines += ["", f"Power: {power_statement(scores)}", ""]
+    if len(benchmark.rows) > 1:
+        lines += [f"![Paired differences to the reference row]({FIGURE})", ""]
+    for table in (comparison_table(scores), ablation_table(scores), metrics_table(scores)):
+        lines += [_folded(table), ""]
+    lines += ["## More", ""]
+    tables = Path(os.path.relpath(scores.records.results / benchmark.name / "tables", folder)).as_posix()
+    links = {
+        "Comparison report": "comparison.pdf",
+        "Ablation report": "ablation.pdf",
+        "Results page": "index.html",
+        "Every figure alone, with captions": "figures/captions.md",
+        "Tables as CSV, Markdown and LaTeX": f"{tables}/",
+    }
+    lines += [f"- [{title}]({target})" for title, target in links.items()]
+    write_text(output, "\n".join([*lines, "", *_provenance(scores)]) + "\n")
+
+
+def _folded(table: Table) -> str:
+    """The table as Markdown, its caption in smaller type; a wide one scrolls on a code host."""
+    return to_markdown(table).rstrip()
+
+
+def _provenance(scores: Scores) -> list[str]:
+    benchmark, runs = scores.benchmark, scores.records.finished()
+    planned = len(benchmark.rows) * len(benchmark.seeds)
+    facts = {
+        "Protocol": f"`{benchmark.protocol.id}`: {protocol_text(scores)}",
+        "Runs": f"{len(runs)} finished of {planned} ({len(benchmark.rows)} rows × {len(benchmark.seeds)} seeds)",
+        "Commit": joined(runs, commit),
+        "Code": code_text(scores),
+        "Machine": joined(runs, machine),
+    }
+    lines = ["## Where it comes from", ""]
+    lines += [f"- {name}: {text or '–'}" for name, text in facts.items()]
+    notes = [f"{row}: {note}" for row in benchmark.rows for note in scores.records.notes(row)]
+    if notes:
+        lines += ["", "Not in the numbers:", "", *[f"- {note}" for note in notes]]
+    return lines

@@ -1,0 +1,202 @@
+"""What the ablation takes apart: which rows are cells of the factorial, which contrasts answer which question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from typing import Any
+
+from flexseg.analysis.stats.records import Records
+from flexseg.benchmark import Benchmark
+
+Cell = tuple[bool, ...]
+FACTORIAL = "factorial"
+"""The study of a benchmark, where it has one, that runs every cell."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the ablation: a row (or none) and a contrast of rows, with the words for both.
+
+    ``cell`` are the component switches of the row, if it has any; ``note`` says why there is no contrast.
+    """
+
+    section: str
+    label: str
+    question: str
+    row: str = ""
+    cell: Cell | None = None
+    contrast: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+def resolved_options(records: Records, row: str) -> dict[str, Any]:
+    """The options of a row: as one of its runs resolved them, else as written over the method's known defaults."""
+    for run in records.of_row(row):
+        if run.options and run.status == "finished":
+            return {name: option.get("value") for name, option in run.options.items()}
+    method = records.benchmark.row(row).method
+    for run in records.runs.values():
+        if run.options and run.status == "finished" and records.benchmark.row(run.row).method == method:
+            defaults = {name: option.get("default") for name, option in run.options.items()}
+            return defaults | records.benchmark.row(row).options
+    return records.benchmark.row(row).options
+
+
+def cell_of(records: Records, row: str) -> Cell | None:
+    """The component switches of ``row``; None for a row of another method than the full rows'.
+
+    A switch that is neither written nor recorded is on: the full rows are those with every component.
+    """
+    ablation = records.benchmark.ablation
+    if row == ablation.none:
+        return (False,) * len(ablation.components)
+    methods = {records.benchmark.row(full).method for full in ablation.full if full in records.benchmark.rows}
+    if records.benchmark.row(row).method not in methods:
+        return None
+    options = resolved_options(records, row)
+    return tuple(bool(options.get(switch, True)) for switch in ablation.components.values())
+
+
+def factorial_cells(records: Records, full: str) -> dict[Cell, str]:
+    """The rows that are cells of the factorial around ``full``: same method, data and other options; and ``none``."""
+    benchmark = records.benchmark
+    if full not in benchmark.rows:
+        return {}
+    wanted = _setting(records, full)
+    cells: dict[Cell, str] = {}
+    for row in [full, *benchmark.rows]:
+        if row == benchmark.ablation.none or benchmark.row(row).method != benchmark.row(full).method:
+            continue
+        cell = cell_of(records, row)
+        if cell is not None and _setting(records, row) == wanted:
+            cells.setdefault(cell, row)
+    if benchmark.ablation.none in benchmark.rows:
+        cells[(False,) * len(benchmark.ablation.components)] = benchmark.ablation.none
+    return cells
+
+
+def _setting(records: Records, row: str) -> tuple[str, dict[str, Any]]:
+    switches = set(records.benchmark.ablation.components.values())
+    options = {name: value for name, value in resolved_options(records, row).items() if name not in switches}
+    generated = records.benchmark.row(row).generated or records.benchmark.generated
+    return generated, {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
+
+
+def not_run(benchmark: Benchmark) -> str:
+    """What stands for a cell of the factorial without a row, and how to run it where a study of the benchmark does."""
+    return f"not run: --config study={FACTORIAL}" if FACTORIAL in benchmark.studies else "not run"
+
+
+def all_cells(components: int) -> list[Cell]:
+    """All 2^k cells, none first and all last, in the order of how many are on."""
+    return sorted(product((False, True), repeat=components), key=lambda cell: (sum(cell), [not on for on in cell]))
+
+
+def factorial_effects(names: list[str], cells: Mapping[Cell, str]) -> dict[str, dict[str, float]]:
+    """Contrasts of all main effects and interactions of a complete 2^k factorial; {} if a cell is missing.
+
+    The effect of a set S of components is 2^{1−k} Σ_cells Π_{i∈S} (±1) · mIoU: for one component the mean with it minus
+    the mean without it; for two, half of what either gains from the other's presence.
+    Source: Box, Hunter & Hunter, *Statistics for Experimenters*, § 5.
+    """
+    components = len(names)
+    if any(cell not in cells for cell in all_cells(components)):
+        return {}
+    effects = {}
+    for size in range(1, components + 1):
+        for chosen in combinations(range(components), size):
+            weights = {}
+            for cell in all_cells(components):
+                sign = 1
+                for index in chosen:
+                    sign *= 1 if cell[index] else -1
+                weights[cells[cell]] = sign * 2.0 ** (1 - components)
+            effects[" × ".join(names[index] for index in chosen)] = weights
+    return effects
+
+
+def ablation_lines(records: Records) -> list[Line]:
+    """The lines of the ablation table: leave one out for every full row, controls, and misalignment."""
+    benchmark = records.benchmark
+    lines: list[Line] = []
+    used: set[str] = set()
+    for full in benchmark.ablation.full:
+        if full in benchmark.rows:
+            lines += _leave_one_out(records, full, used)
+    first = next((row for row in benchmark.ablation.full if row in benchmark.rows), "")
+    twins = set(benchmark.ablation.aligned.values())
+    for row in benchmark.rows:
+        if row not in used | twins | {benchmark.reference, first}:
+            lines += _control(records, row, first)
+    return lines + _alignment(records)
+
+
+def _leave_one_out(records: Records, full: str, used: set[str]) -> list[Line]:
+    benchmark = records.benchmark
+    names = list(benchmark.ablation.components)
+    cells = factorial_cells(records, full)
+    everything = (True,) * len(names)
+    section = f"Components of {benchmark.row(full).title}"
+    none = benchmark.ablation.none
+    used |= set(cells.values())
+    lines = []
+    if none in benchmark.rows and none != full:
+        title = benchmark.row(none).title
+        lines.append(Line(section, title, "–", none, cell_of(records, none)))
+        together = Line(section, benchmark.row(full).title, "all together: this row − baseline", full, everything)
+        lines.append(Line(**{**vars(together), "contrast": {full: 1.0, none: -1.0}}))
+    for index, name in enumerate(names):
+        cell = tuple(place != index for place in range(len(names)))
+        row = cells.get(cell, "")
+        question = f"effect of {name}: full − this row"
+        if row:
+            lines.append(Line(section, benchmark.row(row).title, question, row, cell, {full: 1.0, row: -1.0}))
+        else:
+            lines.append(Line(section, f"without {name}", question, "", cell, note=not_run(benchmark)))
+    others = [cell for cell in all_cells(len(names)) if 0 < sum(cell) < len(names) - 1 and cell in cells]
+    for cell in others:
+        row = cells[cell]
+        contrast = {row: 1.0, none: -1.0} if none in benchmark.rows else {}
+        lines.append(Line(section, benchmark.row(row).title, "this row − baseline", row, cell, contrast))
+    return lines
+
+
+def _control(records: Records, row: str, full: str) -> list[Line]:
+    benchmark = records.benchmark
+    title, reference = benchmark.row(row).title, benchmark.reference
+    cell = cell_of(records, row)
+    lines = [Line("Controls and other rows", title, "this row − baseline", row, cell, {row: 1.0, reference: -1.0})]
+    if full:
+        question = f"{benchmark.row(full).title} − this row"
+        lines.append(Line("Controls and other rows", "", question, "", None, {full: 1.0, row: -1.0}))
+    return lines
+
+
+def alignment_pairs(records: Records) -> dict[str, str]:
+    """Rows and their twins on aligned generated data, as far as both are selected."""
+    rows = records.benchmark.rows
+    return {row: twin for row, twin in records.benchmark.ablation.aligned.items() if row in rows and twin in rows}
+
+
+def _alignment(records: Records) -> list[Line]:
+    benchmark, pairs = records.benchmark, alignment_pairs(records)
+    section = "Misalignment of the generated data"
+    lines = []
+    for row, twin in pairs.items():
+        cell = cell_of(records, twin)
+        contrast = {row: 1.0, twin: -1.0}
+        lines.append(Line(section, benchmark.row(twin).title, "cost: misaligned − aligned", twin, cell, contrast))
+    none = benchmark.ablation.none
+    for row in pairs:
+        if none in pairs and row != none:
+            contrast = {row: 1.0, pairs[row]: -1.0, none: -1.0, pairs[none]: 1.0}
+            title = benchmark.row(row).title
+            lines.append(Line(section, "", f"cost for {title} − cost for baseline", "", None, contrast))
+    for row, twin in benchmark.ablation.aligned.items():
+        if row not in pairs and row in benchmark.rows:
+            lines.append(
+                Line(section, f"{benchmark.row(row).title}, aligned", "–", "", None, note=f"not run: row {twin}")
+            )
+    return lines

@@ -1,0 +1,143 @@
+"""The literature's numbers: the files of ``flexseg/analysis/published``, never mixed with measured ones."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from flexseg.analysis.stats.effects import factorial_cells
+from flexseg.analysis.stats.records import Records
+from flexseg.benchmark import Benchmark, SetDomain
+from flexseg.errors import UserError
+
+FOLDER = Path(__file__).parent.parent / "published"
+AVERAGES = ("Avg2", "Avg3", "Avg5")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One number: mIoU in percent of a method on a target or average, where it stands and how it was read."""
+
+    table: str
+    method: str
+    trunk: str
+    source: str
+    gap: bool
+    ube: bool
+    has: bool
+    target: str
+    miou: float
+    reference: str
+    evidence: str
+    protocol: str
+
+    @property
+    def cell(self) -> dict[str, bool]:
+        """Component switches by lower-case component name."""
+        return {"gap": self.gap, "ube": self.ube, "has": self.has}
+
+
+@cache
+def load_published(name: str, folder: Path = FOLDER) -> tuple[Published, ...]:
+    """All numbers of ``<name>.csv``."""
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.csv")))
+        raise UserError(f"published: there is no {path.name} in flexseg/analysis/published; it has {known}")
+    with path.open(newline="") as file:
+        return tuple(
+            Published(
+                table=record["table"],
+                method=record["method"],
+                trunk=record["trunk"],
+                source=record["source"],
+                gap=record["gap"] == "1",
+                ube=record["ube"] == "1",
+                has=record["has"] == "1",
+                target=record["target"],
+                miou=float(record["miou"]),
+                reference=record["reference"],
+                evidence=record["evidence"],
+                protocol=record["protocol"],
+            )
+            for record in csv.DictReader(file)
+        )
+
+
+def all_published(records: Records) -> list[Published]:
+    """The numbers that the benchmark file names."""
+    return [number for name in records.benchmark.published for number in load_published(name)]
+
+
+def same_data(benchmark: Benchmark) -> bool:
+    """Whether a benchmark is about the data sets that the published numbers are about, not about analogues of them."""
+    return isinstance(benchmark.domains[benchmark.source], SetDomain)
+
+
+def heading(benchmark: Benchmark) -> str:
+    """What stands over columns of published numbers."""
+    return "published" if same_data(benchmark) else "published on other data (GTA5 → …)"
+
+
+def remark(benchmark: Benchmark) -> str:
+    """What a caption says about the published numbers beside the measured ones."""
+    if same_data(benchmark):
+        return (
+            "Published numbers are the papers', on these data and with this trunk. They come without spread, and what "
+            "their protocols leave open is assumed here."
+        )
+    return "Published numbers come from other data, trunks and schedules and compare with each other only."
+
+
+def published_beside(records: Records) -> dict[str, dict[str, float]]:
+    """The published numbers that correspond to each row, by column; {} for a row that has none.
+
+    They are those under the name that the row gives (its key ``published``); otherwise, for a row with the default
+    generated data and the settings of a full row, those of its component switches.
+    """
+    benchmark, numbers = records.benchmark, all_published(records)
+    cells = {
+        row: cell
+        for full in benchmark.ablation.full
+        for cell, row in factorial_cells(records, full).items()
+        if (benchmark.row(row).generated or benchmark.generated) == benchmark.generated
+    }
+    found = {}
+    for row in benchmark.rows:
+        name = benchmark.row(row).published
+        if name:
+            found[row] = _values(benchmark, [each for each in numbers if each.method == name])
+        else:
+            found[row] = published_cell(records, cells[row]) if row in cells else {}
+    return found
+
+
+def published_columns(benchmark: Benchmark, beside: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The columns of published numbers: those of the benchmark's own, by title, for which any row has one.
+
+    Where targets are analogues, these are the averages alone, all or none of them.
+    """
+    found = {name for numbers in beside.values() for name in numbers}
+    return [name for name in _comparable(benchmark) if name in found or (found and not same_data(benchmark))]
+
+
+def published_cell(records: Records, cell: tuple[bool, ...]) -> dict[str, float]:
+    """The published numbers of one cell of the factorial; {} if it was not published."""
+    switches = dict(zip((name.lower() for name in records.benchmark.ablation.components), cell, strict=True))
+    numbers = [each for each in all_published(records) if each.table in ("main", "ablation")]
+    return _values(records.benchmark, [each for each in numbers if each.cell == switches])
+
+
+def _values(benchmark: Benchmark, numbers: list[Published]) -> dict[str, float]:
+    kept = [each for each in numbers if each.trunk == benchmark.published_trunk]
+    return {each.target: each.miou for each in kept if each.target in _comparable(benchmark)}
+
+
+def _comparable(benchmark: Benchmark) -> list[str]:
+    """Names of the benchmark's columns under which a published number may stand."""
+    if not same_data(benchmark):
+        return list(AVERAGES)
+    return [*[benchmark.domains[target].title for target in benchmark.targets], *benchmark.averages]

@@ -1,0 +1,338 @@
+"""What the runs left behind: every (row, seed) of a benchmark with its status, and the reduced counts of its records.
+
+Nothing is left out: a run that failed, was never made, or was made by other settings is here with its reason. Records
+of another protocol, or of other test images, are refused: they could not stand in one table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from flexseg.analysis.stats.metrics import class_counts
+from flexseg.benchmark import Benchmark, Protocol, fingerprint
+from flexseg.classes import NUM_CLASSES
+from flexseg.errors import UserError
+from flexseg.files import read_json
+from flexseg.provenance import code_digest
+
+Status = Literal["finished", "failed", "not run", "missing", "stale"]
+"""*Not run* is a row whose optional package is not installed; *missing* one that nobody has started."""
+STALE = "stale: other settings than the benchmark file's"
+_COLUMNS = [
+    "image", "condition", "pixels", "confusion", "boundary_confusion",
+    "calibration_count", "calibration_correct", "calibration_confidence", "nll_sum",
+    "ring_pixels", "ring_correct", "boundary_iou", "boundary_f1",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TargetRecord:
+    """The records of one run on one target, images in the order of their ids.
+
+    ``N`` images, ``C`` classes, ``W`` boundary widths and ``R`` rings of the protocol. Everything additive is kept
+    image by image, so that a resampling of the images can be scored like the images themselves.
+
+    Attributes:
+        images: the ids.
+        condition_of: (N,) the condition of each image, as a place in the sorted ``conditions``.
+        conditions: the confusion (C, C) of each condition, truth × prediction.
+        condition_images: how many images each condition has.
+        confusion: (C, C) sum over images, truth × prediction.
+        boundary: (C, C) the same over pixels of the boundary band.
+        counted: the counts of each image, by name; see :meth:`per_image`.
+        label_map: by which map its labels came to the classes; empty where the records do not say.
+    """
+
+    images: tuple[str, ...]
+    condition_of: NDArray[np.int64]
+    conditions: dict[str, NDArray[np.int64]]
+    condition_images: dict[str, int]
+    confusion: NDArray[np.int64]
+    boundary: NDArray[np.int64]
+    counted: Mapping[str, NDArray[Any]]
+    label_map: str = ""
+
+    def per_image(self, name: str) -> NDArray[Any]:
+        """Additive counts of each image (N, *shape), by name.
+
+        - ``classes``, ``band``, ``interior`` (3, C): true positives, truth and predicted pixels of each class: of all
+          pixels, of those in the boundary band, and of the rest;
+        - ``conditions`` (K, 3, C): ``classes`` in the image's own condition, 0 in the others;
+        - ``rings`` (2, R+1): pixels, and right pixels, of each ring and of what lies beyond;
+        - ``boundary_iou`` (W, 3, C), ``boundary_f1`` (W, 4, C): at each width, see the properties below;
+        - ``calibration`` (3, bins): pixels, right pixels, sum of confidences; ``nll`` (2,): sum of −log p, and pixels.
+        """
+        if name == "conditions":  # made when asked for: it is the largest, and mostly zeros
+            own = self.condition_of[:, None] == np.arange(len(self.conditions))
+            return self.counts[:, None] * own[:, :, None, None]
+        if name == "interior":
+            return self.counts - self.counted["band"]
+        return self.counted[name]
+
+    def total(self, name: str) -> NDArray[Any]:
+        """:meth:`per_image` summed over the images. (*shape)"""
+        if name not in self._totals:
+            counts = self.per_image(name)
+            self._totals[name] = counts.sum(0, dtype=np.int64 if np.issubdtype(counts.dtype, np.integer) else None)
+        return self._totals[name]
+
+    @cached_property
+    def _totals(self) -> dict[str, NDArray[Any]]:
+        return {}
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(N, 3, C) true positives, truth pixels and predicted pixels of each image and class."""
+        return self.counted["classes"]
+
+    @property
+    def calibration(self) -> NDArray[np.float64]:
+        """(3, bins) sums over images: count, correct, confidence."""
+        return self.total("calibration")
+
+    @property
+    def nll(self) -> float:
+        """Mean negative log-likelihood in nats a pixel."""
+        total, pixels = self.total("nll")
+        return float(total / pixels) if pixels else float("nan")
+
+    @property
+    def rings(self) -> NDArray[np.int64]:
+        """(2, R+1) sums over images: pixels, and right pixels, of each ring and of what lies beyond."""
+        return self.total("rings")
+
+    @property
+    def boundary_iou(self) -> NDArray[np.int64]:
+        """(W, 3, C) sums over images: pixels of each class near a boundary in both, in truth, in prediction."""
+        return self.total("boundary_iou")
+
+    @property
+    def boundary_f1(self) -> NDArray[np.int64]:
+        """(W, 4, C) sums over images: predicted contour pixels, those near the truth's; true ones, those near."""
+        return self.total("boundary_f1")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One (row, seed): its status, the reason when there is nothing to tabulate, and its records by target.
+
+    ``folder`` holds what its training left, ``evaluated`` its records and predictions: the same one, unless the
+    benchmark evaluates the runs of another.
+    """
+
+    row: str
+    seed: int
+    folder: Path
+    evaluated: Path
+    status: Status
+    reason: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    other_code: bool = False
+    targets: dict[str, TargetRecord] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, dict[str, Any]]:
+        """The method's resolved options as the run recorded them: value, default, origin, help."""
+        options: dict[str, dict[str, Any]] = self.info.get("options") or {}
+        return options
+
+
+@dataclass(frozen=True)
+class Records:
+    """All runs of a benchmark, keyed by (row, seed) in the benchmark's order."""
+
+    benchmark: Benchmark
+    results: Path
+    runs: dict[tuple[str, int], Run]
+
+    def of_row(self, row: str) -> list[Run]:
+        """The runs of ``row``, one a seed; empty for a row that is not selected."""
+        return [run for (name, _), run in self.runs.items() if name == row]
+
+    def finished(self) -> list[Run]:
+        """The runs whose records are used."""
+        return [run for run in self.runs.values() if run.status == "finished"]
+
+    def notes(self, row: str) -> list[str]:
+        """Why ``row`` has fewer values than seeds × targets: one line a reason, naming its seeds."""
+        reasons: dict[str, list[int]] = {}
+        for run in self.of_row(row):
+            if run.status != "finished":
+                reasons.setdefault(run.reason, []).append(run.seed)
+            for target, reason in run.absent.items():
+                reasons.setdefault(f"target {target}: {reason}", []).append(run.seed)
+        return [f"{seeds_text(seeds)} {reason}" for reason, seeds in reasons.items()]
+
+    def other_code(self, row: str) -> list[str]:
+        """Digests of the library's files that made runs of ``row`` and are other ones today."""
+        return sorted({str(run.info.get("library")) for run in self.of_row(row) if run.other_code})
+
+
+def seeds_text(seeds: Iterable[int]) -> str:
+    """``seed 3`` or ``seeds 0, 1``."""
+    listed = sorted(seeds)
+    return ("seed " if len(listed) == 1 else "seeds ") + ", ".join(map(str, listed))
+
+
+def load_records(benchmark: Benchmark, results: Path, methods: Path) -> Records:
+    """Read every run of ``benchmark``: trained under ``results/<name>`` or, if it evaluates another's runs, under that
+    one's name; evaluated under its own.
+
+    Raises:
+        UserError: records of another protocol than the benchmark's (or from before a part of the protocol was
+            measured), or of other test images than another run's.
+    """
+    runs = {}
+    for row in benchmark.rows:
+        for seed in benchmark.seeds:
+            definition = benchmark.run_definition(row, seed, methods / f"{benchmark.row(row).method}.py")
+            place = Path(row, f"seed-{seed}")
+            folders = results / benchmark.trained_as / place, results / benchmark.name / place
+            runs[row, seed] = _load_run(benchmark, folders, row, seed, fingerprint(definition))
+    _same_images(runs.values())
+    return Records(benchmark, results, runs)
+
+
+def _load_run(benchmark: Benchmark, folders: tuple[Path, Path], row: str, seed: int, expected: str) -> Run:
+    folder, evaluated = folders
+    finished, failed = _read(folder / "run.json"), _read(folder / "failure.json")
+    paths = {target: evaluated / "evaluation" / f"{target}.parquet" for target in benchmark.targets}
+    current = finished is not None and finished.get("fingerprint") == expected
+    if failed is not None and not current:
+        reason = " ".join(str(failed.get("reason") or "no reason recorded").split())
+        status: Status = "not run" if failed.get("status") == "not run" else "failed"
+        return Run(row, seed, *folders, status, f"{status}: {reason}", failed)
+    if finished is None:
+        return Run(row, seed, *folders, "missing", "missing: not run")
+    if finished.get("status") != "finished":
+        reason = finished.get("reason") or f"status {finished.get('status')!r}"
+        return Run(row, seed, *folders, "failed", f"failed: {reason}", finished)
+    if not current:
+        return Run(row, seed, *folders, "stale", STALE, finished)
+    targets, absent = {}, {}
+    failed = failed if folder == evaluated else _read(evaluated / "failure.json")
+    for target, path in paths.items():
+        _check_protocol(benchmark, path)
+        loaded = _load_target(path, expected, benchmark.protocol)
+        if isinstance(loaded, str):
+            # A finished training whose evaluation failed says why in failure.json.
+            absent[target] = f"failed: {failed['reason']}" if failed and failed.get("reason") else loaded
+        else:
+            targets[target] = loaded
+    files = finished.get("library_files")
+    other = finished.get("library") != code_digest(tuple(files) if files else None)
+    return Run(row, seed, *folders, "finished", "", finished, other, targets, absent)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = read_json(path)
+    except (OSError, UserError):
+        return {"status": "failed", "reason": f"{path.name} cannot be read"}
+    return content if isinstance(content, dict) else {"status": "failed", "reason": f"{path.name} is no mapping"}
+
+
+def _check_protocol(benchmark: Benchmark, path: Path) -> None:
+    if not path.is_file():
+        return
+    try:
+        metadata = {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        return
+    ours = {
+        "protocol": benchmark.protocol.id,
+        "label_map": benchmark.protocol.label_map,
+        "boundary_width": str(benchmark.protocol.boundary_width),
+        "boundary_widths": json.dumps(list(benchmark.protocol.boundary_widths)),
+        "rings": json.dumps(list(benchmark.protocol.rings)),
+    }
+    for key, value in ours.items():
+        if metadata.get(key) != value:
+            raise UserError(
+                f"{path}: its {key.replace('_', ' ')} is {metadata.get(key, 'not recorded')!r}, but benchmark "
+                f"{benchmark.name} has {value!r}. Records of different protocols never share a table: evaluate this "
+                f"run again (flexseg evaluate {benchmark.name} {path.parents[2].name}), or keep the other protocol "
+                "under another results folder"
+            )
+
+
+def _load_target(path: Path, expected: str, protocol: Protocol) -> TargetRecord | str:
+    if not path.is_file():
+        return "not evaluated"
+    try:
+        with pq.ParquetFile(path) as file:  # read_table would look for a partitioned data set, and import pandas
+            table = file.read(columns=_COLUMNS, use_threads=False)
+        metadata = table.schema.metadata or {}
+        if metadata.get(b"fingerprint", b"").decode() != expected:
+            return "records of another run"
+        return replace(_reduce(table, protocol), label_map=metadata.get(b"target_label_map", b"").decode())
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        return f"records cannot be read ({type(error).__name__})"
+
+
+def _reduce(table: pa.Table, protocol: Protocol) -> TargetRecord:
+    images = np.asarray(table["image"].to_pylist())
+    if not len(images):
+        raise ValueError("no images")
+    order = np.argsort(images, kind="stable")
+    names, condition_of = np.unique(np.asarray(table["condition"].to_pylist())[order], return_inverse=True)
+
+    def array(name: str, *shape: int) -> NDArray[Any]:
+        column = table[name].combine_chunks()
+        values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
+        return np.asarray(values.to_numpy(zero_copy_only=False).reshape(len(images), *shape)[order])
+
+    confusion = array("confusion", NUM_CLASSES, NUM_CLASSES).astype(np.int64)
+    boundary = array("boundary_confusion", NUM_CLASSES, NUM_CLASSES)
+    rings, widths, bins = len(protocol.rings) + 1, len(protocol.boundary_widths), protocol.calibration_bins
+    calibration = [array(f"calibration_{part}", bins) for part in ("count", "correct", "confidence")]
+    return TargetRecord(
+        images=tuple(images[order].tolist()),
+        condition_of=condition_of,
+        conditions={str(name): confusion[condition_of == place].sum(0) for place, name in enumerate(names)},
+        condition_images={str(name): int((condition_of == place).sum()) for place, name in enumerate(names)},
+        confusion=confusion.sum(0),
+        boundary=boundary.sum(0, dtype=np.int64),
+        counted={
+            "classes": class_counts(confusion),
+            "band": class_counts(boundary),
+            "rings": np.stack([array("ring_pixels", rings), array("ring_correct", rings)], axis=1),
+            "boundary_iou": array("boundary_iou", widths, 3, NUM_CLASSES),
+            "boundary_f1": array("boundary_f1", widths, 4, NUM_CLASSES),
+            "calibration": np.stack(calibration, axis=1).astype(np.float64),
+            "nll": np.stack([array("nll_sum"), array("pixels")], axis=1).astype(np.float64),
+        },
+    )
+
+
+def _same_images(runs: Iterable[Run]) -> None:
+    first: dict[str, Run] = {}
+    for run in runs:
+        for target, record in run.targets.items():
+            other = first.setdefault(target, run)
+            reference = other.targets[target]
+            if reference.label_map != record.label_map:
+                raise UserError(
+                    f"{run.evaluated / 'evaluation' / target}.parquet was scored with the label map "
+                    f"{record.label_map or '(not recorded)'}, {other.evaluated / 'evaluation' / target}.parquet with "
+                    f"{reference.label_map or '(not recorded)'}. They are not comparable: evaluate both again"
+                )
+            if reference.images != record.images or not np.array_equal(reference.counts[:, 1], record.counts[:, 1]):
+                raise UserError(
+                    f"{run.evaluated / 'evaluation' / target}.parquet and "
+                    f"{other.evaluated / 'evaluation' / target}.parquet hold different test images or labels, so they "
+                    "cannot be compared image by image: evaluate both again"
+                )

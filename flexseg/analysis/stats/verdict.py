@@ -1,0 +1,144 @@
+"""What the numbers say, in plain words, and no more than they say."""
+
+from __future__ import annotations
+
+from flexseg.analysis.stats.effects import ablation_lines, alignment_pairs, factorial_cells, factorial_effects
+from flexseg.analysis.stats.formats import DASH, difference_text, number
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import Difference, detectable, power, seeds_needed
+
+MANY = 6
+"""More controls than this are sorted into one sentence instead of getting one each."""
+
+
+def judged(difference: Difference, better: str, worse: str) -> str:
+    """``better`` or ``worse`` with the numbers if a difference was shown, else that none could be shown."""
+    if not difference.n:
+        return "not comparable, as no seed has finished both"
+    if difference.n == 1:
+        return f"{difference_text(difference)} from a single seed, from which nothing can be concluded"
+    text = difference_text(difference)
+    return (
+        f"no difference could be shown, {text}"
+        if not difference.shown
+        else f"{_word(difference, better, worse)}, {text}"
+    )
+
+
+def _word(difference: Difference, better: str, worse: str) -> str:
+    return better if difference.value > 0 else worse
+
+
+def verdict(scores: Scores) -> list[tuple[str, str]]:
+    """(question, answer): does the full method help on unseen domains, what does it, and what do the controls say."""
+    if not scores.records.finished():
+        return [("Nothing yet", "No run of these rows was finished.")]
+    full = [row for row in scores.benchmark.ablation.full if row in scores.benchmark.rows]
+    answers = [
+        ("Does it help on unseen domains?", _help(scores, full)),
+        ("Which component does it?", _components(scores, full)),
+        ("What do the controls say?", _controls(scores, full)),
+        ("Does misalignment matter?", _alignment(scores)),
+    ]
+    return [(question, " ".join(sentences)) for question, sentences in answers if sentences]
+
+
+def _title(scores: Scores, row: str) -> str:
+    return f"“{scores.benchmark.row(row).title}”"
+
+
+def _help(scores: Scores, full: list[str]) -> list[str]:
+    benchmark, main, sentences = scores.benchmark, scores.main, []
+    for row in [row for row in full if row != benchmark.reference]:
+        differences = scores.against(row, benchmark.reference)
+        rest = [f"{name} {difference_text(differences[name])}" for name in benchmark.averages if name != main]
+        text = f"{_title(scores, row)} against {_title(scores, benchmark.reference)} on {main}: "
+        text += judged(differences[main], "it scores higher", "it scores lower")
+        sentences.append(text + (f" ({'; '.join(rest)})." if rest and differences[main].n else "."))
+    if not full:
+        sentences.append("No row with all components was selected, so this report cannot say.")
+    return sentences
+
+
+def _components(scores: Scores, full: list[str]) -> list[str]:
+    sentences = []
+    for row in full:
+        section = f"Components of {scores.benchmark.row(row).title}"
+        lines = [line for line in ablation_lines(scores.records) if line.section == section]
+        lines = [line for line in lines if line.question.startswith("effect of ")]
+        parts = []
+        for line in lines:
+            name = line.question.removeprefix("effect of ").split(":")[0]
+            if line.contrast:
+                difference = scores.contrasts(line.contrast)[scores.main]
+                parts.append(f"{name}: {judged(difference, 'helps', 'harms')}")
+        if parts:
+            sentences.append(f"In {_title(scores, row)}, with minus without it, on {scores.main}: {'; '.join(parts)}.")
+        elif lines:
+            sentences.append(f"{_title(scores, row)} was not taken apart.")
+        effects = factorial_effects(list(scores.benchmark.ablation.components), factorial_cells(scores.records, row))
+        if effects:
+            texts = [
+                f"{name} {difference_text(scores.contrasts(weights)[scores.main])}" for name, weights in effects.items()
+            ]
+            sentences.append(f"Averaged over the whole factorial: {'; '.join(texts)}.")
+    return sentences
+
+
+def _controls(scores: Scores, full: list[str]) -> list[str]:
+    rows = [line.row for line in ablation_lines(scores.records) if line.section.startswith("Controls") and line.row]
+    reference = scores.benchmark.reference
+    against = {row: scores.against(row, reference)[scores.main] for row in rows}
+    beyond = {row: scores.against(full[0], row)[scores.main] for row in rows} if full else {}
+    if len(rows) > MANY:
+        sentences = [_sorted(scores, "Against the baseline", against, "higher", "lower")]
+        if full:
+            sentences.append(_sorted(scores, f"{_title(scores, full[0])} against each", beyond, "higher", "lower"))
+        return [*sentences, "Each at 95 %, not adjusted for the number of rows."]
+    sentences = []
+    for row in rows:
+        text = f"{_title(scores, row)} against the baseline: {judged(against[row], 'higher', 'lower')}"
+        if full:
+            text += f"; {_title(scores, full[0])} against it: {judged(beyond[row], 'higher', 'lower')}"
+        sentences.append(text + ".")
+    return sentences
+
+
+def _sorted(scores: Scores, opening: str, differences: dict[str, Difference], better: str, worse: str) -> str:
+    """Many differences in one sentence, by what was shown of each, the largest first."""
+    groups: dict[str, list[str]] = {better: [], worse: [], "no difference shown": []}
+    for row, difference in sorted(differences.items(), key=lambda each: -abs(each[1].value)):
+        shown = difference.n > 1 and difference.shown
+        group = _word(difference, better, worse) if shown else "no difference shown"
+        groups[group].append(_title(scores, row) + (f" {difference_text(difference)}" if shown else ""))
+    return f"{opening}: " + "; ".join(f"{group}: {', '.join(rows)}" for group, rows in groups.items() if rows) + "."
+
+
+def _alignment(scores: Scores) -> list[str]:
+    pairs, main, none = alignment_pairs(scores.records), scores.main, scores.benchmark.ablation.none
+    sentences = []
+    for row, twin in pairs.items():
+        own = scores.against(row, twin)[main]
+        text = f"{_title(scores, row)} on misaligned instead of aligned data: {judged(own, 'higher', 'lower')}"
+        if row != none and none in pairs:
+            both = scores.contrasts({row: 1.0, twin: -1.0, none: -1.0, pairs[none]: 1.0})[main]
+            text += f"; this change against the baseline's: {judged(both, 'it loses less', 'it loses more')}"
+        sentences.append(text + ".")
+    return sentences
+
+
+def power_statement(scores: Scores, effect: float = 1.5, smaller: float = 1.0) -> str:
+    """What the seeds that were run could see, from the spread that was observed."""
+    main, n = scores.main, len(scores.benchmark.seeds)
+    noise = scores.noise(main)
+    if noise is None:
+        return "Unknown: it needs two rows with two common seeds."
+    sd, rows = noise.paired_sd, noise.freedom // (n - 1) + 1
+    needed = seeds_needed(smaller, sd, rows)
+    return (
+        f"Sd of a paired difference on {main}: {number(sd, 2)} (residual of the table of {rows} rows × {n} seeds, "
+        f"{noise.freedom} degrees of freedom). A two-sided test at 5 % with these {n} seeds sees {effect:g} mIoU with "
+        f"power {number(100 * power(effect, sd, n, rows), 0)} % and has 80 % power for "
+        f"{number(detectable(sd, n, rows), 2)} mIoU; {smaller:g} mIoU needs {needed or DASH} seeds at 80 %. The "
+        "variance of the test images comes on top."
+    )

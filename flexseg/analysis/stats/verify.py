@@ -1,0 +1,226 @@
+"""Do these results repeat the reference results that the repository ships?
+
+``benchmarks/<name>.reference.csv`` holds mIoU of every (row, column, seed) of one complete run of a benchmark, and what
+defined each row. Every cell of this machine's results gets a verdict:
+
+* *reproduced*: every seed's value is the reference's, to 1e-6;
+* *within noise*: the means differ, but no more than those of two independent sets of seeds do in 95 of 100 cases;
+* *outside*: they differ by more. One cell in twenty does so by chance; what counts is Holm's correction over all cells;
+* *differs*: it is outside even after that correction;
+* *other definition*: the row is not the one that the reference was made of, so its numbers prove nothing either way;
+* *missing*, *no reference*, *no interval* (a reference of a single seed): nothing can be said.
+
+The interval
+------------
+For n runs here and m in the reference, whose true means are equal,
+
+    D = mean here − mean reference,   |D| ≤ t(0.975; d + d₀) · s̃ · √(1/n + 1/m),   d = m − 1,
+
+in 95 % of cases. The variance s̃² of one run is estimated from the reference alone: what is checked must not widen the
+interval that checks it. The m − 1 degrees of freedom of one row (2 for three seeds) say little, and one variance for
+all rows would be too small for the noisy ones, whose false alarms would pile up. So each row's variance is drawn
+towards that of all rows, as strongly as the rows resemble each other (Smyth, *Stat. Appl. Genet. Mol. Biol.* 3(1),
+2004, moderated variances): s̃² = (d₀·s₀² + d·s²) / (d₀ + d). The images are the same on both sides and add nothing.
+
+Seeds are not paired. In the default benchmark a seed shares next to nothing between rows (a variance component of about
+0 on most targets, and a sixth of a run's variance at most), so pairing would gain nothing, and seeds other than the
+reference's are served as well. Where equal seeds do share something, the interval is wider than it need be, never too
+narrow. ``tests/analysis/test_verify.py`` simulates the false alarms.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma, stdtr, stdtrit
+
+from flexseg.analysis.stats.reference import Reference, definition_parts, processors
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import holm
+
+Floats = NDArray[np.float64]
+NAN = float("nan")
+TOLERANCE = 1e-6
+"""Percent mIoU: below it two values are the same number. The reference file holds eight decimals."""
+
+Verdict = Literal[
+    "reproduced", "within noise", "outside", "differs", "other definition", "no interval", "missing", "no reference"
+]
+VERDICTS: tuple[Verdict, ...] = (
+    "reproduced", "within noise", "outside", "differs", "other definition", "no interval", "missing", "no reference",
+)  # fmt: skip
+JUDGED: tuple[Verdict, ...] = VERDICTS[:4]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row on one column: means here and in the reference (NaN for none), and what follows.
+
+    ``half`` is the half width of the interval in which the difference lies in 95 % of faithful repetitions.
+    """
+
+    row: str
+    column: str
+    verdict: Verdict
+    here: float = NAN
+    there: float = NAN
+    n_here: int = 0
+    n_there: int = 0
+    half: float = NAN
+    p: float = NAN
+    p_holm: float = NAN
+
+    @property
+    def difference(self) -> float:
+        """Mean here minus mean of the reference."""
+        return self.here - self.there
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The verdict on every cell, rows in the benchmark's order, and what a reader must know besides.
+
+    ``processors`` are those on which the results were made, here and in the reference.
+    """
+
+    benchmark: str
+    columns: tuple[str, ...]
+    cells: dict[tuple[str, str], Cell]
+    notes: list[str] = field(default_factory=list)
+    processors: list[str] = field(default_factory=list)
+    processors_there: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows, in order."""
+        return list(dict.fromkeys(row for row, _ in self.cells))
+
+    def count(self, verdict: Verdict) -> int:
+        """How many cells have this verdict."""
+        return sum(cell.verdict == verdict for cell in self.cells.values())
+
+    @property
+    def judged(self) -> int:
+        """How many cells have a verdict on whether the numbers are repeated."""
+        return sum(cell.verdict in JUDGED for cell in self.cells.values())
+
+    @property
+    def differs(self) -> bool:
+        """Whether any cell differs after Holm's correction over all cells."""
+        return bool(self.count("differs"))
+
+
+def moderated(variances: Floats, freedom: int) -> tuple[Floats, float]:
+    """Variances of R rows drawn towards each other, and their degrees of freedom d + d₀ (see the module's head).
+
+    d₀ and s₀² are fitted to log s² by moments: Var(log s²) = ψ′(d/2) + ψ′(d₀/2). Rows that scatter no more than equal
+    variances would, and fewer than four rows, which cannot tell, get one pooled variance and R·d degrees of freedom:
+    not the infinity of the fit, since the pooled variance is itself an estimate.
+
+    Args:
+        variances: (R,) of n values each; ``freedom`` is d = n − 1, at least 1.
+    Returns:
+        (R,) the moderated variances, and the degrees of freedom of each, at most R·d.
+    """
+    rows, pooled = len(variances), float(variances.mean())
+    most = float(rows * freedom)
+    if rows < 4 or pooled <= 0:
+        return np.full(rows, pooled), most
+    # A variance of 0 has no logarithm, and one that is nearly 0 would decide the fit alone.
+    log = np.log(np.maximum(variances, 1e-5 * max(float(np.median(variances)), 1e-5 * pooled)))
+    centred = log - digamma(freedom / 2) + math.log(freedom / 2)
+    excess = float(centred.var(ddof=1) - polygamma(1, freedom / 2))
+    if excess <= float(polygamma(1, (most - freedom) / 2)):
+        return np.full(rows, pooled), most
+    prior = 2 * float(brentq(lambda x: float(polygamma(1, x)) - excess, 1e-6, most))
+    centre = math.exp(float(centred.mean()) + float(digamma(prior / 2)) - math.log(prior / 2))
+    return (prior * centre + freedom * variances) / (prior + freedom), prior + freedom
+
+
+def judge(here: Floats, there: Floats, variance: float, freedom: float) -> tuple[float, float]:
+    """(half width of the 95 % interval, p) of the difference of two independent means; see the module's head.
+
+    Args:
+        here, there: (n,) and (m,) the runs' values; ``variance`` is that of one run, with its degrees of freedom.
+    """
+    scale = math.sqrt(variance * (1 / len(here) + 1 / len(there)))
+    difference = abs(float(here.mean() - there.mean()))
+    if scale <= 0:
+        return 0.0, 1.0 if difference <= TOLERANCE else 0.0
+    return float(stdtrit(freedom, 0.975)) * scale, float(2 * stdtr(freedom, -difference / scale))
+
+
+def verify(scores: Scores, reference: Reference) -> Verification:
+    """Compare the selected rows with the reference, cell by cell."""
+    benchmark = scores.benchmark
+    cells: dict[tuple[str, str], Cell] = {}
+    other: dict[str, list[str]] = {}
+    noise = {column: _noise(reference, column) for column in scores.columns}
+    for row in benchmark.rows:
+        known = row in reference.rows and any(run.status == "finished" for run in scores.records.of_row(row))
+        changed = reference.changed(row, definition_parts(scores.records, row)) if known else []
+        if changed:
+            other[row] = changed
+        for column in scores.columns:
+            cells[row, column] = _cell(scores, reference, row, column, bool(changed), noise[column])
+    keys = [key for key, cell in cells.items() if cell.verdict in JUDGED]
+    adjusted = holm(np.array([cells[key].p for key in keys]))
+    for key, p in zip(keys, adjusted, strict=True):
+        worse = cells[key].verdict == "outside" and p < 0.05
+        cells[key] = replace(cells[key], p_holm=float(p), verdict="differs" if worse else cells[key].verdict)
+    notes = _notes(scores, reference, other)
+    here = processors(scores.records)
+    return Verification(benchmark.name, scores.columns, cells, notes, here, reference.processors)
+
+
+def _cell(
+    scores: Scores, reference: Reference, row: str, column: str, changed: bool, noise: Mapping[str, tuple[float, float]]
+) -> Cell:
+    mine = dict(zip(scores.benchmark.seeds, scores.per_seed(row, column), strict=True))
+    mine = {seed: value for seed, value in mine.items() if math.isfinite(value)}
+    theirs = reference.values.get((row, column), {})
+    here, there = np.array(list(mine.values())), np.array(list(theirs.values()))
+    cell = Cell(row, column, "no reference", n_here=len(here), n_there=len(there))
+    cell = replace(cell, here=float(here.mean())) if len(here) else cell
+    if not len(there):
+        return cell
+    cell = replace(cell, there=float(there.mean()))
+    if not len(here):
+        return replace(cell, verdict="missing")
+    if changed:
+        return replace(cell, verdict="other definition")
+    half, p = judge(here, there, *noise[row]) if row in noise else (NAN, NAN)
+    if all(seed in theirs and abs(value - theirs[seed]) <= TOLERANCE for seed, value in mine.items()):
+        return replace(cell, verdict="reproduced", half=half, p=1.0)
+    if math.isnan(p):
+        return replace(cell, verdict="no interval")
+    return replace(cell, verdict="within noise" if p >= 0.05 else "outside", half=half, p=p)
+
+
+def _noise(reference: Reference, column: str) -> dict[str, tuple[float, float]]:
+    """(variance of one run, degrees of freedom) of each row of the reference; empty where it has a single seed."""
+    values = {row: list(reference.values[row, column].values()) for row, c in reference.values if c == column}
+    values = {row: found for row, found in values.items() if len(found) > 1}
+    if not values:
+        return {}
+    variances, freedom = moderated(np.array([np.var(v, ddof=1) for v in values.values()]), len(reference.seeds) - 1)
+    return {row: (float(variance), freedom) for row, variance in zip(values, variances, strict=True)}
+
+
+def _notes(scores: Scores, reference: Reference, other: Mapping[str, list[str]]) -> list[str]:
+    notes = [f"{row}: other definition than the reference's: {', '.join(parts)}." for row, parts in other.items()]
+    notes += [f"{row}: {note}." for row in scores.benchmark.rows for note in scores.records.notes(row)]
+    finished = scores.records.finished()
+    codes: set[Any] = {run.info.get("library") for run in finished} - set(reference.libraries)
+    if codes:
+        notes.append(
+            f"The code that decides a run differs: {', '.join(sorted(map(str, codes)))} here, "
+            f"{', '.join(reference.libraries)} in the reference."
+        )
+    return notes

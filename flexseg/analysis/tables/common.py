@@ -1,0 +1,67 @@
+"""What all tables share: the marks of their notes, their headings, and the words on how their intervals were made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from flexseg.analysis.stats.formats import SUPERSCRIPTS, Table
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import Difference
+
+TableFiles = tuple[Callable[[Scores], Table], list[str], Callable[[Scores], Iterable[Mapping[str, object]]]]
+"""How a table is made for people, and its CSV: columns and records."""
+HOW = (
+    "A cell is the mean over seeds ± the half width of its 95 % t-interval over seeds. A difference is paired (same "
+    "seeds, same test images); its 95 % interval is over seeds and test images: the residual variance of all rows × "
+    "seeds (assumed equal for the rows) and the resampled image variance that the seeds share, joined by a "
+    "weighted quantile (after Cochran and Cox)."
+)
+INTERVALS = f"{HOW} Bold: the interval excludes zero, for a single target after Holm over the targets."
+
+
+class Notes:
+    """Notes below a table, numbered as they are first used."""
+
+    def __init__(self, scores: Scores) -> None:
+        self.records = scores.records
+        self._numbers: dict[str, int] = {}
+        self._digests: set[str] = set()
+
+    def title(self, row: str, title: str = "") -> str:
+        """The row's title with the marks of its notes."""
+        numbers = [self._numbers.setdefault(note, len(self._numbers) + 1) for note in self.records.notes(row)]
+        digests = self.records.other_code(row)
+        self._digests.update(digests)
+        mark = ",".join(map(str, numbers)).translate(SUPERSCRIPTS)
+        return (title or self.records.benchmark.row(row).title) + mark + ("†" if digests else "")
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(mark, note) of all that were used."""
+        lines = [(str(index).translate(SUPERSCRIPTS), note) for note, index in self._numbers.items()]
+        if self._digests:
+            made = ", ".join(sorted(self._digests))
+            lines.append(("†", f"made by other code than today's (digest {made})"))
+        return lines
+
+
+def target_title(scores: Scores, column: str) -> str:
+    """The heading of a target or average."""
+    domain = scores.benchmark.domains.get(column)
+    return (domain.title if domain and column in scores.benchmark.targets else "") or column
+
+
+def averages_text(scores: Scores) -> str:
+    """What each average is the mean of, as a sentence."""
+    parts = [
+        f"{name} is the mean of {', '.join(target_title(scores, member) for member in members)}"
+        for name, members in scores.benchmark.averages.items()
+    ]
+    return "; ".join(parts) + "." if parts else ""
+
+
+def difference_record(difference: Difference) -> dict[str, object]:
+    """The CSV columns of a difference."""
+    return {
+        "value": difference.value, "low": difference.low, "high": difference.high,
+        "p": difference.p, "p_holm": difference.p_holm, "effect_size": difference.effect_size, "n": difference.n,
+    }  # fmt: skip

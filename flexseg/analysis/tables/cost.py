@@ -1,0 +1,160 @@
+"""Equal footing, shown: what each row costs beside what it reaches, and where its settings come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from flexseg.analysis.stats.formats import DASH, Cell, Column, Row, Table, difference_cell, mean_text, number
+from flexseg.analysis.stats.records import Run
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import Mean, t_interval
+from flexseg.analysis.tables.common import HOW, Notes, TableFiles, target_title
+from flexseg.analysis.tables.origins import row_changes, value_text
+
+COSTS: dict[str, tuple[str, str, float, int]] = {
+    "train_seconds": ("training (s)", "wall time of training", 1.0, 0),
+    "train_cpu_seconds": ("processor (s)", "processor time of training, whatever else the machine did", 1.0, 0),
+    "images_per_second": ("images/s", "training images a second of wall time", 1.0, 0),
+    "step_flops": ("step (GFLOP)", "operations of the last training step, forward and backward", 1e-9, 1),
+    "peak_memory_bytes": (
+        "memory (MiB)",
+        "peak memory of the process, or of the GPU",
+        2.0**-20,
+        0,
+    ),
+    "parameters": ("parameters (M)", "parameters of the evaluated model", 1e-6, 2),
+    "trained_parameters": ("trained (M)", "parameters that are trained, those for training alone among them", 1e-6, 2),
+    "inference_flops": ("image (GFLOP)", "operations of predicting an image", 1e-9, 2),
+    "inference_seconds": ("image (ms)", "time of predicting an image, in batches", 1e3, 1),
+}
+"""What ``run.json`` holds of a run's cost → heading, meaning, factor, digits."""
+ORIGINS = ("published", "assumed", "scaled", "own")
+"""Where a default comes from, as the methods' options say (``flexseg.method.ORIGINS``, which needs torch)."""
+
+
+def cost_table(scores: Scores) -> Table:
+    """Every row's cost beside its mIoU."""
+    notes, rows, benchmark = Notes(scores), [], scores.benchmark
+    reference = _time(scores, benchmark.reference)
+    for row in benchmark.rows:
+        difference = scores.against(row, benchmark.reference)[scores.main]
+        cells = [Cell(notes.title(row)), Cell(mean_text(scores.mean(row, scores.main)))]
+        cells.append(Cell("reference") if row == benchmark.reference else difference_cell(difference))
+        ratio = _time(scores, row) / reference
+        cells.append(Cell(number(ratio, 2)))
+        cells += [_cost_cell(_cost(scores, row, key), digits) for key, (_, _, _, digits) in COSTS.items()]
+        rows.append(Row((*cells, Cell(str(len(_finished(scores, row)))))))
+    columns = [Column("Row", "l"), Column(f"{scores.main} mIoU"), Column(f"Δ {scores.main}"), Column("time ×")]
+    columns += [Column(heading) for heading, *_ in COSTS.values()] + [Column("n")]
+    meanings = "; ".join(f"{heading}: {meaning}" for heading, meaning, *_ in COSTS.values())
+    caption = (
+        f"What a row reaches on {target_title(scores, scores.main)} and what its runs cost. time ×: "
+        f"{_time_name(scores)} of training over that of “{benchmark.row(benchmark.reference).title}”; {meanings}. "
+        "Operations are floating-point operations of convolutions and matrix products, two a multiply-add; they and "
+        "the parameters do not depend on the machine. Costs are means over the finished runs ± half width of the 95 % "
+        f"t-interval where they vary. {HOW}"
+    )
+    return Table("cost", f"{benchmark.title}: cost", caption, columns, rows, notes.lines(), wide=True)
+
+
+def origins_table(scores: Scores) -> Table:
+    """How many of a row's settings are published, assumed or scaled, and what the benchmark file sets for it."""
+    notes, rows = Notes(scores), []
+    for row in scores.benchmark.rows:
+        options = _options(scores, row)
+        kept = [each for each in options.values() if each.get("value") == each.get("default")]
+        counts = [sum(each.get("origin") == origin for each in kept) for origin in ORIGINS]
+        cells = [Cell(str(count) if count else DASH) for count in counts]
+        rows.append(Row((Cell(notes.title(row)), *cells, Cell(_set_here(scores, row)))))
+    columns = [Column("Row", "l"), *[Column(origin) for origin in ORIGINS], Column("set for this row", "l")]
+    caption = (
+        "Where each row's settings come from: the number of options at their default, by the origin of the default "
+        "(published; assumed, where the paper leaves it open; scaled with this benchmark's images, trunk or schedule; "
+        "own, of a control that this suite adds), and what the benchmark file sets instead. Every option with its "
+        "value and meaning stands in origins.csv."
+    )
+    return Table("origins", f"{scores.benchmark.title}: origin of settings", caption, columns, rows, notes.lines())
+
+
+def _set_here(scores: Scores, row: str) -> str:
+    own = [
+        f"{name} {value_text(each.get('value'))}"
+        for name, each in _options(scores, row).items()
+        if each.get("value") != each.get("default")
+    ]
+    tuned = " (on source validation)" if own and scores.benchmark.row(row).tuned else ""
+    return "; ".join([*([", ".join(own) + tuned] if own else []), *row_changes(scores.benchmark, row)]) or DASH
+
+
+def _finished(scores: Scores, row: str) -> list[Run]:
+    return [run for run in scores.records.of_row(row) if run.status == "finished"]
+
+
+def _options(scores: Scores, row: str) -> dict[str, dict[str, object]]:
+    runs = _finished(scores, row)
+    return runs[0].options if runs else {}
+
+
+def _cost(scores: Scores, row: str, key: str) -> np.ndarray:
+    factor = COSTS[key][2]
+    infos = [run.info for run in _finished(scores, row)]
+    return np.array([float(info[key]) * factor for info in infos if info.get(key) is not None])
+
+
+def _cost_cell(values: np.ndarray, digits: int) -> Cell:
+    if len(values) and np.ptp(values) == 0:
+        return Cell(number(float(values[0]), digits))
+    return Cell(mean_text(t_interval(values), digits))
+
+
+def _on_processor(scores: Scores) -> bool:
+    """Whether every run trained on a CPU and says its processor time, which then is the better measure."""
+    runs = scores.records.finished()
+    return all(run.info.get("device") == "cpu" and run.info.get("train_cpu_seconds") for run in runs)
+
+
+def _time_name(scores: Scores) -> str:
+    return "processor time" if _on_processor(scores) else "wall time"
+
+
+def _time(scores: Scores, row: str) -> float:
+    values = _cost(scores, row, "train_cpu_seconds" if _on_processor(scores) else "train_seconds")
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _cost_records(scores: Scores) -> Iterator[dict[str, object]]:
+    for row in scores.benchmark.rows:
+        name = {"row": row, "title": scores.benchmark.row(row).title}
+        for run in _finished(scores, row):
+            for key in COSTS:
+                if run.info.get(key) is not None:
+                    yield name | {"quantity": key, "seed": run.seed, "value": run.info[key]}
+        mean: Mean = scores.mean(row, scores.main)
+        yield name | {"quantity": f"mean mIoU on {scores.main}", "value": mean.value, "n": mean.n}
+
+
+def _origin_records(scores: Scores) -> Iterator[dict[str, object]]:
+    for row in scores.benchmark.rows:
+        spec = scores.benchmark.row(row)
+        for name, option in _options(scores, row).items():
+            kept = option.get("value") == option.get("default")
+            yield {
+                "row": row,
+                "method": spec.method,
+                "option": name,
+                "value": value_text(option.get("value")),
+                "default": value_text(option.get("default")),
+                "origin": option.get("origin", "") if kept else "tuned" if spec.tuned else "set",
+                "meaning": " ".join(str(option.get("help") or "").split()),
+            }
+
+
+COST_TABLES: dict[str, TableFiles] = {
+    "cost": (cost_table, ["row", "title", "quantity", "seed", "value", "n"], _cost_records),
+    "origins": (
+        origins_table, ["row", "method", "option", "value", "default", "origin", "meaning"], _origin_records,
+    ),
+}  # fmt: skip
+"""The tables of this module, by name: how each is made for people, and its CSV."""

@@ -1,0 +1,167 @@
+"""What the benchmark says of its data and protocol, in words: for all products alike, rendered or lying on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.tables.common import target_title
+from flexseg.benchmark.blocks import Part, SetDomain, Size, WorldDomain
+from flexseg.classes import CLASS_SETS, CLASSES, ClassSet
+from flexseg.data.sets import load_set
+
+
+def class_set(scores: Scores) -> ClassSet:
+    """The classes that the protocol scores."""
+    return CLASS_SETS[scores.benchmark.protocol.classes or "cityscapes19"]
+
+
+def class_places(scores: Scores) -> list[int]:
+    """The ``train_id`` of each scored class, rising: where its numbers stand among the 19."""
+    return list(class_set(scores).names)
+
+
+def class_names(scores: Scores) -> list[str]:
+    """The names of the scored classes, in the order of :func:`class_places`."""
+    return list(class_set(scores).names.values())
+
+
+def class_colours(scores: Scores) -> list[tuple[str, tuple[int, int, int]]]:
+    """(name, colour) of each scored class, for legends."""
+    return [(name, CLASSES[place].colour) for place, name in class_set(scores).names.items()]
+
+
+def tested_images(scores: Scores, target: str) -> int | None:
+    """How many test images a target has: as the file says, else as the records do; None before any run."""
+    size = scores.benchmark.domains[target].size("test")
+    return size if size is not None else scores.images(target) or None
+
+
+def train_images(scores: Scores, name: str) -> int | None:
+    """How many training images a run has of a domain: as the file says, else as its index does; None without one."""
+    size = scores.benchmark.domains[name].size("train")
+    if size is not None:
+        return size
+    path = data_folder(scores, name) / "index.parquet"
+    try:
+        splits = pq.read_table(path, columns=["split"], use_threads=False)["split"].to_pylist()
+    except (OSError, pa.ArrowException):
+        return None
+    return sum(split == "train" for split in splits) or None
+
+
+def data_folder(scores: Scores, name: str) -> Path:
+    """Where the index of a domain lies, and what is shown of it."""
+    return scores.records.results / scores.benchmark.name / "data" / name
+
+
+def title(scores: Scores, name: str) -> str:
+    """How a domain is called."""
+    return scores.benchmark.domains[name].title or name
+
+
+def strength(scores: Scores, row: str) -> float | None:
+    """How strongly the generated images of a row are misaligned; None where nobody knows, as on real data."""
+    domain = scores.benchmark.domains[scores.benchmark.row(row).generated or scores.benchmark.generated]
+    return domain.misalignment if isinstance(domain, WorldDomain) else None
+
+
+def training_text(scores: Scores) -> str:
+    """``800 source and 350 generated images``; of data sets their titles, and which part is taken of them."""
+    benchmark = scores.benchmark
+    names = list(dict.fromkeys((benchmark.source, benchmark.generated)))
+    kinds = {benchmark.generated: "generated", benchmark.source: "source"}
+    parts = []
+    for name in names:
+        domain, count = benchmark.domains[name], train_images(scores, name)
+        if isinstance(domain, WorldDomain):
+            parts.append(f"{count} {kinds[name]}")
+        else:
+            parts.append(f"{title(scores, name)}{_part_text(domain.train, count)}")
+    text = " and ".join(parts)
+    return text if isinstance(benchmark.domains[names[-1]], SetDomain) else f"{text} images"
+
+
+def _part_text(part: Part | None, count: int | None) -> str:
+    if part is None:
+        return ""
+    drawn = ", drawn by the run's seed" if part.images else ""
+    return f" ({f'{count} images, ' if count else ''}split {part.split}{drawn})"
+
+
+def images_text(scores: Scores, target: str) -> str:
+    """``200 images``, as far as known."""
+    count = tested_images(scores, target)
+    return f"{count} images" if count else "images not counted"
+
+
+def sizes_text(scores: Scores) -> str:
+    """The size at which test images are shown to the network; targets that share one are named together."""
+    world, protocol = scores.benchmark.world, scores.benchmark.protocol
+    if protocol.size is None and not protocol.sizes and world is not None and not _sets(scores):
+        return f"{world.height} × {world.width} px"
+    return _by_value(scores, lambda target: _size_text(protocol.size_of(target)))
+
+
+def _size_text(size: Size) -> str:
+    words = []
+    if size.fit:
+        words.append(f"to fit {size.fit[0]} × {size.fit[1]} px")
+    if size.height:
+        words.append(f"{size.height} px high")
+    if size.crop:
+        words.append(f"cut or filled up to {size.crop[0]} × {size.crop[1]} px")
+    return (", ".join(words) or "as they are") + (", labels likewise" if size.labels else "")
+
+
+def inference_text(scores: Scores) -> str:
+    """``whole image``, or the windows."""
+    protocol = scores.benchmark.protocol
+    if protocol.window is None or protocol.stride is None:
+        return f"{protocol.inference} image"
+    window, stride = ("{} × {}".format(*each) for each in (protocol.window, protocol.stride))
+    return f"windows of {window} px, stride {stride}"
+
+
+def label_maps_text(scores: Scores) -> str:
+    """By which map each target's labels came to the 19 classes, as its records say, else the benchmark file."""
+    return _by_value(scores, lambda target: _label_map(scores, target))
+
+
+def _label_map(scores: Scores, target: str) -> str:
+    for run in scores.records.finished():
+        if target in run.targets and run.targets[target].label_map:
+            return run.targets[target].label_map
+    domain = scores.benchmark.domains[target]
+    if isinstance(domain, SetDomain):
+        return domain.label_map or load_set(domain.dataset).label_map
+    return scores.benchmark.protocol.label_map
+
+
+def protocol_text(scores: Scores) -> str:
+    """Size, inference, classes, label maps, checkpoint and boundary band, in one line."""
+    protocol = scores.benchmark.protocol
+    parts = [f"{sizes_text(scores)}, {inference_text(scores)}"]
+    if protocol.classes:
+        parts.append(f"{len(class_places(scores))} classes ({protocol.classes})")
+    parts.append(f"labels {label_maps_text(scores)}")
+    parts.append(f"checkpoint: {protocol.checkpoint}, boundary band {protocol.boundary_width} px")
+    return "; ".join(parts) if _sets(scores) else ", ".join(parts)
+
+
+def _sets(scores: Scores) -> bool:
+    return any(isinstance(scores.benchmark.domains[target], SetDomain) for target in scores.benchmark.targets)
+
+
+def _by_value(scores: Scores, describe: Callable[[str], str]) -> str:
+    """``A, B this; C that``; just ``this`` where all targets have it."""
+    found: dict[str, list[str]] = {}
+    for target in scores.benchmark.targets:
+        found.setdefault(describe(target), []).append(target_title(scores, target))
+    if len(found) == 1:
+        return next(iter(found))
+    return "; ".join(f"{', '.join(titles)} {text}" for text, titles in found.items())

@@ -1,0 +1,112 @@
+"""Where results come from, in words: commits, code, machines, and what had to be assumed. For all products alike."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from flexseg.analysis.stats.records import Run, seeds_text
+from flexseg.analysis.stats.scores import Scores
+from flexseg.benchmark import Benchmark
+
+
+@dataclass
+class Assumed:
+    """An option that the papers leave open: its default, what it is, and the rows of each other value."""
+
+    method: str
+    name: str
+    default: str
+    explanation: str
+    others: dict[str, list[str]] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The value and who deviates from it, in one line."""
+        return self.default + "".join(f"; {value} in {', '.join(rows)}" for value, rows in self.others.items())
+
+
+def assumed(scores: Scores) -> list[Assumed]:
+    """Every option that is marked as assumed, one a method and name, in the order of the rows."""
+    records = scores.records
+    found: dict[tuple[str, str], Assumed] = {}
+    for run in records.finished():
+        method = records.benchmark.row(run.row).method
+        for name, option in run.options.items():
+            if option.get("origin") != "assumed":
+                continue
+            explanation = " ".join(str(option.get("help") or "").split())
+            default, value = value_text(option.get("default")), value_text(option.get("value"))
+            entry = found.setdefault((method, name), Assumed(method, name, default, explanation))
+            if value != default and run.row not in entry.others.setdefault(value, []):
+                entry.others[value].append(run.row)
+    return list(found.values())
+
+
+def exceptions(benchmark: Benchmark) -> str:
+    """Which rows have a schedule or a trunk of their own: ``equal for every row``, or ``equal for every row but …``."""
+    found = {name: row_changes(benchmark, name) for name in benchmark.rows}
+    own = [f"{name} ({', '.join(changes)})" for name, changes in found.items() if changes]
+    return "equal for every row" + (f" but {', '.join(own)}" if own else "")
+
+
+def row_changes(benchmark: Benchmark, name: str) -> list[str]:
+    """What a row changes of the schedule and the trunk, which all others share; usually nothing."""
+    row = benchmark.row(name)
+    changes = [f"{key} {value_text(value)}" for key, value in row.training.items()]
+    return changes + (["a trunk of its own"] if row.model else [])
+
+
+def value_text(value: Any) -> str:
+    """An option's value as the benchmark file would write it."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def joined(runs: list[Run], describe: Callable[[Run], str]) -> str:
+    """What ``describe`` says of the runs: each answer once, with the number of its runs if there are several."""
+    counts = Counter(describe(run) for run in runs)
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "; ".join(f"{text} ({counted(count, 'run')})" for text, count in counts.items()) or "–"
+
+
+def commit(run: Run) -> str:
+    """The commit that a run was made at, twelve digits, and whether files differed from it."""
+    git = run.info.get("git") or {}
+    return str(git.get("commit") or "not recorded")[:12] + (" with uncommitted changes" if git.get("dirty") else "")
+
+
+def library(run: Run) -> str:
+    """The digest of the library's files that made a run."""
+    return str(run.info.get("library") or "not recorded")
+
+
+def code_text(scores: Scores) -> str:
+    """How many of the finished runs were made by the library's files as they are today."""
+    runs = scores.records.finished()
+    other = sum(run.other_code for run in runs)
+    return f"{len(runs) - other} of {counted(len(runs), 'run')} by today's files" if other else "today's, in every run"
+
+
+def machine(run: Run) -> str:
+    """Processor, cores, system and device of a run."""
+    found = run.info.get("machine") or {}
+    parts = f"{found.get('processor', '?')}, {found.get('cores', '?')} cores, {found.get('system', '?')}"
+    return f"{parts}; device {run.info.get('device', '?')}"
+
+
+def other_code(scores: Scores) -> dict[str, list[str]]:
+    """Other code digests than today's → the rows, with their seeds, that were made by each."""
+    made: dict[str, list[str]] = {}
+    for row in scores.benchmark.rows:
+        for digest in scores.records.other_code(row):
+            seeds = [run.seed for run in scores.records.of_row(row) if run.other_code and library(run) == digest]
+            made.setdefault(digest, []).append(f"{row} ({seeds_text(seeds)})")
+    return made
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 run``, ``3 runs``."""
+    return f"{count} {noun}" + ("" if count == 1 else "s")

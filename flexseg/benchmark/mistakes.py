@@ -1,0 +1,39 @@
+"""The mistakes in a benchmark file, in words."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from flexseg.benchmark.blocks import SetDomain, WorldDomain
+from flexseg.benchmark.schedule import ClassUniform, RareClasses
+from flexseg.errors import did_you_mean
+
+TAGS: dict[Any, type[BaseModel]] = {
+    "<world>": WorldDomain, "<data set>": SetDomain, "rare_classes": RareClasses, "class_uniform": ClassUniform,
+}  # fmt: skip
+"""How pydantic calls the kinds of a block of which there are several, in the places of its errors."""
+
+
+def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
+    """What pydantic found wrong with a ``root``, a line each: place and mistake, with the nearest known key."""
+    lines = []
+    for problem in error.errors():
+        loc = [part for part in problem["loc"] if part not in TAGS]
+        place = ".".join(str(part) for part in loc) or "file"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            model = root
+            for part in problem["loc"][:-1]:
+                if part in TAGS:
+                    model = TAGS[part]
+                    continue
+                field = model.model_fields.get(str(part))
+                annotation = getattr(field, "annotation", None)
+                for inner in (annotation, *get_args(annotation)):  # a model, one or none, or a mapping of models
+                    if isinstance(inner, type) and issubclass(inner, BaseModel):
+                        model = inner
+            message = f"unknown key{did_you_mean(str(problem['loc'][-1]), model.model_fields)}"
+        lines.append(f"  {place}: {message}")
+    return lines

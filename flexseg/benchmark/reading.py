@@ -1,0 +1,112 @@
+"""Reading a benchmark file: ``extends``, and every mistake as one clear error with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from flexseg.benchmark.mistakes import problems
+from flexseg.benchmark.schema import SHARED, Benchmark, Row
+from flexseg.errors import UserError, did_you_mean
+
+
+def benchmark_names(folder: Path) -> list[str]:
+    """The benchmarks that ``folder`` holds."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
+    """Read and check ``benchmarks/<name>.yaml``.
+
+    Raises:
+        UserError: no such file, no YAML, or a wrong key or value; every mistake found is listed with its place.
+    """
+    path, content = folder / f"{name}.yaml", read_content(name, folder)
+    if name in SHARED:
+        raise UserError(f"{path}: results/{name}/ is a folder of the suite: name the benchmark otherwise")
+    try:
+        benchmark = Benchmark(name=name, **{key: value for key, value in content.items() if key != "name"})
+    except ValidationError as error:
+        raise UserError(f"{path} is not a valid benchmark:\n" + "\n".join(problems(error, Benchmark))) from error
+    for row in benchmark.rows:
+        benchmark.training_of(row)
+    return benchmark
+
+
+MERGED = ("domains", "rows", "studies")
+"""Keys of which a benchmark that extends another has the other's entries too."""
+
+
+def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The keys of ``benchmarks/<name>.yaml``, with those of the benchmark that it extends, unchecked.
+
+    Raises:
+        UserError: no such file, no YAML, or benchmarks that extend each other.
+    """
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = benchmark_names(folder)
+        raise UserError(
+            f"no benchmark is named {name!r}{did_you_mean(name, known)}: {path} does not exist. "
+            f"Benchmarks here: {', '.join(known) or 'none (is this the top folder of the repository?)'}"
+        )
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a benchmark is a mapping of keys, this is {type(content).__name__}")
+    base = content.get("extends")
+    if not base:
+        return content
+    if base in (*seen, name):
+        raise UserError(f"{path}: benchmarks extend each other in a circle: {' → '.join((*seen, name, str(base)))}")
+    inherited = read_content(str(base), folder, (*seen, name))
+    merged = {key: inherited[key] | content[key] for key in MERGED if key in inherited and key in content}
+    return inherited | content | merged
+
+
+def select_rows(
+    benchmark: Benchmark, study: str = "default", rows: str = "", methods: Path = Path("methods"), seeds: str = ""
+) -> Benchmark:
+    """The benchmark with just the rows of ``study``, or those that ``rows`` names (``a,b,c``), and these ``seeds``.
+
+    A name in ``rows`` that is no row but a file in ``methods`` becomes a row of that method with its defaults, so that
+    a new method needs no edit to be tried. The reference row is kept only if it is among them, else the first one is.
+    """
+    if rows:
+        names = [name.strip() for name in rows.split(",") if name.strip()]
+    elif study in benchmark.studies:
+        names = benchmark.studies[study]
+    else:
+        raise UserError(
+            f"benchmark {benchmark.name}: no study is named {study!r}{did_you_mean(study, benchmark.studies)}. "
+            f"Studies: {', '.join(benchmark.studies)}"
+        )
+    selected: dict[str, Row] = {}
+    for name in names:
+        if name not in benchmark.rows and (methods / f"{name}.py").is_file():
+            selected[name] = Row(method=name, title=name)
+        else:
+            selected[name] = benchmark.row(name)
+    if not selected:
+        raise UserError("no rows are selected: name at least one")
+    update = {
+        "rows": selected,
+        "studies": benchmark.studies | {"default": list(selected)},
+        "reference": benchmark.reference if benchmark.reference in selected else next(iter(selected)),
+    }
+    return benchmark.model_copy(update=update | ({"seeds": _seeds(seeds)} if seeds else {}))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"seeds are whole numbers separated by commas, not {text!r}") from error
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds are different numbers from 0 on, not {text!r}")
+    return seeds

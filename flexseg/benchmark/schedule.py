@@ -1,0 +1,99 @@
+"""The block of a benchmark file that says how every row trains: schedule, optimiser, and the recipe around it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from flexseg.benchmark.blocks import Pixels, Strict
+from flexseg.classes import CLASSES, TRAIN_ID
+from flexseg.errors import did_you_mean
+
+THINGS = ("traffic light", "traffic sign", *(c.name for c in CLASSES if c.thing))
+"""What DAFormer's code counts as things: the countable classes, traffic lights and signs."""
+
+
+class RareClasses(Strict):
+    """Rare class sampling (Hoyer et al., DAFormer, CVPR 2022): a class by P(c) = softmax((1 − f_c) / T), then an image.
+
+    An image has enough of a class with ``min_pixels`` of it, counted as it lies on disk; it is cropped again, up to ten
+    times, until the crop has ``min_crop_pixels``.
+    """
+
+    kind: Literal["rare_classes"]
+    temperature: PositiveFloat = 0.01
+    min_pixels: PositiveInt = 3000
+    min_crop_pixels: int = Field(default=1500, ge=0)
+
+
+class ClassUniform(Strict):
+    """Class-uniform sampling (Zhu et al., CVPR 2019; RobustNet): for this share of the draws a class, all alike."""
+
+    kind: Literal["class_uniform"]
+    share: float = Field(default=0.5, gt=0, le=1)
+
+
+Sampling = Annotated[RareClasses | ClassUniform, Field(discriminator="kind")]
+
+
+class FeatureDistance(Strict):
+    """Thing-class feature distance to the encoder as it was before training (Hoyer et al., DAFormer, CVPR 2022)."""
+
+    weight: PositiveFloat = 0.005
+    classes: tuple[str, ...] = THINGS
+    cell_share: float = Field(default=0.75, gt=0.5, le=1)
+    stage: int = -1
+
+    @model_validator(mode="after")
+    def _known(self) -> FeatureDistance:
+        for name in self.classes:
+            if name not in TRAIN_ID:
+                raise ValueError(f"classes: there is no class {name!r}{did_you_mean(name, TRAIN_ID)}")
+        return self
+
+
+class Training(Strict):
+    """The schedule, equal for every row: iterations, images per step, crop (height, width), optimiser, averaging.
+
+    What is left out from ``resize`` on is not done, and is no part of a run's definition. ``resize`` brings every
+    training image to one size before it is cropped; ``max_class_share`` crops again while one class covers more than
+    this share; ``mix`` is the ratio of source to generated images among the draws (otherwise all images alike);
+    ``sampling`` how images are drawn; ``photometric`` how colours change; ``accumulate`` into how many parts a
+    device's share of a batch is cut, to save memory; ``feature_distance`` a loss that all rows share.
+    """
+
+    iterations: PositiveInt
+    batch_size: PositiveInt
+    crop: Pixels
+    scale: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    flip: bool = True
+    learning_rate: PositiveFloat
+    head_learning_rate_factor: PositiveFloat = 1.0
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup: int = Field(default=0, ge=0)
+    power: float = Field(default=1.0, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    log_every: PositiveInt = 20
+    checkpoint_every: PositiveInt = 250
+    resize: Pixels | None = None
+    optimizer: Literal["adamw", "sgd"] | None = None
+    momentum: float | None = Field(default=None, ge=0, lt=1)
+    accumulate: PositiveInt | None = None
+    max_class_share: float | None = Field(default=None, gt=0, le=1)
+    mix: tuple[PositiveFloat, PositiveFloat] | None = None
+    sampling: Sampling | None = None
+    photometric: Literal["mmseg", "jitter_blur"] | None = None
+    feature_distance: FeatureDistance | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Training:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError("scale: the smallest factor comes first")
+        if self.warmup >= self.iterations:
+            raise ValueError(f"warmup ({self.warmup}) must be shorter than iterations ({self.iterations})")
+        if self.momentum is not None and self.optimizer != "sgd":
+            raise ValueError("momentum belongs to optimizer: sgd")
+        if self.accumulate is not None and self.batch_size % self.accumulate:
+            raise ValueError(f"accumulate: {self.accumulate} parts of a batch of {self.batch_size} are not even")
+        return self

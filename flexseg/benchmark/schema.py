@@ -1,0 +1,252 @@
+"""What a benchmark file may say, and how its parts refer to each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    model_validator,
+)
+
+from flexseg.benchmark.ablation import Ablation
+from flexseg.benchmark.blocks import Domain, Protocol, SetDomain, Strict, World, WorldDomain
+from flexseg.benchmark.mistakes import problems
+from flexseg.benchmark.schedule import Training
+from flexseg.errors import UserError, did_you_mean
+from flexseg.files import file_digest
+
+ROW_KEYS = ("method", "extends", "title", "generated", "tuned", "training", "model", "published")
+"""Keys of a row that are the row's own; every other key is an option of its method."""
+
+
+FOLDERS = ("data", "logs", "tables", "tuning")
+"""Folders of ``results/<benchmark>/`` beside those of the rows."""
+SHARED = ("datasets", "frames", "rehearsals")
+"""Folders of ``results/`` beside those of the benchmarks."""
+
+
+class Row(BaseModel):
+    """A row of the tables: a method with options. Keys outside :data:`ROW_KEYS` are options of the method.
+
+    ``training`` changes keys of the benchmark's schedule and ``model`` exchanges its trunk, for this row alone: for
+    controls, such as a longer training, which the reports mark as such. ``published`` is the name under which the
+    row's numbers stand in the files of published ones, where its component switches do not say it.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str = ""
+    extends: str = ""
+    title: str = ""
+    generated: str = ""
+    tuned: bool = False
+    training: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
+    published: str = ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options as written, not yet checked by the method."""
+        return dict(self.model_extra or {})
+
+
+class Tuning(Strict):
+    """A search on source validation: the row whose options vary, the grid, the seed (none of the benchmark's)."""
+
+    row: str
+    seeds: list[NonNegativeInt] = Field(min_length=1)
+    grid: dict[str, list[Any]] = Field(min_length=1)
+
+
+class Benchmark(Strict):
+    """A checked benchmark file. ``name`` is the file's stem.
+
+    ``extends`` names the benchmark whose keys it has where it gives none of its own, and ``runs`` the one whose trained
+    runs it evaluates, without training any. ``data_root`` is where data sets lie, if FLEXSEG_DATA does not say it.
+    """
+
+    name: str
+    title: str
+    description: str = ""
+    extends: str = ""
+    runs: str = ""
+    data_root: str = ""
+    world: World | None = None
+    domains: dict[str, Domain]
+    source: str
+    generated: str
+    targets: list[str] = Field(min_length=1)
+    averages: dict[str, list[str]]
+    protocol: Protocol
+    model: dict[str, Any]
+    training: Training
+    seeds: list[NonNegativeInt] = Field(min_length=1)
+    rows: dict[str, Row] = Field(min_length=1)
+    studies: dict[str, list[str]]
+    reference: str
+    ablation: Ablation
+    published: list[str] = Field(default_factory=list)
+    published_trunk: str = "DAFormer, MiT-B5"
+    tuning: Tuning | None = None
+    predictions: int = Field(default=3, ge=0)
+
+    @model_validator(mode="after")
+    def _references(self) -> Benchmark:
+        for key in ("source", "generated"):
+            name = getattr(self, key)
+            if name not in self.domains:
+                raise ValueError(f"{key}: no domain is named {name!r}{did_you_mean(name, self.domains)}")
+            if not self.domains[name].has("train"):
+                raise ValueError(f"domains.{name}.train: the {key} domain needs training images")
+        for target in self.targets:
+            if target not in self.domains:
+                raise ValueError(f"targets: no domain is named {target!r}{did_you_mean(target, self.domains)}")
+            if not self.domains[target].has("test"):
+                raise ValueError(f"domains.{target}.test: a target without images cannot be evaluated; give it some")
+        for name, domain in self.domains.items():
+            if isinstance(domain, WorldDomain) and self.world is None:
+                raise ValueError(f"domains.{name}: the street world renders it, so `world:` must say version and size")
+        for target in self.protocol.sizes or {}:
+            if target not in self.targets:
+                hint = did_you_mean(target, self.targets)
+                raise ValueError(f"protocol.sizes: {target!r} is no target{hint}")
+        for average, members in self.averages.items():
+            for target in members:
+                if target not in self.targets:
+                    raise ValueError(f"averages.{average}: {target!r} is no target{did_you_mean(target, self.targets)}")
+        for name, row in self.rows.items():
+            if name in FOLDERS:
+                raise ValueError(
+                    f"rows.{name}: results/<benchmark>/{name}/ is a folder of the suite: name it otherwise"
+                )
+            if row.extends and row.extends not in self.rows:
+                raise ValueError(
+                    f"rows.{name}.extends: no row is named {row.extends!r}{did_you_mean(row.extends, self.rows)}"
+                )
+            if not row.extends and not row.method:
+                raise ValueError(f"rows.{name}: give a method, or the row that it extends")
+            if row.generated and row.generated not in self.domains:
+                hint = did_you_mean(row.generated, self.domains)
+                raise ValueError(f"rows.{name}.generated: no domain is named {row.generated!r}{hint}")
+            for key in row.training:
+                if key not in Training.model_fields:
+                    hint = did_you_mean(key, Training.model_fields)
+                    raise ValueError(f"rows.{name}.training: the schedule has no key {key!r}{hint}")
+        if "default" not in self.studies:
+            raise ValueError("studies: one study must be named 'default'")
+        for study, rows in self.studies.items():
+            for row_name in rows:
+                if row_name not in self.rows:
+                    raise ValueError(
+                        f"studies.{study}: no row is named {row_name!r}{did_you_mean(row_name, self.rows)}"
+                    )
+        if self.reference not in self.rows:
+            raise ValueError(f"reference: no row is named {self.reference!r}{did_you_mean(self.reference, self.rows)}")
+        for name in self.ablation.rows:
+            if name not in self.rows:
+                raise ValueError(f"ablation: no row is named {name!r}{did_you_mean(name, self.rows)}")
+        for name in self.ablation.dials:
+            if name not in self.studies:
+                raise ValueError(
+                    f"ablation.dials.{name}: a dial is named as the study that runs its rows, and no study is named "
+                    f"{name!r}{did_you_mean(name, self.studies)}"
+                )
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: a seed is named twice")
+        if self.tuning is not None:
+            if self.tuning.row not in self.rows:
+                raise ValueError(
+                    f"tuning.row: no row is named {self.tuning.row!r}{did_you_mean(self.tuning.row, self.rows)}"
+                )
+            if set(self.tuning.seeds) & set(self.seeds):
+                raise ValueError("tuning.seeds: settings may not be chosen on a seed of the benchmark itself")
+        return self
+
+    @property
+    def trained_as(self) -> str:
+        """The benchmark under whose name the trained runs lie."""
+        return self.runs or self.name
+
+    def row(self, name: str) -> Row:
+        """The row ``name`` with everything that it inherits through ``extends`` filled in."""
+        return self._resolve(name, ())
+
+    def _resolve(self, name: str, seen: tuple[str, ...]) -> Row:
+        if name in seen:
+            raise UserError(f"benchmark {self.name}: rows extend each other in a circle: {' → '.join((*seen, name))}")
+        if name not in self.rows:
+            rows = ", ".join(self.rows)
+            raise UserError(
+                f"benchmark {self.name}: no row is named {name!r}{did_you_mean(name, self.rows)}. Its rows: {rows}"
+            )
+        row = self.rows[name]
+        if not row.extends:
+            return row if row.title else row.model_copy(update={"title": name})
+        base = self._resolve(row.extends, (*seen, name))
+        merged = base.model_dump() | row.model_dump(exclude_unset=True, exclude={"extends"}) | {"extends": ""}
+        merged |= {"title": row.title or name, "published": row.published}
+        return Row(**merged)
+
+    def training_of(self, row_name: str) -> Training:
+        """The schedule of a row: the benchmark's, with the row's own changes.
+
+        Raises:
+            UserError: a change has a wrong value.
+        """
+        changes = self.row(row_name).training
+        if not changes:
+            return self.training
+        try:
+            return Training(**(self.training.model_dump() | changes))
+        except ValidationError as error:
+            found = "; ".join(problems(error, Training))
+            raise UserError(f"benchmark {self.name}: rows.{row_name}.training: {found}") from error
+
+    def model_of(self, row_name: str) -> dict[str, Any]:
+        """The trunk of a row: the benchmark's, or the row's own."""
+        return self.row(row_name).model or self.model
+
+    def domain_definition(self, name: str) -> dict[str, Any]:
+        """All that decides the pixels of domain ``name``, wherever it lies: what its data are keyed by."""
+        domain = self.domains[name]
+        if isinstance(domain, SetDomain):
+            kept = {"dataset", "label_map", "skip", "conditions", "resize", "train", "val", "test"}
+            return domain.model_dump(include=kept, exclude_none=True)
+        assert self.world is not None
+        return {
+            "world": self.world.model_dump(),
+            "domain": domain.world,
+            "misalignment": domain.misalignment,
+            "splits": domain.splits,
+        }
+
+    def run_definition(self, row_name: str, seed: int, method_file: Path) -> dict[str, Any]:
+        """All that decides the weights of a run, except the library's own code: what its fingerprint is made of."""
+        row = self.row(row_name)
+        return {
+            "benchmark": self.trained_as,
+            "row": row_name,
+            "seed": seed,
+            "method": row.method,
+            "method_digest": file_digest(method_file) if method_file.is_file() else "missing",
+            "options": row.options,
+            "source": self.domain_definition(self.source),
+            "generated": self.domain_definition(row.generated or self.generated),
+            "label_map": self.protocol.label_map,
+            "model": self.model_of(row_name),
+            "training": self.training_of(row_name).model_dump(mode="json", exclude_none=True),
+        }
+
+    def evaluation_definition(self) -> dict[str, Any]:
+        """All that decides the records of a trained run."""
+        return {
+            "protocol": self.protocol.model_dump(exclude_none=True),
+            "targets": {target: self.domain_definition(target) for target in self.targets},
+            "predictions": self.predictions,
+        }

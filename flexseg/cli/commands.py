@@ -1,0 +1,369 @@
+"""``flexseg …``: every rule of the workflow is one of these commands, and so is what people ask by hand.
+
+Imports that a command does not need stay out of it: torch and mmseg take seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from flexseg.benchmark import Benchmark, load_benchmark, select_rows
+from flexseg.cli.show import BENCHMARKS, DEFAULT, METHODS, RESULTS, bench, show
+from flexseg.errors import UserError, did_you_mean
+from flexseg.provenance import usable_cores
+
+app = typer.Typer(
+    help="FLEX-Seg Bench: a reproducibility benchmark suite for domain-generalized semantic segmentation.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(show, name="show")
+app.add_typer(bench, name="bench")
+
+CORES = usable_cores()
+Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]
+RowName = Annotated[str, typer.Argument(metavar="ROW", help="A row of the benchmark, or a method's file name.")]
+Study = Annotated[str, typer.Option(help="Which of the benchmark's studies chooses the rows.")]
+Rows = Annotated[str, typer.Option(help="Just these rows or methods: a,b,c.")]
+Run = Annotated[list[str], typer.Argument(metavar="BENCHMARK ROW SEED", help="A run; or its directory.")]
+Seeds = Annotated[str, typer.Option(help="Just these seeds: 0,1,2.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes side by side.")]
+Receipt = Annotated[Path | None, typer.Option(help="Write the outcome here; a recorded failure then exits with 0.")]
+
+
+def _selected(name: str, study: str, rows: str, seeds: str) -> Benchmark:
+    return select_rows(load_benchmark(name, BENCHMARKS), study, rows, METHODS, seeds)
+
+
+@app.command()
+def check(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = "") -> None:
+    """Check a benchmark file, the options of its rows, and that its data are there, before any work."""
+    from flexseg.tasks.check import check_benchmark, require_data
+
+    benchmark = _selected(name, study, rows, seeds)
+    require_data(benchmark, RESULTS)
+    for line in check_benchmark(benchmark, METHODS):
+        print(line)
+
+
+@app.command()
+def dataset(
+    name: Name,
+    domain: Annotated[str, typer.Argument(help="A domain of the benchmark.")],
+    workers: Workers = CORES,
+) -> None:
+    """Render a domain, or check a data set where it lies: decode every pair and write the index."""
+    from flexseg.tasks.datasets import make_dataset
+
+    make_dataset(load_benchmark(name, BENCHMARKS), domain, RESULTS, workers)
+
+
+@app.command()
+def doctor(
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")] = "",
+    full: Annotated[bool, typer.Option("--full", help="Decode and check every file, not only count them.")] = False,
+    workers: Workers = CORES,
+) -> None:
+    """Say which data sets and weights are there, missing, incomplete or damaged, and what to do.
+
+    Without a benchmark: which of all the data sets that the suite knows are there. Exits with 1 if not all is well.
+    """
+    from flexseg.tasks.doctor import examine, print_report, survey
+
+    if name:
+        report = examine(load_benchmark(name, BENCHMARKS), RESULTS, full=full, workers=workers)
+    else:
+        report = survey(RESULTS, full=full, workers=workers)
+    print_report(report, Console())
+    if not report.well:
+        raise typer.Exit(1)
+
+
+@app.command()
+def cache(name: Name, study: Study = "default", rows: Rows = "", workers: Workers = CORES) -> None:
+    """Decode the training images once, at training size, into a cache that all runs share. It can take much disk.
+
+    Data sets that are not indexed yet are checked and indexed first, as `flexseg dataset` does.
+    """
+    from flexseg.tasks.datasets import cache_frames
+
+    for line in cache_frames(_selected(name, study, rows, ""), RESULTS, workers):
+        print(line)
+
+
+@app.command()
+def train(
+    name: Name,
+    row: RowName,
+    seed: Annotated[int, typer.Argument(min=0)],
+    supersede: Annotated[bool, typer.Option(help="Move a run of another configuration aside.")] = False,
+    devices: Annotated[str, typer.Option(help="Number of devices; auto takes all GPUs, or one CPU process.")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; auto is bf16 on GPUs.")] = "auto",
+    threads: Annotated[int, typer.Option(help="CPU threads of this run.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Threads that prepare the next batches; 0 none, up to 8 beside a GPU.")
+    ] = None,
+    receipt: Receipt = None,
+) -> None:
+    """Train one run; a run that was interrupted goes on from its checkpoint."""
+    from flexseg.tasks.jobs import train_run
+
+    benchmark = _selected(name, "default", row, "")
+    train_run(benchmark, row, seed, METHODS, RESULTS, supersede, devices, precision, threads, workers, receipt)
+
+
+@app.command()
+def evaluate(
+    name: Name,
+    row: RowName,
+    seeds: Seeds = "",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    receipt: Receipt = None,
+) -> None:
+    """Evaluate a row's finished runs on every target of the benchmark."""
+    from flexseg.tasks.jobs import evaluate_row
+
+    evaluate_row(_selected(name, "default", row, seeds), row, METHODS, RESULTS, threads, receipt)
+
+
+@app.command()
+def export(
+    words: Run,
+    output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
+    target: Annotated[str, typer.Option(help="Whose test size the pipeline gets; by default all targets'.")] = "",
+) -> None:
+    """Write a finished run as a configuration and a checkpoint of mmsegmentation, which predict the same pixels."""
+    from flexseg.tasks.export import export_run, parse_run
+
+    run, rest = parse_run(words)
+    if rest:
+        raise UserError(f"export takes one run, and nothing behind it: {' '.join(rest)}")
+    benchmark = _selected(run.benchmark, "default", run.row, "")
+    directory = run.directory
+    for path in export_run(benchmark, run.row, run.seed, METHODS, RESULTS, output, target=target, directory=directory):
+        print(path)
+
+
+@app.command()
+def predict(
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="BENCHMARK ROW SEED IMAGES…", help="A run, or its directory; then images or folders."),
+    ],
+    output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("predictions"),
+    target: Annotated[str, typer.Option(help="The target whose test size is taken.")] = "",
+    height: Annotated[
+        int | None, typer.Option(min=1, help="Show images to the network at this height instead.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """Segment your own images with a finished run: colour overlays and label maps."""
+    from flexseg.tasks.export import parse_run
+    from flexseg.tasks.predict import predict_images
+
+    run, images = parse_run(words)
+    benchmark, places = _selected(run.benchmark, "default", run.row, ""), [Path(image) for image in images]
+    for path in predict_images(
+        benchmark,
+        run.row,
+        run.seed,
+        METHODS,
+        RESULTS,
+        places,
+        output,
+        target=target,
+        height=height,
+        threads=threads,
+        directory=run.directory,
+    ):
+        print(path)
+
+
+@app.command()
+def rehearse(
+    name: Name,
+    folder: Annotated[Path, typer.Option(help="Where to work; what is there is kept and gone on with.")] = Path(""),
+    rows: Rows = "",
+    study: Study = "default",
+    shrink: Annotated[int, typer.Option(min=1, help="Divide all sizes in pixels by this.")] = 4,
+    iterations: Annotated[int, typer.Option(min=2, help="Steps of each training.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, help="Images a split of each data set.")] = 3,
+    trunk: Annotated[str, typer.Option(help="A smaller MiT in the trunk's place: b0 to b5.")] = "",
+    cores: Annotated[int, typer.Option(min=1)] = CORES,
+) -> None:
+    """Run a whole benchmark in little, on data sets rendered in their official layouts: does it all work here?"""
+    from flexseg.tasks.rehearse import Settings
+    from flexseg.tasks.rehearse import rehearse as run
+
+    settings = Settings(shrink, iterations, frames, trunk)
+    home = folder if folder != Path("") else RESULTS / "rehearsals" / name
+    if run(name, home, settings, study, rows, cores, BENCHMARKS, METHODS, Console()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def tables(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = "") -> None:
+    """Write the tables (CSV, Markdown, LaTeX) from the records of the runs."""
+    from flexseg.analysis import write_tables
+
+    for path in write_tables(_selected(name, study, rows, seeds), RESULTS, METHODS):
+        print(path)
+
+
+@app.command()
+def report(
+    name: Name,
+    kind: Annotated[str, typer.Argument(help="comparison, ablation (PDF), page (HTML), summary or figures.")],
+    output: Annotated[Path, typer.Argument(help="The file to write; figures: that of the captions.")],
+    study: Study = "default",
+    rows: Rows = "",
+    seeds: Seeds = "",
+) -> None:
+    """Write a product (a PDF, the page, the summary, the single figures) from the records of the runs."""
+    from flexseg.analysis import KINDS, write_report
+
+    if kind not in KINDS:
+        raise UserError(f"there is no report {kind!r}{did_you_mean(kind, KINDS)}: choose {', '.join(KINDS)}")
+    write_report(_selected(name, study, rows, seeds), kind, RESULTS, METHODS, output)
+    print(output)
+
+
+@app.command()
+def status(
+    name: Name,
+    study: Study = "default",
+    rows: Rows = "",
+    seeds: Seeds = "",
+    retry: Annotated[bool, typer.Option(help="Forget the recorded failures, so that they are tried again.")] = False,
+) -> None:
+    """Say which runs are finished, running, failed or missing, and the time left; exits with 1 if any failed."""
+    from flexseg.cli.print import print_status
+
+    if print_status(_selected(name, study, rows, seeds), METHODS, RESULTS, Console(), retry=retry):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    name: Name,
+    a: Annotated[str, typer.Argument(metavar="A", help="A row, or a method's file name: what B is compared with.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another row. With --other it may be left out: A itself.")] = "",
+    other: Annotated[
+        Path | None, typer.Option(help="Another results folder to take A from, e.g. that of before an upgrade.")
+    ] = None,
+    quantity: Annotated[str, typer.Option(help="What is compared, e.g. 'boundary mIoU'.")] = "mIoU",
+    per: Annotated[str, typer.Option(help="target (and averages), class or condition.")] = "target",
+    study: Annotated[str, typer.Option(help="The study whose rows tell how noisy a run is.")] = "default",
+    seeds: Seeds = "",
+) -> None:
+    """Compare two rows, B minus A: paired differences with 95 % intervals, and whether any was shown.
+
+    flexseg compare streetworld dginstyle flexseg
+
+    flexseg compare streetworld flexseg --other before/results
+    """
+    from flexseg.analysis.stats.compare import check_per, load_pair
+    from flexseg.analysis.stats.compare import compare as compared
+    from flexseg.analysis.stats.scores import Scores
+    from flexseg.cli.print import print_comparison
+
+    if not b and other is None:
+        raise UserError(f"compare {a!r} with what? Name a second row, or another results folder with --other")
+    way = check_per(per)
+    rows = dict.fromkeys([*_selected(name, study, "", "").rows, a, b or a])
+    pair = load_pair(_selected(name, study, ",".join(rows), seeds), RESULTS, METHODS, a, b or a, other)
+    found = compared(Scores(pair.records), pair.a, pair.b, quantity, way)
+    print_comparison(replace(found, notes=[*pair.notes, *found.notes]), Console())
+
+
+@app.command()
+def verify(
+    name: Annotated[
+        str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")
+    ] = DEFAULT,
+    study: Study = "default",
+    rows: Rows = "",
+    seeds: Seeds = "",
+    cells: Annotated[bool, typer.Option("--cells", "--verbose", help="Show every cell with its interval.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Make these results the reference.")] = False,
+) -> None:
+    """Compare these results with the reference that the repository ships; exits with 1 only if they differ."""
+    from flexseg.analysis.stats.records import load_records
+    from flexseg.analysis.stats.reference import read_reference, reference_path, write_reference
+    from flexseg.analysis.stats.scores import Scores
+    from flexseg.analysis.stats.verify import verify as verified
+    from flexseg.cli.print import print_verification
+
+    benchmark = _selected(name, study, rows, seeds)
+    path = reference_path(benchmark, BENCHMARKS)
+    if not write and not path.is_file():
+        print(f"{name}: no reference results to compare with ({path} does not exist; --write makes it from these)")
+        return
+    scores = Scores(load_records(benchmark, RESULTS, METHODS))
+    if write:
+        write_reference(scores, path)
+        print(path)
+        return
+    found = verified(scores, read_reference(path, benchmark))
+    print_verification(found, Console(), cells=cells)
+    if found.differs:
+        raise typer.Exit(1)
+
+
+@app.command()
+def validate(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = "") -> None:
+    """Score finished runs on the source's validation images: has a row learnt less, or does it carry over less?"""
+    from flexseg.tasks.validate import validate as validated
+
+    print(validated(_selected(name, study, rows, seeds), METHODS, RESULTS, Console()))
+
+
+@app.command()
+def tune(
+    name: Name,
+    jobs: Annotated[int, typer.Option(help="Trainings side by side, each with one thread.")] = CORES,
+) -> None:
+    """Search the benchmark's tuning grid on source validation images and record every trial."""
+    from flexseg.tasks.tune import tune as search
+
+    search(load_benchmark(name, BENCHMARKS), METHODS, RESULTS, BENCHMARKS, jobs, Console())
+
+
+@app.command("new-method")
+def new_method(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the file, e.g. my_method.")],
+    title: Annotated[str, typer.Option(help="What the tables call it.")] = "",
+    paper: Annotated[str, typer.Option(help="Authors, title, venue.")] = "",
+    benchmark: Annotated[str, typer.Option(help="The file in benchmarks/ that gets a row for it.")] = DEFAULT,
+) -> None:
+    """Write methods/NAME.py, a method that trains like the baseline until you edit it, and a row for it."""
+    from flexseg.cli.new_method import new_method as write
+    from flexseg.cli.new_method import next_steps
+
+    written = write(name, title, paper, benchmark, METHODS, BENCHMARKS)
+    print(next_steps(written, load_benchmark(benchmark, BENCHMARKS).reference))
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; a user's mistake is one message and exit code 2, an interruption exit code 130."""
+    try:
+        return app(args=arguments)
+    except UserError as error:
+        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(2)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # typer turns an interruption into this code, silently
+            raise
+        Console(stderr=True).print("interrupted; start the same command again to go on")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

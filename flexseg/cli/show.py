@@ -1,0 +1,96 @@
+"""``flexseg show …`` and ``flexseg bench …``: what the suite knows, and how fast it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flexseg.benchmark import benchmark_names, load_benchmark, select_rows
+
+BENCHMARKS, METHODS, RESULTS = Path("benchmarks"), Path("methods"), Path("results")
+DEFAULT = "streetworld"
+
+show = typer.Typer(help="Show what the suite knows: benchmarks, methods, the street world.", no_args_is_help=True)
+bench = typer.Typer(help="Measure the suite's own speed.", no_args_is_help=True)
+
+
+@show.command("benchmarks")
+def show_benchmarks() -> None:
+    """The benchmarks, their studies and rows."""
+    for name in benchmark_names(BENCHMARKS):
+        benchmark = load_benchmark(name, BENCHMARKS)
+        print(f"{name}: {benchmark.title}; {len(benchmark.seeds)} seeds; targets {', '.join(benchmark.targets)}")
+        for study, rows in benchmark.studies.items():
+            print(f"  {study}: {', '.join(rows)}")
+
+
+@show.command("methods")
+def show_methods() -> None:
+    """The methods and their options; a broken file is named with its error."""
+    from flexseg.cli.print import describe_methods
+
+    describe_methods(METHODS, Console())
+
+
+@show.command("world")
+def show_world(
+    output: Annotated[Path, typer.Argument(help="The PNG to write.")] = Path("world.png"),
+    samples: Annotated[int, typer.Option(min=1, help="Images a domain.")] = 5,
+    height: Annotated[int, typer.Option(min=32, help="Height of an image in pixels.")] = 96,
+    width: Annotated[int, typer.Option(min=32, help="Width of an image in pixels.")] = 192,
+) -> None:
+    """Write a contact sheet of the street world: every domain, images beside labels."""
+    from PIL import Image
+
+    from flexseg.world.sheet import contact_sheet
+
+    Image.fromarray(contact_sheet(samples, height, width)).save(output)
+    print(output)
+
+
+@bench.command("step")
+def bench_step(
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = DEFAULT,
+    rows: Annotated[str, typer.Option(help="Rows to measure.")] = "dginstyle,flexseg",
+    steps: Annotated[int, typer.Option(min=2, help="Steps a round.")] = 15,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, taken in turn.")] = 5,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+) -> None:
+    """A training step of each row against the bare model's forward, backward and optimiser step."""
+    from flexseg.tasks.speed import measure_steps
+
+    measure_steps(
+        select_rows(load_benchmark(name, BENCHMARKS), "default", rows, METHODS),
+        METHODS,
+        RESULTS,
+        steps,
+        rounds,
+        threads,
+        Console(),
+    )
+
+
+@bench.command("world")
+def bench_world(
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = DEFAULT,
+    images: Annotated[int, typer.Option(min=1, help="Images a domain.")] = 40,
+) -> None:
+    """Images a second that the street world renders on one core, for every domain."""
+    from flexseg.tasks.speed import measure_world
+
+    measure_world(load_benchmark(name, BENCHMARKS), images, Console())
+
+
+@bench.command("data")
+def bench_data(
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = "gta5_daformer",
+    images: Annotated[int, typer.Option(min=4, help="Images to read.")] = 40,
+    step: Annotated[float, typer.Option(min=0.0, help="Seconds that a step of your GPU takes.")] = 0.4,
+) -> None:
+    """Training images a second for each worker, decoded anew and from the cache, beside what a GPU's step needs."""
+    from flexseg.tasks.speed_data import measure_data
+
+    measure_data(load_benchmark(name, BENCHMARKS), RESULTS, images, step, Console())

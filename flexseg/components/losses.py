@@ -1,0 +1,57 @@
+"""The plain cross entropy in its parts: log-probabilities, the loss of every pixel, and its means.
+
+Everything is computed in float32, whatever the logits are. They must be finite: NaN goes through to the loss.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """log p of ``(B, C, H, W)`` logits as ``(B, H, W, C)`` float32.
+
+    The classes come last because a channels-last trunk gives them so without a copy, and a CPU is then three times as
+    fast.
+    """
+    return F.log_softmax(logits.permute(0, 2, 3, 1).float(), dim=-1)
+
+
+def negative_log_likelihood(log_p: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
+    """−log p of the label of every pixel: ``(B, H, W)`` float32, 0 on void. log_p: ``(B, H, W, C)``.
+
+    Raises:
+        ValueError: labels that are not ``(B, H, W)``.
+    """
+    same_shape(labels, log_p[..., 0], "labels", "each class of the logits")
+    flat = F.nll_loss(log_p.flatten(0, 2), labels.flatten().long(), ignore_index=ignore, reduction="none")
+    return flat.view(labels.shape)
+
+
+def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
+    """L_CE of every pixel: ``(B, H, W)`` float32, 0 on void. logits: ``(B, C, H, W)``. labels: ``(B, H, W)``."""
+    return negative_log_likelihood(log_probabilities(logits), labels, ignore)
+
+
+def mean_over_valid(losses: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
+    """(1/N) Σ of ``(B, H, W)`` pixel losses, N the number of valid pixels: a scalar; zero, with a graph, if all is
+    void."""
+    same_shape(losses, labels, "losses", "labels")
+    return losses.sum() / (labels != ignore).sum().clamp_min(1)
+
+
+def mean_over_images(losses: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
+    """The mean over each image's valid pixels of ``(B, H, W)`` pixel losses: ``(B,)``; 0 for an image of void."""
+    same_shape(losses, labels, "losses", "labels")
+    return losses.sum(dim=(1, 2)) / (labels != ignore).sum(dim=(1, 2)).clamp_min(1)
+
+
+def same_shape(a: Tensor, b: Tensor, name_of_a: str, name_of_b: str) -> None:
+    """Refuse tensors of different shapes: (B, 1, H, W) and (B, H, W) would broadcast to a wrong loss in silence.
+
+    Raises:
+        ValueError: with both names and shapes.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"{name_of_a} is {tuple(a.shape)} but {name_of_b} is {tuple(b.shape)}")

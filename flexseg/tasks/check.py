@@ -1,0 +1,115 @@
+"""Checking a benchmark before any work: what its file cannot know alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flexseg.benchmark import Benchmark, WorldDomain
+from flexseg.errors import MissingExtra, UserError
+from flexseg.files import digest
+
+
+def check_benchmark(benchmark: Benchmark, methods: Path) -> list[str]:
+    """Check methods, their options, the trunks, and the world's version.
+
+    Returns lines to print. A method file that is broken, or a package that is missing, is a line and not an error, for
+    it costs only its own rows.
+
+    Raises:
+        UserError: an unknown method, a wrong option, a trunk that cannot be built, another version of the world.
+    """
+    _check_world(benchmark)
+    lines = _check_methods(benchmark, methods)
+    trunks = _check_trunks(benchmark, lines)
+    own = trunks.get(digest(benchmark.model))
+    size = f", trunk of {sum(p.numel() for p in own.parameters()) / 1e6:.2f} M parameters" if own else ""
+    return [*lines, f"{benchmark.name}: {len(benchmark.rows)} rows{size}, ready"]
+
+
+def _check_world(benchmark: Benchmark) -> None:
+    from flexseg import world
+
+    if benchmark.world is not None and benchmark.world.version != world.VERSION:
+        raise UserError(
+            f"benchmark {benchmark.name} asks for version {benchmark.world.version} of the street world; "
+            f"this library renders version {world.VERSION}"
+        )
+    for name, domain in benchmark.domains.items():
+        if isinstance(domain, WorldDomain) and domain.world not in world.DOMAINS:
+            raise UserError(
+                f"benchmark {benchmark.name}: domains.{name}.world: the street world has no domain {domain.world!r}; "
+                f"it has {', '.join(world.DOMAINS)}"
+            )
+
+
+def _check_methods(benchmark: Benchmark, methods: Path) -> list[str]:
+    """Every row's method and options; the lines on those that cannot be loaded."""
+    from flexseg.method import parse_options
+    from flexseg.method_files import load_method, method_names
+
+    lines, problems = [], []
+    for name in benchmark.rows:
+        row = benchmark.row(name)
+        if row.method not in method_names(methods):
+            load_method(row.method, methods)
+        try:
+            method = load_method(row.method, methods)
+        except UserError as error:
+            state = "not run" if isinstance(error, MissingExtra) else "failed"
+            lines.append(f"row {name} will be shown as {state}: {error}")
+            continue
+        try:
+            parse_options(method, row.options)
+        except UserError as error:
+            problems.append(f"  rows.{name}: {error}")
+    if problems:
+        raise UserError(f"benchmark {benchmark.name} has wrong options:\n" + "\n".join(problems))
+    return lines
+
+
+def _check_trunks(benchmark: Benchmark, lines: list[str]) -> dict[str, Any]:
+    """Build every trunk once and compare it with its rows' crops; by the digest of its description.
+
+    Where an optional package is missing there is no trunk, and a line for each row.
+    """
+    from flexseg.models import build_segmentor
+
+    built: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name in benchmark.rows:
+        model = benchmark.model_of(name)
+        key = digest(model)
+        if key not in built and key not in missing:
+            try:
+                built[key] = build_segmentor(model, pretrained=False)
+            except MissingExtra as error:
+                missing[key] = str(error)
+        if key in missing:
+            lines.append(f"row {name} will be shown as not run: {missing[key]}")
+            continue
+        divisor = built[key].size_divisor
+        height, width = benchmark.training_of(name).crop
+        if height % divisor or width % divisor:
+            raise UserError(
+                f"benchmark {benchmark.name}: training.crop: the trunk of row {name} takes multiples of {divisor} "
+                f"pixels only, not {height}×{width}"
+            )
+    return built
+
+
+def require_data(benchmark: Benchmark, results: Path) -> None:
+    """See that all data sets and weights are there; weights are downloaded where the benchmark says from where.
+
+    Raises:
+        UserError: something is missing or incomplete; says what, where it was looked for, and where to get it.
+    """
+    from flexseg.tasks.doctor import require
+
+    require(benchmark, results)
+    described = [model["weights"] for row in benchmark.rows if "weights" in (model := benchmark.model_of(row))]
+    if described and not benchmark.runs:
+        from flexseg.models.weights import Weights, find
+
+        for weights in {Weights.of(each) for each in described}:
+            find(weights)

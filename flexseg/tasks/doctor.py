@@ -1,0 +1,252 @@
+"""``flexseg doctor``: whether a benchmark's data sets and weights are there, whole and sound, and what to do if not.
+
+Quickly by counting files, or in full by decoding every pair (:mod:`flexseg.data.indexing` keeps what was found, so that
+nothing is decoded twice). Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from flexseg.benchmark import Benchmark, SetDomain, WorldDomain
+from flexseg.console import progress_bar
+from flexseg.data.frames import cache_folder
+from flexseg.data.indexing import index_set, recall
+from flexseg.data.layouts import Inventory, Located, locate, take_inventory
+from flexseg.data.places import Missing, data_root
+from flexseg.data.sets import DataSet, load_set, set_names
+from flexseg.errors import UserError
+from flexseg.files import digest
+from flexseg.tasks.datasets import disk_errors, sets_folder, training_size, unknown_skips
+from flexseg.tasks.doctor_report import PartReport, Report, SetReport, WeightsReport, print_report
+
+
+def needed_domains(benchmark: Benchmark) -> list[str]:
+    """The domains that the benchmark's rows are trained on and evaluated on, in the order of the file."""
+    training = {benchmark.source, *(benchmark.row(row).generated or benchmark.generated for row in benchmark.rows)}
+    needed = {*benchmark.targets, *(() if benchmark.runs else training)}
+    return [name for name in benchmark.domains if name in needed]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How closely to look, and where."""
+
+    root: Path | None
+    results: Path
+    full: bool
+    workers: int
+
+
+def examine(benchmark: Benchmark, results: Path, *, full: bool = False, fit: bool = False, workers: int = 1) -> Report:
+    """Look at every data set and weights file that the benchmark's rows need.
+
+    Args:
+        full: decode and check every pair, with a progress bar; what was checked before is not read again.
+        fit: see that the weights fit their backbones; part of ``full``. It takes some seconds, for mmseg does.
+
+    Raises:
+        UserError: what was found cannot be written down.
+    """
+    look = _Look(data_root(benchmark.data_root), results, full, workers)
+    sets, rendered = [], []
+    for name in needed_domains(benchmark):
+        settings = benchmark.domains[name]
+        if isinstance(settings, WorldDomain):
+            rendered.append(name)
+            continue
+        uses: dict[str, list[str]] = {}
+        for use, part in settings.parts.items():
+            uses.setdefault(part.split, []).append(use)
+        report = _examine_set(name, settings, {split: ", ".join(names) for split, names in uses.items()}, look)
+        sets.append(replace(report, rows=_only_for(benchmark, name)))
+    weights, frames = _weights(benchmark, fit or full), _frames(benchmark, sets)
+    return Report(benchmark.name, look.root, tuple(sets), weights, tuple(rendered), frames, cache_folder(results))
+
+
+def _only_for(benchmark: Benchmark, domain: str) -> tuple[str, ...]:
+    """The rows that need a domain, if others do not."""
+    if domain in (benchmark.source, *benchmark.targets):
+        return ()
+    rows = tuple(row for row in benchmark.rows if (benchmark.row(row).generated or benchmark.generated) == domain)
+    return rows if len(rows) < len(benchmark.rows) else ()
+
+
+def survey(results: Path, *, full: bool = False, workers: int = 1) -> Report:
+    """Look for every data set that the suite knows below the data root, and at what there is of it."""
+    look = _Look(data_root(), results, full, workers)
+    sets = []
+    for name in set_names():
+        report = _examine_set(name, SetDomain(dataset=name), dict.fromkeys(load_set(name).splits, ""), look)
+        sets.append(replace(report, parts=tuple(part for part in report.parts if part.found)))
+    return Report("all data sets", look.root, tuple(sets), optional=True)
+
+
+def require(benchmark: Benchmark, results: Path) -> None:
+    """See, without decoding anything, that the benchmark's data are there and its weights fit.
+
+    Raises:
+        UserError: they are not or do not; the message is the doctor's.
+    """
+    report = examine(benchmark, results, fit=True)
+    if not report.well:
+        text = io.StringIO()
+        print_report(report, Console(file=text, width=120), faults_only=True)
+        raise UserError(text.getvalue().rstrip())
+
+
+def _examine_set(name: str, settings: SetDomain, uses: Mapping[str, str], look: _Look) -> SetReport:
+    """The report on a set, of which the splits in ``uses`` are wanted."""
+    dataset = load_set(settings.dataset)
+    try:
+        located = locate(dataset, look.root, settings.root)
+    except Missing as missing:
+        return SetReport(name, dataset, lost=missing.state, trouble=str(missing))
+    try:
+        label_map = dataset.map_of(located.layout, settings.label_map)
+    except UserError as error:
+        return SetReport(name, dataset, lost="refused", trouble=str(error))
+    parts = tuple(_examine_part(dataset, settings, located, split, use, look) for split, use in uses.items())
+    if settings.skip and all(part.found for part in parts):
+        there = {pair.id for split in uses for pair in take_inventory(dataset, located, split).pairs}
+        if problem := unknown_skips(settings, there):
+            return SetReport(name, dataset, located, label_map, parts, "refused", problem)
+    return SetReport(name, dataset, located, label_map, parts)
+
+
+def _examine_part(
+    dataset: DataSet, settings: SetDomain, located: Located, split: str, use: str, look: _Look
+) -> PartReport:
+    try:
+        published, inventory = dataset.split(split), take_inventory(dataset, located, split)
+    except UserError as error:  # no such split, no list that gives it, images of one name
+        return PartReport(split, use, 0, None, trouble=str(error))
+    wanted = [part for part in settings.parts.values() if part.split == split]
+    own = max((part.expected for part in wanted if part.expected), default=None)
+    expected, of_each = (own, {}) if own else (published.images, published.conditions)
+    pairs, decoded, problems = inventory.pairs, 0, {}
+    place = (dataset, located, split, sets_folder(look.results), settings.label_map, pairs)
+    if pairs and look.full:
+        name = f"checking {dataset.name}, {split}"
+        with progress_bar(name, len(pairs)) as advance, disk_errors(sets_folder(look.results)):
+            problems, decoded = index_set(*place, look.workers, advance).problems, len(pairs)
+    elif pairs:
+        decoded, problems = recall(*place)
+    kept = {pair.id for pair in pairs if not settings.conditions or pair.condition in settings.conditions}
+    kept -= {*settings.skip, *dataset.known_bad}
+    counts = Counter(pair.condition for pair in pairs)
+    names = settings.conditions or sorted({*counts, *of_each}) if of_each or len(counts) > 1 else settings.conditions
+    part = PartReport(
+        split,
+        use,
+        len(pairs),
+        expected,
+        {name: (counts[name], of_each.get(name)) for name in names},
+        max((part.images for part in wanted if part.images), default=None),
+        min(decoded, len(pairs)),
+        {name: problem for name, problem in problems.items() if name in kept},
+        {pair.id: problems.get(pair.id, dataset.known_bad[pair.id]) for pair in pairs if pair.id in dataset.known_bad},
+    )
+    return replace(part, trouble=_trouble(part, settings, len(kept), inventory))
+
+
+def _trouble(part: PartReport, settings: SetDomain, usable: int, inventory: Inventory) -> str:
+    """What a split lacks, in words; nothing if it is whole."""
+    lacks = []
+    if inventory.denied:
+        lacks.append(f"{inventory.denied[0]} may not be read (permission denied)")
+    if inventory.unlabelled:
+        number, first = len(inventory.unlabelled), inventory.unlabelled[0]
+        lacks.append(f"{number} images have no label (first {first}): unpack the labels, or remove these images")
+    if inventory.absent:
+        lacks.append(f"{len(inventory.absent)} images of its list are not there (first {inventory.absent[0]})")
+    if part.expected is not None and part.found != part.expected:
+        what = "are missing" if part.found < part.expected else "too many"
+        lacks.append(f"{abs(part.expected - part.found)} of {part.expected} pairs {what}")
+        if part.found < part.expected and inventory.lonely:
+            lacks.append(f"{len(inventory.lonely)} labels have no image (first {inventory.lonely[0]})")
+    elif not part.found:
+        lacks.append("there is no pair")
+    else:
+        each = part.conditions.items()
+        few = [f"{found} of {wanted} of {name}" for name, (found, wanted) in each if wanted and found < wanted]
+        lacks += [f"there are only {', '.join(few)}"] if few else []
+        lacks += [f"there is no condition {name!r}" for name, (found, wanted) in each if not found and not wanted]
+    if part.wanted and part.wanted > usable:
+        lacks.append(f"the benchmark takes {part.wanted} images, and {usable} can be used")
+    return "; ".join(lacks)
+
+
+def _weights(benchmark: Benchmark, fit: bool) -> tuple[WeightsReport, ...]:
+    """The files of pretrained weights that the rows' trunks start from; none where nothing is trained."""
+    if benchmark.runs:
+        return ()
+    models: dict[str, Mapping[str, Any]] = {}
+    for model in map(benchmark.model_of, benchmark.rows):
+        if isinstance(model.get("weights"), dict) and model["weights"].get("file"):
+            models[digest({"weights": model["weights"]} | ({"backbone": model["backbone"]} if fit else {}))] = model
+    return tuple(_examine_weights(model, fit) for model in models.values())
+
+
+def _examine_weights(model: Mapping[str, Any], fit: bool) -> WeightsReport:
+    from flexseg.models.weights import Weights, check_digest, places  # imports torch, which few benchmarks need here
+
+    try:
+        weights = Weights.of(model["weights"])
+    except UserError as error:
+        return WeightsReport(str(model["weights"]["file"]), "refused", str(error))
+    licence = f" ({weights.licence})" if weights.licence else ""
+    looked = places(weights)
+    path = next((place for place in looked if os.path.isfile(place)), None)
+    if path is not None:
+        try:
+            found = check_digest(path, weights.sha256)
+            if fit:
+                _see_that_they_fit(model, path)
+        except UserError as error:
+            return WeightsReport(weights.file, "damaged", str(error))
+        return WeightsReport(weights.file, "found", f"{path}, SHA-256 {found[:16]}…")
+    if weights.url:
+        return WeightsReport(weights.file, "to download", f"from {weights.url}{licence} to {looked[0]}, by itself")
+    wanted = f"the file with the SHA-256 {weights.sha256}{licence}"
+    return WeightsReport(weights.file, "missing", f"put {wanted} to {' or '.join(map(str, looked))}")
+
+
+def _see_that_they_fit(model: Mapping[str, Any], path: Path) -> None:
+    """Load weights into the backbone of a trunk's description.
+
+    Raises:
+        UserError: they cannot be read or are those of another backbone; names the keys.
+    """
+    from flexseg.models.build import describe
+    from flexseg.models.registry import MODELS, building
+    from flexseg.models.weights import fit, read_tensors
+
+    with building():
+        fit(MODELS.build(describe(model)["backbone"]), read_tensors(path), path)
+
+
+def _frames(benchmark: Benchmark, sets: Iterable[SetReport]) -> int:
+    """Bytes of the decoded training frames of all sets that are trained on: N · h · w · 4.
+
+    Those of sets whose images keep their size are not counted, for it is not known here.
+    """
+    if benchmark.runs:
+        return 0
+    found = {  # domains that take different numbers of images of one split share its frames
+        (report.located and report.located.root, part.split, size): part.found
+        for report in sets
+        for part in report.parts
+        if "train" in part.uses.split(", ")
+        for row in benchmark.rows
+        if (size := training_size(benchmark, report.name, benchmark.training_of(row).resize)) is not None
+    }
+    return sum(number * height * width * 4 for (_, _, (height, width)), number in found.items())

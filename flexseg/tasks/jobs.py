@@ -1,0 +1,299 @@
+"""The jobs of the workflow: from a benchmark file to data, runs and records on disk."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flexseg.benchmark import Benchmark, fingerprint
+from flexseg.benchmark.identity import RunDirectory
+from flexseg.console import progress_bar
+from flexseg.data.index import Index
+from flexseg.errors import MissingExtra, RunError, UserError
+from flexseg.files import read_json, write_json
+from flexseg.tasks.datasets import FULL_DISK, disk_errors, open_index, training_pool
+
+
+def run_directory(results: Path, benchmark: Benchmark, row: str, seed: int) -> RunDirectory:
+    """Where a run of a benchmark was trained: under its own name, or that of the benchmark whose runs it evaluates."""
+    return RunDirectory(results / benchmark.trained_as / row / f"seed-{seed}")
+
+
+def evaluation_directory(results: Path, benchmark: Benchmark, row: str, seed: int) -> RunDirectory:
+    """Where a benchmark keeps the records and predictions of a run: always under its own name."""
+    return RunDirectory(results / benchmark.name / row / f"seed-{seed}")
+
+
+def finished_run(
+    benchmark: Benchmark,
+    row_name: str,
+    seed: int,
+    methods: Path,
+    results: Path,
+    directory: RunDirectory | None = None,
+) -> RunDirectory:
+    """The directory of a run, which must be finished and of today's settings.
+
+    Raises:
+        UserError: it is not.
+    """
+    directory = directory or run_directory(results, benchmark, row_name, seed)
+    name = fingerprint(benchmark.run_definition(row_name, seed, methods / f"{benchmark.row(row_name).method}.py"))
+    if not directory.finished or read_json(directory.record)["fingerprint"] != name:
+        raise UserError(
+            f"{directory.root} holds no finished run of these settings: train it first, with "
+            f"`flexseg train {benchmark.trained_as} {row_name} {seed}`"
+        )
+    return directory
+
+
+def train_run(
+    benchmark: Benchmark,
+    row_name: str,
+    seed: int,
+    methods: Path,
+    results: Path,
+    supersede: bool = False,
+    devices: str = "auto",
+    precision: str = "auto",
+    threads: int = 1,
+    workers: int | None = None,
+    receipt: Path | None = None,
+    directory: RunDirectory | None = None,
+) -> None:
+    """Train the run (benchmark, row, seed), or go on with it, or find it finished.
+
+    With ``receipt`` the outcome is written there and a failure of the method's own making is recorded instead of
+    raised, so that the workflow goes on with the other rows and shows the reason in this one's cells. ``workers``
+    threads read and prepare the next batch while a step runs; by default none on a CPU, up to eight beside a GPU.
+
+    Raises:
+        UserError: the data are missing or damaged, the directory belongs to another configuration, another process
+            trains this run, the disk is full; without ``receipt`` also what the method did wrong.
+    """
+    row = benchmark.row(row_name)
+    definition = benchmark.run_definition(row_name, seed, methods / f"{row.method}.py")
+    name = fingerprint(definition)
+    directory = directory or run_directory(results, benchmark, row_name, seed)
+    if directory.finished and read_json(directory.record)["fingerprint"] == name:
+        print(f"{directory.root} is finished: nothing to do")
+        _write_receipt(receipt, {"fingerprint": name, "status": "finished"})
+        return
+    with directory.held():
+        directory.open(definition, supersede=supersede)
+        with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
+            import torch
+
+            from flexseg.engine.batches import Job
+            from flexseg.engine.memory import keep_freed_memory
+            from flexseg.engine.train import default_workers, launch_fabric, train
+            from flexseg.method import parse_options
+            from flexseg.method_files import load_method
+
+            torch.set_num_threads(threads)
+            keep_freed_memory()
+            try:
+                method = load_method(row.method, methods)
+                options = parse_options(method, row.options)
+            except MissingExtra:
+                raise
+            except UserError as error:
+                raise RunError(str(error)) from error
+            domains = {"source": benchmark.source, "generated": row.generated or benchmark.generated}
+            indices = {domains[part]: open_index(benchmark, domains[part], results) for part in method.data}
+            training, model = benchmark.training_of(row_name), benchmark.model_of(row_name)
+            pool = training_pool(benchmark, indices, seed, training.resize, results)
+            job = Job(directory, definition, method, options, training, model, seed, pool, indices)
+            fabric = launch_fabric(devices, precision)
+            with progress_bar(f"{row_name}, seed {seed}", training.iterations) as advance:
+                seen = 0
+
+                def report(iteration: int, loss: float) -> None:
+                    nonlocal seen
+                    advance(iteration - seen, f"loss {loss:.3f}")
+                    seen = iteration
+
+                train(job, fabric, report, default_workers(fabric) if workers is None else workers)
+    status = read_json(directory.failure)["status"] if directory.failure.is_file() else "finished"
+    _write_receipt(receipt, {"fingerprint": name, "status": status})
+
+
+def load_trained(benchmark: Benchmark, row_name: str, seed: int, methods: Path, directory: RunDirectory) -> Any:
+    """The trained model of a finished run, in eval mode and with the channels last, on the CPU.
+
+    Raises:
+        UserError: the method cannot be loaded, or the weights are damaged or another model's.
+    """
+    import numpy as np
+
+    from flexseg.engine.checkpoint import load_weights
+    from flexseg.method import Setup, parse_options
+    from flexseg.method_files import load_method
+    from flexseg.models import channels_last
+
+    row = benchmark.row(row_name)
+    method = load_method(row.method, methods)
+    setup = Setup(seed, benchmark.training_of(row_name).iterations, np.zeros(0, dtype=np.int8))
+    trunk = {key: value for key, value in benchmark.model_of(row_name).items() if key != "weights"}
+    model = method(parse_options(method, row.options), setup).build_model(trunk)
+    load_weights(model, directory.weights)
+    channels_last(model)
+    return model.eval()
+
+
+def evaluate_row(
+    benchmark: Benchmark,
+    row_name: str,
+    methods: Path,
+    results: Path,
+    threads: int = 1,
+    receipt: Path | None = None,
+) -> None:
+    """Evaluate a row's finished runs (all seeds of the benchmark) on all targets, in one process.
+
+    Runs that failed have nothing to evaluate; records that are there already are kept. With ``receipt`` a failure of
+    the method's own making is recorded instead of raised.
+
+    Raises:
+        UserError: a run is not finished, or a target's data are missing or damaged.
+    """
+    import torch
+
+    from flexseg.data.pool import open_pool
+    from flexseg.engine.memory import keep_freed_memory
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    row = benchmark.row(row_name)
+    protocol = fingerprint(benchmark.evaluation_definition())
+    finished: list[tuple[int, str]] = []
+    states: dict[str, str] = {}
+    for seed in benchmark.seeds:
+        directory = run_directory(results, benchmark, row_name, seed)
+        name = fingerprint(benchmark.run_definition(row_name, seed, methods / f"{row.method}.py"))
+        if not directory.finished and directory.failure.is_file() and receipt is not None:
+            states[str(seed)] = read_json(directory.failure)["status"]
+            continue
+        finished_run(benchmark, row_name, seed, methods, results)
+        states[str(seed)] = "finished"
+        finished.append((seed, name))
+    indices = {target: open_index(benchmark, target, results) for target in benchmark.targets}
+    waiting = [
+        (seed, name)
+        for seed, name in finished
+        if not all(
+            _evaluated(
+                evaluation_directory(results, benchmark, row_name, seed).evaluation / f"{target}.parquet",
+                (name, protocol, index.digest),
+            )
+            for target, index in indices.items()
+        )
+    ]
+    pools = {target: open_pool([(index, "test")]) for target, index in indices.items() if waiting}
+    for seed, name in waiting:
+        directory = evaluation_directory(results, benchmark, row_name, seed)
+        directory.failure.unlink(missing_ok=True)
+        with recording(directory, recorded=receipt is not None, fingerprint=name), disk_errors(directory.root):
+            trained = run_directory(results, benchmark, row_name, seed)
+            model = load_trained(benchmark, row_name, seed, methods, trained)
+            run = {
+                "benchmark": benchmark.name,
+                "row": row_name,
+                "seed": seed,
+                "fingerprint": name,
+                "evaluation": protocol,
+            }
+            evaluate_model(model, benchmark, directory, run, pools, indices)
+        if directory.failure.is_file():
+            states[str(seed)] = "failed"
+    _write_receipt(receipt, {"evaluation": protocol, "seeds": states})
+
+
+def _evaluated(path: Path, expected: tuple[str, str, str]) -> bool:
+    """Whether the records at ``path`` are of the expected run, evaluation and images."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return False
+    found = tuple(metadata.get(key, b"").decode() for key in (b"fingerprint", b"evaluation", b"data"))
+    return found == expected
+
+
+def evaluate_model(
+    model: Any,
+    benchmark: Benchmark,
+    directory: RunDirectory,
+    run: Mapping[str, Any],
+    pools: Mapping[str, Any],
+    indices: Mapping[str, Index],
+) -> None:
+    """Write the records and predictions of ``model`` on every target's pool; ``run`` goes into their metadata."""
+    import torch
+
+    from flexseg.engine.evaluate import evaluate_target, write_target
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    protocol = benchmark.protocol
+    facts = {
+        "protocol": protocol.id,
+        "label_map": protocol.label_map,
+        "boundary_width": protocol.boundary_width,
+        "boundary_widths": json.dumps(protocol.boundary_widths),
+        "rings": json.dumps(protocol.rings),
+        **run,
+    }
+    with progress_bar(str(directory.root), sum(len(pool) for pool in pools.values())) as advance:
+        for target, pool in pools.items():
+            kept = benchmark.predictions
+            table, shown = evaluate_target(model, pool, protocol, device, kept, target=target, progress=advance)
+            own = {"target": target, "data": indices[target].digest, "target_label_map": indices[target].label_map}
+            write_target(directory.evaluation, directory.predictions, target, table, shown, facts | own)
+
+
+@contextmanager
+def recording(directory: RunDirectory, *, recorded: bool, fingerprint: str = "") -> Iterator[None]:
+    """Write what a method did wrong to ``failure.json``; unless ``recorded`` is enough, raise it as well.
+
+    ``fingerprint`` is the run's, where its configuration does not lie in the directory.
+
+    A user's mistake (missing data, a full disk) and an interruption are no failure of the method: they are raised, the
+    run stays unfinished, and starting it again goes on.
+    """
+    try:
+        yield
+    except UserError as error:
+        if not isinstance(error, RunError):
+            raise
+        status = "not run" if isinstance(error, MissingExtra) else "failed"
+        _record_failure(directory, str(error), status, fingerprint)
+        if not recorded:
+            raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).parent.name}/{Path(frame.filename).name}"
+        reason = f"{type(error).__name__}: {error} ({place}, line {frame.lineno})"
+        _record_failure(directory, reason, "failed", fingerprint)
+        if not recorded:
+            raise RunError(f"{reason}; the whole traceback is in {directory.failure}") from error
+
+
+def _record_failure(directory: RunDirectory, reason: str, status: str, fingerprint: str) -> None:
+    print(f"{status}: {reason}")
+    name = fingerprint or read_json(directory.config)["fingerprint"]
+    record = {"status": status, "reason": reason, "traceback": traceback.format_exc(), "fingerprint": name}
+    write_json(directory.failure, record)
+
+
+def _write_receipt(receipt: Path | None, outcome: Mapping[str, Any]) -> None:
+    if receipt is not None:
+        write_json(receipt, dict(outcome))

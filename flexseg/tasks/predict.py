@@ -1,0 +1,213 @@
+"""A trained run on a person's own images: overlays to look at, and the label maps as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+from flexseg.benchmark import Benchmark, Protocol, Size
+from flexseg.benchmark.identity import RunDirectory
+from flexseg.classes import CLASS_SETS, CLASSES, ClassSet
+from flexseg.console import progress_bar
+from flexseg.errors import UserError
+from flexseg.files import replacing
+from flexseg.tasks.datasets import disk_errors
+from flexseg.tasks.export import check_target
+from flexseg.tasks.jobs import finished_run, load_trained
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""What is taken for an image in a folder; a file that is named itself may be called as it likes."""
+OVERLAY, LABELS = "_overlay.png", "_trainIds.png"
+"""How the two files of an image end."""
+BEHIND = (124, 117, 104)
+"""What is seen through transparent pixels: ImageNet's mean, which is 0 to the network, as mmcv has it."""
+FONT = 11, 40
+"""Smallest and largest size of the legend's letters, in pixels."""
+
+
+def predict_images(
+    benchmark: Benchmark,
+    row_name: str,
+    seed: int,
+    methods: Path,
+    results: Path,
+    images: Sequence[Path],
+    output: Path,
+    *,
+    target: str = "",
+    height: int | None = None,
+    threads: int = 1,
+    directory: RunDirectory | None = None,
+) -> list[Path]:
+    """Write an overlay with a legend and a ``train_id`` map of every image into ``output``; return the overlays.
+
+    Args:
+        images: files, or folders of them.
+        target: the images are brought to the size of this target's test images; by default to that of all of them.
+        height: bring them to this height in pixels instead, at which things look as large as in training.
+        directory: where the run lies, if not in its usual place.
+
+    Raises:
+        UserError: the run is not finished, or there is no such target. At the end, when all other images are done:
+            some cannot be read or are too large; says which and why.
+    """
+    import torch
+
+    from flexseg.engine.inference import predict_logits
+
+    directory = finished_run(benchmark, row_name, seed, methods, results, directory)
+    check_target(benchmark, target)
+    protocol = shown_whole(benchmark.protocol, target, height)
+    files = list(find_images(images))
+    if not files:
+        raise UserError(f"no image ({', '.join(SUFFIXES)}) in {', '.join(map(str, images)) or 'nothing'}")
+    torch.set_num_threads(threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = load_trained(benchmark, row_name, seed, methods, directory).to(device)
+    classes = CLASS_SETS[protocol.classes or "cityscapes19"]
+    merge = torch.tensor(classes.merge, dtype=torch.uint8, device=device)
+
+    def label_of(photo: np.ndarray) -> np.ndarray:
+        return merge[predict_logits(model, photo, protocol, device=device).argmax(dim=0)].cpu().numpy()
+
+    written, failures = [], []
+    with progress_bar(f"{row_name}, seed {seed}", len(files)) as advance, disk_errors(output):
+        for path, name in zip(files, output_names(files), strict=True):
+            try:
+                photo = read_photo(path)
+                label = _predicted(label_of, path, photo)
+            except UserError as error:
+                failures.append(str(error))
+            else:
+                _save(label, output / f"{name}{LABELS}")
+                _save(overlay(photo, label, classes), output / f"{name}{OVERLAY}")
+                written.append(output / f"{name}{OVERLAY}")
+            advance(1, path.name)
+    if failures:
+        done = f"the other {len(written)} are in {output}" if written else "nothing was written"
+        raise UserError(f"{len(failures)} of {len(files)} images failed, {done}:\n  " + "\n  ".join(failures))
+    return written
+
+
+def _predicted(label_of: Callable[[np.ndarray], np.ndarray], path: Path, photo: np.ndarray) -> np.ndarray:
+    try:
+        return label_of(photo)
+    except (MemoryError, RuntimeError) as error:  # torch raises either where memory is short
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} ({photo.shape[0]}×{photo.shape[1]} pixels) cannot be predicted: {reason}") from error
+
+
+def shown_whole(protocol: Protocol, target: str = "", height: int | None = None) -> Protocol:
+    """The protocol for images without labels: one size for all, and the prediction covers the whole image.
+
+    A crop belongs to scoring, and so does preparing the labels: both are left out.
+    """
+    rule = protocol.size_of(target)
+    size = Size(fit=rule.fit, height=rule.height) if height is None else Size(height=height)
+    return protocol.model_copy(update={"size": size, "sizes": None})
+
+
+def find_images(places: Sequence[Path]) -> Iterator[Path]:
+    """The files among ``places``, and the images in the folders among them by name; files of ours are left aside."""
+    for place in places:
+        if place.is_dir():
+            yield from sorted(
+                path
+                for path in place.iterdir()
+                if path.suffix.lower() in SUFFIXES and not path.name.endswith((OVERLAY, LABELS))
+            )
+        else:
+            yield place
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """A name for each file's output: its stem, numbered from the second file of that stem on."""
+    taken: dict[str, None] = {}
+    for path in files:
+        name, number = path.stem, 1
+        while name in taken:
+            number += 1
+            name = f"{path.stem}_{number}"
+        taken[name] = None
+    return list(taken)
+
+
+def read_photo(path: Path) -> np.ndarray:
+    """An image of any kind as a person sees it: (H, W, 3) uint8 RGB.
+
+    It is turned as its EXIF orientation says; grey, palette and CMYK images become RGB, 16 bits become 8, and
+    transparent pixels show :data:`BEHIND`.
+
+    Raises:
+        UserError: there is no such file, or it is no whole picture.
+    """
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            picture.load()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        reason = "no picture that can be read" if isinstance(error, UnidentifiedImageError) else f"damaged ({error})"
+        raise UserError(f"{path} is {reason}") from error
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    elif picture.mode in ("I", "F"):
+        raise UserError(f"{path} is a picture of mode {picture.mode}, whose range is unknown: save it with 8 bits")
+    if picture.has_transparency_data:
+        seen = picture.convert("RGBA")
+        picture = Image.new("RGB", seen.size, BEHIND)
+        picture.paste(seen, mask=seen.getchannel("A"))
+    return np.asarray(picture.convert("RGB"))
+
+
+def overlay(photo: np.ndarray, label: np.ndarray, classes: ClassSet, alpha: float = 0.5) -> Image.Image:
+    """The image under the colours of its classes, above a legend of those that are in it.
+
+    Args:
+        photo: (H, W, 3) uint8. label: (H, W) ``train_id`` of ``classes``. alpha: how much colour there is, 0 to 1.
+    """
+    colours = np.array([each.colour for each in CLASSES], dtype=np.uint8)[label]
+    blended = (photo * np.float32(1 - alpha) + colours * np.float32(alpha) + 0.5).astype(np.uint8)
+    legend = _legend(label, classes, photo.shape[1])
+    sheet = Image.new("RGB", (max(photo.shape[1], legend.width), photo.shape[0] + legend.height), "white")
+    sheet.paste(Image.fromarray(blended))
+    sheet.paste(legend, (0, photo.shape[0]))
+    return sheet
+
+
+def _legend(label: np.ndarray, classes: ClassSet, width: int) -> Image.Image:
+    """A strip that names the classes of a label with colours and shares, in lines of ``width`` pixels if they fit."""
+    pixels = np.bincount(label.ravel(), minlength=len(CLASSES))
+    found = [train_id for train_id in classes.names if pixels[train_id]]
+    size = min(max(width // 55, FONT[0]), FONT[1])
+    font = ImageFont.load_default(size)
+    texts = [f"{classes.names[train_id]} {_percent(pixels[train_id] / label.size)}" for train_id in found]
+    gap, line = size // 2, 2 * size
+    widths = [round(font.getlength(text)) + size + 3 * gap for text in texts]  # swatch, gaps and text
+    places, x, y = [], 0, 0
+    for wide in widths:
+        if x and x + wide > width:
+            x, y = 0, y + line
+        places.append((x, y))
+        x += wide
+    strip = Image.new("RGB", (max([width, *widths]), y + line), "white")
+    draw = ImageDraw.Draw(strip)
+    for (x, y), text, train_id in zip(places, texts, found, strict=True):
+        top = y + (line - size) // 2
+        draw.rectangle((x + gap, top, x + gap + size - 1, top + size - 1), fill=CLASSES[train_id].colour)
+        draw.text((x + 2 * gap + size, y + line // 2), text, fill="black", font=font, anchor="lm")
+    return strip
+
+
+def _percent(share: float) -> str:
+    return "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+
+
+def _save(picture: np.ndarray | Image.Image, path: Path) -> None:
+    made = picture if isinstance(picture, Image.Image) else Image.fromarray(picture, mode="L")
+    with replacing(path) as temporary:
+        made.save(temporary, format="png")

@@ -1,0 +1,291 @@
+"""A benchmark in little: its real file, its data sets rendered in their official clothes, its whole workflow.
+
+``flexseg rehearse gta5_daformer`` shows on any machine, without a download, that everything works which the real run
+needs: the layouts and label encodings, the trunk and its weights, the recipe, the methods, sliding windows, tables and
+reports. What had to be made smaller is listed. The numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from flexseg.benchmark import Benchmark, SetDomain, load_benchmark
+from flexseg.benchmark.reading import read_content
+from flexseg.data.places import VARIABLE
+from flexseg.errors import UserError
+from flexseg.files import file_digest
+
+Content = dict[str, Any]
+MIT = {
+    "b0": (32, [2, 2, 2, 2]),
+    "b1": (64, [2, 2, 2, 2]),
+    "b2": (64, [3, 4, 6, 3]),
+    "b3": (64, [3, 4, 18, 3]),
+    "b4": (64, [3, 8, 27, 3]),
+    "b5": (64, [3, 6, 40, 3]),
+}
+"""Width and depths of the MiTs (Xie et al., SegFormer, NeurIPS 2021, table 6)."""
+MEANING = (
+    "A rehearsal: rendered stand-ins in the place of the data sets, small sizes, a few steps, random weights. It shows "
+    "that the benchmark runs. Its numbers mean nothing."
+)
+STAND_INS: dict[str, tuple[str, list[tuple[int, int]]]] = {
+    "gta5": ("source", [(1052, 1914)]),
+    "generated": ("generated", [(720, 1280)]),
+    "acdc": ("adverse", [(1080, 1920)]),
+    "dark_zurich": ("night", [(1080, 1920)]),
+    "cityscapes": ("clear_city", [(1024, 2048)]),
+    "bdd100k": ("mixed", [(720, 1280)]),
+    "mapillary": ("places", [(2448, 3264), (2988, 1681), (1537, 2049)]),
+}
+"""The street world's domain that stands in for a data set, and heights and widths of images, odd ones among them."""
+ANY_STAND_IN = ("clear_city", [(1080, 1920)])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How small a rehearsal is: sizes divided by ``shrink``, steps of a training, images a split, another MiT."""
+
+    shrink: int = 4
+    iterations: int = 4
+    frames: int = 3
+    trunk: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A key of the benchmark file that is another one in the rehearsal."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+def rehearse(
+    name: str,
+    folder: Path,
+    settings: Settings,
+    study: str,
+    rows: str,
+    cores: int,
+    benchmarks: Path,
+    methods: Path,
+    console: Console,
+) -> int:
+    """Rehearse ``benchmarks/<name>.yaml`` in ``folder``; the exit code of its workflow.
+
+    Raises:
+        UserError: the benchmark evaluates another one's runs, or the smaller trunk does not fit it.
+    """
+    top = Path.cwd()
+    content = read_content(name, benchmarks)
+    if content.get("runs"):
+        raise UserError(f"benchmark {name} only evaluates the runs of {content['runs']!r}: rehearse that one")
+    small, changes = shrunk(content, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(small, folder / "weights", changes)
+    (folder / "benchmarks").mkdir(exist_ok=True)
+    (folder / "benchmarks" / f"{name}.yaml").write_text(yaml.safe_dump(small, sort_keys=False, allow_unicode=True))
+    if not (folder / "methods").exists():
+        (folder / "methods").symlink_to(methods.absolute())
+    benchmark = load_benchmark(name, folder / "benchmarks")
+    _print_changes(changes, console)
+    write_data(benchmark, folder / "data", settings, console)
+    command = ["snakemake", "--snakefile", str(top / "Snakefile"), "--directory", str(folder.absolute())]
+    command += ["--cores", str(cores), "--config", f"benchmark={name}", f"study={study}"]
+    command += [f"rows={rows}"] if rows else []
+    done = subprocess.run(command, env=_environment(folder.absolute()), check=False)
+    where = f"{folder}/reports/{name}/"
+    console.print(f"rehearsed in {folder}; its reports, whose numbers mean nothing, are in {where}", markup=False)
+    return done.returncode
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    data = {VARIABLE: str(folder / "data"), "FLEXSEG_WEIGHTS": str(folder / "weights")}
+    return os.environ | {"PATH": path} | data
+
+
+def _print_changes(changes: list[Change], console: Console) -> None:
+    table = Table(title="Smaller than the real benchmark, or otherwise another", title_justify="left")
+    for heading in ("key", "benchmark", "rehearsal"):
+        table.add_column(heading, overflow="fold")
+    for change in changes:
+        before = "the default" if change.before is None else change.before
+        table.add_row(change.key, _short(before), _short(change.after))
+    console.print(table)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def shrunk(content: Content, settings: Settings) -> tuple[Content, list[Change]]:
+    """A benchmark file's content, made small, and what was changed; what it extends is merged in already."""
+    small, changes = deepcopy(content), []
+    for key in ("extends", "data_root", "tuning"):
+        small.pop(key, None)
+
+    def put(where: Content, key: str, value: Any, path: str) -> None:
+        if where.get(key) != value:
+            changes.append(Change(f"{path}{key}", where.get(key), value))
+            where[key] = value
+
+    by = settings.shrink
+    put(small, "title", f"Rehearsal of {small['title']}", "")
+    put(small, "description", MEANING, "")
+    put(small, "seeds", small["seeds"][:1], "")
+    put(small, "predictions", 1, "")
+    put(small, "published", [], "")
+    for where, path in _trainings(small):
+        _shrink_training(where, path, settings, put)
+    for where, path in _sizes(small["protocol"]):
+        for key in ("fit", "height", "crop", "window", "stride"):
+            if where.get(key):
+                put(where, key, _divided(where[key], by), path)
+    for where, path in _models(small):
+        if "hrda" in where:
+            for key in ("detail", "stride"):
+                put(where["hrda"], key, _divided(where["hrda"][key], by), f"{path}hrda.")
+        if settings.trunk:
+            _exchange_trunk(where, path, settings.trunk, put)
+    for domain, keys in small["domains"].items():
+        if keys.get("resize"):
+            put(keys, "resize", _divided(keys["resize"], by), f"domains.{domain}.")
+        for split in ("train", "val", "test"):
+            _shrink_split(keys, split, f"domains.{domain}.", settings, put)
+    return small, changes
+
+
+def _trainings(content: Content) -> Iterator[tuple[Content, str]]:
+    yield content["training"], "training."
+    for name, row in content["rows"].items():
+        if "training" in row:
+            yield row["training"], f"rows.{name}.training."
+
+
+def _models(content: Content) -> Iterator[tuple[Content, str]]:
+    yield content["model"], "model."
+    for name, row in content["rows"].items():
+        if "model" in row:
+            yield row["model"], f"rows.{name}.model."
+
+
+def _sizes(protocol: Content) -> Iterator[tuple[Content, str]]:
+    yield protocol, "protocol."
+    if "size" in protocol:
+        yield protocol["size"], "protocol.size."
+    for target, size in protocol.get("sizes", {}).items():
+        yield size, f"protocol.sizes.{target}."
+
+
+def _divided(value: Any, by: int) -> Any:
+    return [max(each // by, 1) for each in value] if isinstance(value, list | tuple) else max(value // by, 1)
+
+
+Put = Callable[[Content, str, Any, str], None]
+
+
+def _shrink_training(training: Content, path: str, settings: Settings, put: Put) -> None:
+    if "iterations" in training:
+        put(training, "iterations", settings.iterations, path)
+    if path == "training.":
+        put(training, "warmup", 1, path)
+        put(training, "log_every", 1, path)
+        put(training, "checkpoint_every", 2, path)
+        put(training, "batch_size", min(training["batch_size"], 2), path)
+    for key in ("crop", "resize"):
+        if training.get(key):
+            put(training, key, _divided(training[key], settings.shrink), path)
+    for key in ("min_pixels", "min_crop_pixels"):
+        if (training.get("sampling") or {}).get(key):
+            smaller = max(training["sampling"][key] // settings.shrink**2, 1)
+            put(training["sampling"], key, smaller, f"{path}sampling.")
+
+
+def _shrink_split(domain: Content, split: str, path: str, settings: Settings, put: Put) -> None:
+    part = domain.get(split)
+    if not part:
+        return
+    if "world" in domain:
+        put(domain, split, min(part, settings.frames), path)
+        return
+    named: Content = {"split": part} if isinstance(part, str) else dict(part)
+    if named.get("images"):
+        named["images"] = min(named["images"], max(settings.frames - 1, 1))
+    put(domain, split, named | {"expected": _count(domain, split, settings)}, path)
+
+
+def _count(domain: Content, split: str, settings: Settings) -> int:
+    """Images that are rendered of a split; in each of its conditions, where the benchmark names some."""
+    return settings.frames * max(len(domain.get("conditions", [])), 1)
+
+
+def _exchange_trunk(model: Content, path: str, trunk: str, put: Put) -> None:
+    if trunk not in MIT:
+        raise UserError(f"there is no MiT {trunk!r}: choose {', '.join(MIT)}")
+    backbone, head = model.get("backbone", {}), model.get("decode_head", {})
+    if backbone.get("type") != "MixVisionTransformer":
+        raise UserError(f"{path}backbone is a {backbone.get('type')}, which no MiT can replace: leave --trunk out")
+    width, depths = MIT[trunk]
+    put(backbone, "embed_dims", width, f"{path}backbone.")
+    put(backbone, "num_layers", depths, f"{path}backbone.")
+    widths = [width * heads for heads in backbone["num_heads"]]
+    put(head, "in_channels", widths, f"{path}decode_head.")
+    if "hrda" in model:
+        put(model["hrda"]["attention"], "in_channels", widths, f"{path}hrda.attention.")
+
+
+def write_weights(content: Content, folder: Path, changes: list[Change]) -> None:
+    """Write a backbone's random weights where the benchmark names ImageNet's, and their checksum into ``content``."""
+    import torch
+
+    from flexseg.models import build_segmentor
+
+    for model, path in _models(content):
+        named = model.get("weights")
+        if not named:
+            continue
+        file = folder / Path(named["file"]).name
+        if not file.is_file():
+            torch.manual_seed(0)
+            trunk = build_segmentor({key: value for key, value in model.items() if key != "weights"})
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.save({"state_dict": trunk.backbone.state_dict()}, file)
+        digest = file_digest(file)
+        changes.append(Change(f"{path}weights.sha256", named["sha256"], f"{digest[:8]}… (random weights)"))
+        model["weights"] = {"file": file.name, "sha256": digest, "licence": "none: random weights"}
+
+
+def write_data(benchmark: Benchmark, root: Path, settings: Settings, console: Console) -> None:
+    """Render every data set of the benchmark below ``root``, in its official layout and encoding."""
+    from flexseg.data.sets import load_set
+    from flexseg.world.official import write_official
+
+    written: set[tuple[str, str]] = set()
+    for domain in benchmark.domains.values():
+        if not isinstance(domain, SetDomain):
+            continue
+        dataset = load_set(domain.dataset)
+        look, sizes = STAND_INS.get(domain.dataset, ANY_STAND_IN)
+        sizes = [(height // settings.shrink, width // settings.shrink) for height, width in sizes]
+        home = root / (domain.root or dataset.folders[0])
+        for part in domain.parts.values():
+            if (str(home), part.split) not in written:
+                written.add((str(home), part.split))
+                write_official(
+                    dataset, home, part.split, settings.frames, sizes=sizes, domain=look, label_map=domain.label_map
+                )
+    console.print(f"rendered {len(written)} splits of data sets below {root}", markup=False)

@@ -1,0 +1,105 @@
+"""Measuring the suite's own speed: what a step costs beside the bare model, and how fast the world renders."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from flexseg.benchmark import Benchmark
+from flexseg.benchmark.identity import RunDirectory
+from flexseg.errors import UserError
+from flexseg.tasks.datasets import domain_folder, make_dataset, open_index, training_pool
+
+
+def measure_steps(
+    benchmark: Benchmark, methods: Path, results: Path, steps: int, rounds: int, threads: int, console: Console
+) -> dict[str, float]:
+    """Print and return milliseconds a step: the bare model's, and each row's in the engine.
+
+    *Bare* is forward, cross entropy at label resolution, backward and optimiser step on one batch that is already
+    there. The rows are the engine's own step: choosing, cropping and normalising images, the method's losses, the
+    check for finite values, the optimiser and the average. Rounds alternate, so that a drift of the machine's speed
+    touches all alike; the figure is the median over rounds of a round's mean.
+    """
+    import torch
+
+    from flexseg.engine.batches import Job, assemble
+    from flexseg.engine.memory import keep_freed_memory
+    from flexseg.engine.train import Trainer, launch_fabric
+    from flexseg.method import cross_entropy, parse_options
+    from flexseg.method_files import load_method
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    fabric = launch_fabric()
+    for domain in (benchmark.source, benchmark.generated):
+        if not (domain_folder(results, benchmark, domain) / "index.parquet").is_file():
+            make_dataset(benchmark, domain, results)
+    indices = {name: open_index(benchmark, name, results) for name in (benchmark.source, benchmark.generated)}
+    pool = training_pool(benchmark, indices, 0, benchmark.training.resize, results)
+    trainers: dict[str, Trainer] = {}
+    for name in benchmark.rows:
+        row = benchmark.row(name)
+        method = load_method(row.method, methods)
+        options = parse_options(method, row.options)
+        training, model = benchmark.training_of(name), benchmark.model_of(name)
+        job = Job(RunDirectory(results), {}, method, options, training, model, 0, pool, indices)
+        trainers[name] = Trainer(job, fabric)
+    bare = next(iter(trainers.values()))
+    reference = Trainer(bare.job, fabric)
+    batch = assemble(reference.job, reference.method, 0, reference.slots, fabric.device)
+
+    def bare_step(_: int) -> None:
+        loss = cross_entropy(reference.learner.model(batch.images).logits, batch.labels)
+        reference.optimizer.zero_grad(set_to_none=True)
+        fabric.backward(loss)
+        reference.optimizer.step()
+
+    candidates: dict[str, Callable[[int], object]] = {"bare": bare_step}
+    candidates |= {name: trainer.step for name, trainer in trainers.items()}
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for round_number in range(rounds + 1):
+        for name, step in candidates.items():
+            first = round_number * steps
+            started = time.perf_counter()
+            for iteration in range(first, first + steps):
+                step(iteration)
+            if fabric.device.type == "cuda":
+                torch.cuda.synchronize()
+            if round_number:  # the first round warms up
+                times[name].append(1000 * (time.perf_counter() - started) / steps)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    first_row = next(iter(trainers))
+    table = Table(title=f"A step of {benchmark.name}, {threads} thread(s)", title_justify="left")
+    for heading in ("step", "ms", "of bare", f"of {first_row}"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    for name, value in medians.items():
+        table.add_row(name, f"{value:.1f}", f"{value / medians['bare']:.3f}", f"{value / medians[first_row]:.3f}")
+    console.print(table)
+    return medians
+
+
+def measure_world(benchmark: Benchmark, images: int, console: Console) -> dict[str, float]:
+    """Print and return the images a second that each domain of the street world renders in this one process.
+
+    Raises:
+        UserError: the benchmark has no street world, and so no size of its images.
+    """
+    from flexseg import world
+
+    size = benchmark.world
+    if size is None:
+        raise UserError(f"benchmark {benchmark.name} renders nothing (it has no `world`): measure `streetworld`")
+    rates = {}
+    for domain in world.DOMAINS:
+        started = time.perf_counter()
+        for index in range(images):
+            world.render(domain, "train", index, height=size.height, width=size.width)
+        rates[domain] = images / (time.perf_counter() - started)
+        console.print(f"{domain:12s} {rates[domain]:6.1f} images/s")
+    return rates

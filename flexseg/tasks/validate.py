@@ -1,0 +1,77 @@
+"""What a finished run reaches on the source's own validation images: whether a row that does badly has learnt at all.
+
+A row that falls on the targets and on the source alike has learnt less; one that falls on the targets alone has learnt
+something that does not carry over. No target image is looked at here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from flexseg.benchmark import Benchmark, fingerprint
+from flexseg.console import progress_bar
+from flexseg.errors import UserError
+from flexseg.files import read_json
+from flexseg.tasks.datasets import open_index
+from flexseg.tasks.jobs import load_trained, run_directory
+
+
+def validation_miou(model: Any, benchmark: Benchmark, pool: Any) -> float:
+    """mIoU in percent of a model on a pool of images, over the classes that occur."""
+    import torch
+
+    from flexseg.analysis.stats.metrics import mean_iou
+    from flexseg.engine.evaluate import evaluate_target
+
+    table, _ = evaluate_target(model, pool, benchmark.protocol, torch.device("cpu"))
+    counts = np.stack(table["confusion"].to_numpy())
+    return 100 * float(mean_iou(counts.sum(axis=0).reshape(19, 19)))
+
+
+def validate(benchmark: Benchmark, methods: Path, results: Path, console: Console) -> Path:
+    """Score every finished run on the source's validation split; print the means and write ``validation.csv``.
+
+    Raises:
+        UserError: the source has no validation images, or no run is finished.
+    """
+    import torch
+
+    from flexseg.analysis.stats.formats import mean_text, write_csv
+    from flexseg.analysis.stats.statistics import t_interval
+    from flexseg.data.pool import open_pool
+
+    if not benchmark.domains[benchmark.source].has("val"):
+        raise UserError(f"domains.{benchmark.source}.val: the source has no images for validation; give it some")
+    torch.set_num_threads(1)
+    pool = open_pool([(open_index(benchmark, benchmark.source, results), "val")])
+    scores: dict[str, list[float]] = {}
+    records = []
+    with progress_bar("validating", len(benchmark.rows) * len(benchmark.seeds)) as advance:
+        for row in benchmark.rows:
+            for seed in benchmark.seeds:
+                advance(1, row)
+                directory = run_directory(results, benchmark, row, seed)
+                method = methods / f"{benchmark.row(row).method}.py"
+                wanted = fingerprint(benchmark.run_definition(row, seed, method))
+                if not directory.finished or read_json(directory.record)["fingerprint"] != wanted:
+                    continue
+                model = load_trained(benchmark, row, seed, methods, directory)
+                value = validation_miou(model, benchmark, pool)
+                scores.setdefault(row, []).append(value)
+                records.append({"row": row, "seed": seed, "source_val_miou": value})
+    if not records:
+        raise UserError(f"no run of these rows is finished: snakemake --cores all --config benchmark={benchmark.name}")
+    table = Table(title=f"{benchmark.title}: mIoU on the source's validation images, mean ± 95 % t-interval")
+    for heading in ("row", "source validation", "n"):
+        table.add_column(heading, justify="left" if heading == "row" else "right")
+    for row, values in scores.items():
+        table.add_row(row, mean_text(t_interval(np.array(values))), str(len(values)))
+    console.print(table)
+    path = results / benchmark.name / "tables" / "validation.csv"
+    write_csv(path, ["row", "seed", "source_val_miou"], records)
+    return path

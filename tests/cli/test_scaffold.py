@@ -1,0 +1,298 @@
+"""``flexseg new-method``: what it writes trains and is tidy, what it edits keeps its layout, what it refuses stays."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flexseg.benchmark import Benchmark, Row, load_benchmark
+from flexseg.cli import main
+from flexseg.cli.new_method import new_method, render
+from flexseg.errors import UserError
+from flexseg.method import describe_options, parse_options
+from flexseg.method_files import load_method, method_names
+
+HOSTILE = ["", "1st", "my method", "my-method", "../escape", "a/b", "a.b", "x;rm -rf", "été", "{x}", "a\nb", "a\x00b"]
+WORDS = ["class", "None", "lambda", "_helper", "__init__", "Idea", "on", "yes", "null", "data", "tables", "tuning"]
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True).filter(lambda name: yaml.safe_load(name) == name)
+
+
+@pytest.fixture
+def here(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The top folder of a repository with one method and the repository's benchmarks."""
+    for folder, pattern in (("methods", "dginstyle.py"), ("benchmarks", "*.yaml")):
+        (tmp_path / folder).mkdir()
+        for path in (root / folder).glob(pattern):
+            (tmp_path / folder / path.name).write_bytes(path.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(name: str = "idea", title: str = "", paper: str = "", benchmark: str = "streetworld") -> Any:
+    return new_method(name, title, paper, benchmark, Path("methods"), Path("benchmarks"))
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    return int(stop.value.code or 0)
+
+
+# The benchmark file
+
+
+@pytest.mark.parametrize("benchmark", ["streetworld", "smoke"])
+def test_one_line_is_inserted_behind_the_last_row(here: Path, benchmark: str) -> None:
+    path = here / "benchmarks" / f"{benchmark}.yaml"
+    before = path.read_text().splitlines(keepends=True)
+    assert sum(line.lstrip().startswith("#") for line in before) > 0
+    rows = load_benchmark(benchmark, path.parent).rows
+    write(title="An idea: ours", benchmark=benchmark)
+    after = path.read_text().splitlines(keepends=True)
+    (number,) = [place for place, line in enumerate(after) if "idea" in line]
+    assert after[number] == "  idea: {method: idea, title: 'An idea: ours'}\n"
+    assert after[:number] + after[number + 1 :] == before
+    changed = load_benchmark(benchmark, path.parent)
+    assert list(changed.rows) == [*rows, "idea"]
+    assert changed.row("idea").title == "An idea: ours"
+    assert changed.row("idea").options == {}
+
+
+def with_rows(content: dict[str, Any], rows: str) -> str:
+    """A benchmark whose rows are written like this; what follows them begins with a comment."""
+    rest = {key: value for key, value in content.items() if key not in ("rows", "ablation", "tuning")}
+    return (
+        "# Before.\n"
+        + yaml.safe_dump(rest | {"ablation": content["ablation"]})
+        + f"# Rows.\n{rows}\n# After.\nseeds: [3]"
+    ).replace("\nseeds:\n- 0", "", 1)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "rows:\n  dginstyle: {method: dginstyle}\n  flexseg: {method: flexseg}  # behind\n",
+        "rows:\n    dginstyle:\n        method: dginstyle\n    flexseg:\n        method: flexseg # behind\n\n\n",
+        "rows:\n  dginstyle: &base {method: dginstyle}\n  flexseg: *base\n  # a last word\n",
+        "rows: # here\n dginstyle: {method: dginstyle}\n flexseg: {method: flexseg,\n   title: two\n    lines}\n",
+        "rows:\n  dginstyle: {method: dginstyle}\n  flexseg:\n    method: flexseg\n    title: |\n      a\n      # b\n",
+        "rows:\n  dginstyle: {method: dginstyle}\n  flexseg:\n    method: flexseg\n    kernels:\n    - 3\n    - 5\n",
+        '"rows":\n  dginstyle: {method: dginstyle}\n  "flexseg": {"method": "flexseg", title: "ünïcode 🚗"}\n',
+    ],
+)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_rows_may_be_written_in_many_ways(
+    here: Path, smoke_content: Callable[[], dict[str, Any]], rows: str, line_end: str
+) -> None:
+    path = here / "benchmarks" / "own.yaml"
+    text = with_rows(smoke_content(), rows).replace("\n", line_end)
+    path.write_bytes(text.encode())
+    before = yaml.safe_load(text)
+    write(benchmark="own")
+    after = path.read_bytes().decode()
+    (line,) = [line for line in after.splitlines(keepends=True) if "idea" in line]
+    assert line.endswith(line_end)
+    assert after.replace(line, "") == text
+    before["rows"]["idea"] = {"method": "idea", "title": "Idea"}
+    assert yaml.safe_load(after) == before
+
+
+def test_rows_may_end_the_file_without_a_line_end(here: Path, smoke_content: Callable[[], dict[str, Any]]) -> None:
+    content = smoke_content()
+    rows = "rows:\n  dginstyle: {method: dginstyle}\n  flexseg: {method: flexseg}"
+    path = here / "benchmarks" / "own.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in content.items() if key != "rows"}) + rows)
+    write(benchmark="own")
+    assert path.read_text().endswith(f"{rows}\n  idea: {{method: idea, title: Idea}}\n")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "rows: {dginstyle: {method: dginstyle}, flexseg: {method: flexseg}}",
+        "rows:\n  {dginstyle: {method: dginstyle},\n   flexseg: {method: flexseg}}",
+        "rows:\n  ? dginstyle\n  : {method: dginstyle}\n  ? flexseg\n  : &a {method: flexseg}\nrows: {dginstyle: *a}",
+    ],
+)
+def test_rows_without_a_line_of_their_own_are_refused(
+    here: Path, smoke_content: Callable[[], dict[str, Any]], rows: str
+) -> None:
+    path = here / "benchmarks" / "own.yaml"
+    path.write_text(with_rows(smoke_content() | {"ablation": {"components": {}, "full": [], "none": ""}}, rows))
+    before = everything(here)
+    with pytest.raises(UserError, match=r"own\.yaml"):
+        write(benchmark="own")
+    assert everything(here) == before
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, *WORDS, "a" * 61, "dginstyle", "flexseg_tuned", "source_only"])
+def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(
+    here: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the last three, one is a file here and two are rows of the benchmark."""
+    before = everything(here)
+    assert call("new-method", "--", name) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert "Traceback" not in shown
+    assert everything(here) == before
+
+
+def test_refusals_say_what_would_do(here: Path) -> None:
+    for name, message in (
+        ("my method", r"is none \(how about my_method\?\)"),
+        ("My-Method", r"is none \(how about my_method\?\)"),
+        ("été", r"lower-case ASCII letters, digits and underscores, not 'été'$"),
+        ("class", "is a keyword of Python"),
+        ("on", "YAML reads 'on' as True"),
+        ("dginstyle", r"methods/dginstyle\.py exists"),
+        ("flexseg_tuned", "benchmark streetworld has a row 'flexseg_tuned' already"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write(name)
+    with pytest.raises(UserError, match="no benchmark is named 'smok'"):
+        write(benchmark="smok")
+    with pytest.raises(UserError, match="the title is one line of printable text"):
+        write(title="two\nlines")
+    with pytest.raises(UserError, match="the paper is one line of printable text"):
+        write(paper="\x1b[31m")
+
+
+def test_a_link_is_not_written_through(here: Path) -> None:
+    (here / "methods" / "idea.py").symlink_to(here / "elsewhere.py")
+    with pytest.raises(UserError, match="exists"):
+        write()
+    assert not (here / "elsewhere.py").exists()
+
+
+def test_a_row_that_cannot_be_written_leaves_no_method(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import flexseg.cli.new_method as module
+
+    original = module.replacing
+
+    def failing(path: Path) -> Any:
+        if path.suffix == ".yaml":
+            raise OSError(28, "No space left on device")
+        return original(path)
+
+    monkeypatch.setattr(module, "replacing", failing)
+    before = everything(here)
+    with pytest.raises(OSError, match="No space"):
+        write()
+    assert everything(here) == before
+
+
+# The method's file
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=200).filter(lambda text: text.strip().isprintable())
+
+
+def tidy(text: str, root: Path) -> str:
+    """What ruff has to say of a method's file with this text, and nothing if it is fine."""
+    found = []
+    for command in (["check", "--no-cache", "-q"], ["format", "--no-cache", "--diff", "-q"]):
+        command = [sys.executable, "-m", "ruff", *command, "--stdin-filename", "methods/anything.py", "-"]
+        ran = subprocess.run(command, cwd=root, input=text, capture_output=True, text=True, check=False)
+        found.append(ran.stdout + ran.stderr if ran.returncode else "")
+    return "".join(found)
+
+
+@pytest.mark.parametrize(
+    ("title", "paper"),
+    [
+        ("", ""),
+        ('"""', "'''"),
+        ("\\", "a\\"),
+        ('Tom\'s "idea" {x} # NAME', 'He said "so"'),
+        ("long " * 50, "https://example.org/" + "x" * 200),
+        ("道路" * 30, "道 路 " * 60),
+    ],
+)
+def test_the_file_is_tidy_whatever_its_texts(root: Path, title: str, paper: str) -> None:
+    text = render("idea", title.strip(), paper.strip())
+    assert tidy(text, root) == ""
+    assert tidy(text.replace("import numpy as np\n", ""), root) != ""
+
+
+@settings(max_examples=60, deadline=None)
+@given(NAMES, TEXTS, TEXTS)
+def test_the_file_says_what_was_given(name: str, title: str, paper: str) -> None:
+    text = render(name, title.strip(), paper.strip())
+    tree = ast.parse(text)
+    (defined,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert defined.name not in imported
+    values = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in defined.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    assert (values["name"], values["title"], values["paper"]) == (name, title.strip(), paper.strip())
+    assert max(len(line) for line in text.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("name", ["method", "tensor", "none", "true_", "exception", "option", "np", "a__b_", "x1"])
+def test_names_that_look_like_others_are_fine(here: Path, name: str) -> None:
+    write(name)
+    method = load_method(name, here / "methods")
+    assert (method.name, method.title != "") == (name, True)
+
+
+def test_the_docstring_asks_for_what_a_reader_needs(here: Path) -> None:
+    write(title="An idea", paper="A. Author, An idea, ICLR 2030")
+    text = ast.get_docstring(ast.parse((here / "methods" / "idea.py").read_text()))
+    assert text is not None
+    assert text.startswith("An idea: ")
+    for part in ("Paper:", "Formula", "Published:", "Here:"):
+        assert part in text
+
+
+def test_command_says_what_to_do_next(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("new-method", "idea", "--benchmark", "smoke", "--title", "An idea", "--paper", "A. Author") == 0
+    shown = capsys.readouterr().out
+    assert "methods/idea.py" in shown
+    assert "benchmarks/smoke.yaml: its row, idea: {method: idea, title: An idea}" in shown
+    assert "snakemake --cores all --config benchmark=smoke rows=idea,dginstyle" in shown
+    assert method_names(here / "methods") == ["dginstyle", "idea"]
+    assert call("show", "methods") == 0
+    assert "idea: An idea" in capsys.readouterr().out
+    assert call("check", "smoke", "--rows", "idea,dginstyle") == 0
+
+
+def test_the_file_trains_like_the_plain_baseline(here: Path, smoke: Benchmark, results: Path) -> None:
+    """To the bit, on the smoke benchmark, through the row that was added; and its option does something."""
+    import safetensors.torch
+
+    from flexseg.tasks.jobs import run_directory, train_run
+
+    write(benchmark="smoke")
+    benchmark = load_benchmark("smoke", here / "benchmarks")
+    method = load_method("idea", here / "methods")
+    for key, value in describe_options(parse_options(method, {})).items():
+        assert value["help"], key
+        assert value["origin"] == "own"
+    with pytest.raises(UserError, match="weight must be positive"):
+        parse_options(method, {"weight": 0.0})
+    half = Row.model_validate({"method": "idea", "weight": 0.5})
+    benchmark = benchmark.model_copy(update={"rows": benchmark.rows | {"half": half}})
+    weights = {}
+    for row in ("dginstyle", "idea", "half"):
+        train_run(benchmark, row, 0, here / "methods", results)
+        weights[row] = safetensors.torch.load_file(run_directory(results, benchmark, row, 0).weights)
+    plain = weights["dginstyle"]
+    assert all(torch.equal(plain[key], weights["idea"][key]) for key in plain)
+    assert not all(torch.equal(plain[key], weights["half"][key]) for key in plain)
