@@ -11,18 +11,8 @@ import pytest
 import torch
 
 from flexseg.errors import RunError, UserError
-from flexseg.method import (
-    HOOKS,
-    Method,
-    NoOptions,
-    Setup,
-    check_needs,
-    describe_options,
-    load_method,
-    method_names,
-    option,
-    parse_options,
-)
+from flexseg.method import HOOKS, Method, NoOptions, Setup, check_needs, describe_options, option, parse_options
+from flexseg.method_files import load_method, method_names
 
 METHODS = Path(__file__).parents[2] / "methods"
 
