@@ -19,6 +19,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
+def patience() -> float:
+    """Seconds after which a test calls what it waits for a hang, the same for all tests.
+
+    Only a hang may reach it. How long something takes depends on the machine and on what else that is doing, and is
+    nothing that a test can prove.
+    """
+    return 3600.0
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The top folder of the repository."""
     return ROOT

@@ -49,7 +49,7 @@ def test_alone_it_is_the_tensor_itself() -> None:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory, make_labels) -> tuple[dict, list[dict]]:
+def both(tmp_path_factory, make_labels, patience: float) -> tuple[dict, list[dict]]:
     """The data, and what each of the two processes made of its half."""
     folder = tmp_path_factory.mktemp("ranks")
     g = torch.Generator().manual_seed(0)
@@ -71,7 +71,7 @@ def both(tmp_path_factory, make_labels) -> tuple[dict, list[dict]]:
         subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(rank)], env=environment) for rank in range(2)
     ]
     try:
-        assert [worker.wait(timeout=60) for worker in workers] == [0, 0]
+        assert [worker.wait(timeout=patience) for worker in workers] == [0, 0]
     finally:
         for worker in workers:
             worker.kill()

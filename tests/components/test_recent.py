@@ -76,7 +76,7 @@ def test_no_room_is_refused() -> None:
         Recent(0, 2)
 
 
-def test_two_ranks_hold_the_rows_of_the_whole_batch(tmp_path: Path) -> None:
+def test_two_ranks_hold_the_rows_of_the_whole_batch(tmp_path: Path, patience: float) -> None:
     batches = torch.randn(5, 4, 3)
     torch.save(batches, tmp_path / "rows.pt")
     environment = {**os.environ, "PYTHONPATH": str(Path(flexseg.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
@@ -84,7 +84,7 @@ def test_two_ranks_hold_the_rows_of_the_whole_batch(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), str(rank)], env=environment) for rank in range(2)
     ]
     try:
-        assert [worker.wait(timeout=60) for worker in workers] == [0, 0]
+        assert [worker.wait(timeout=patience) for worker in workers] == [0, 0]
     finally:
         for worker in workers:
             worker.kill()

@@ -20,23 +20,23 @@ TRUNKS = ("daformer", "hrda")
 
 
 @pytest.fixture(scope="module")
-def found(methods: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+def found(methods: Path, patience: float, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """Where one process and two left their results."""
     folders = {}
     for devices in (1, 2):
         folders[devices] = tmp_path_factory.mktemp(f"devices-{devices}")
-        _launch(devices, folders[devices], methods)
+        _launch(devices, folders[devices], methods, patience)
     return folders
 
 
-def _launch(devices: int, output: Path, methods: Path) -> None:
+def _launch(devices: int, output: Path, methods: Path, patience: float) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "NODE_RANK", "RANK")}
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(SCRIPT), str(devices), str(output), str(methods)]
     with (output / "log.txt").open("w+") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
-            process.wait(timeout=300)
+            process.wait(timeout=patience)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -96,7 +96,7 @@ def copy(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(copy: Path) -> Callable[[str], str]:
+def run(copy: Path, patience: float) -> Callable[[str], str]:
     """Run a line in the copy, whose own library comes first; what it printed."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -104,7 +104,13 @@ def run(copy: Path) -> Callable[[str], str]:
     def shell(line: str) -> str:
         print("$", line, flush=True)
         done = subprocess.run(
-            ["bash", "-c", line], cwd=copy, env=environment, capture_output=True, text=True, timeout=600, check=False
+            ["bash", "-c", line],
+            cwd=copy,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=patience,
+            check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout

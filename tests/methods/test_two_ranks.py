@@ -30,12 +30,11 @@ SCRIPT = Path(__file__).with_name("two_ranks.py")
 METHODS = ROOT / "methods"
 NAMES = method_names(METHODS)
 CURVES = ["curve-plain", "curve-hard", "curve-rare", "curve-prototypes"]
-TIMEOUT = 600
 
 Outcomes = dict[str, dict[str, Any]]
 
 
-def launch(results: Path, output: Path, methods: Path, names: list[str]) -> str:
+def launch(results: Path, output: Path, methods: Path, names: list[str], patience: float) -> str:
     """Run the script on two processes; what it printed. Both are gone afterwards, whatever happened."""
     environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "NODE_RANK", "RANK")}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -43,9 +42,9 @@ def launch(results: Path, output: Path, methods: Path, names: list[str]) -> str:
     with (output / "log.txt").open("w+") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
-            process.wait(timeout=TIMEOUT)
+            process.wait(timeout=patience)
         except subprocess.TimeoutExpired:
-            log.write(f"\nno end after {TIMEOUT} s")
+            log.write(f"\nno end after {patience:.0f} s: the processes wait for ever")
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -66,11 +65,11 @@ def outcome(output: Path, name: str) -> dict[str, Any] | None:
     return found[0] | {"drew": any(each["drew"] for each in found)} if len(found) == 2 else None
 
 
-def run_all(results: Path, output: Path, methods: Path, names: list[str]) -> Outcomes:
+def run_all(results: Path, output: Path, methods: Path, names: list[str], patience: float) -> Outcomes:
     """One launch for all; a method that breaks it costs itself, and the others are launched again."""
     outcomes: Outcomes = {}
     while missing := [name for name in names if name not in outcomes]:
-        printed = launch(results, output, methods, missing)
+        printed = launch(results, output, methods, missing, patience)
         outcomes |= {name: found for name in missing if (found := outcome(output, name)) is not None}
         if missing[0] not in outcomes:
             outcomes[missing[0]] = {"failed": printed[-3000:], "refused": "", "drew": False}
@@ -83,8 +82,8 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcomes(smoke_data: Path, output: Path) -> Outcomes:
-    return run_all(smoke_data, output, METHODS, [*CURVES, *NAMES])
+def outcomes(smoke_data: Path, output: Path, patience: float) -> Outcomes:
+    return run_all(smoke_data, output, METHODS, [*CURVES, *NAMES], patience)
 
 
 @pytest.fixture(scope="module")
@@ -195,11 +194,11 @@ BODIES = {
 
 
 @pytest.mark.slow
-def test_a_broken_method_is_named_and_costs_no_other(smoke_data: Path, tmp_path: Path) -> None:
+def test_a_broken_method_is_named_and_costs_no_other(smoke_data: Path, tmp_path: Path, patience: float) -> None:
     """One process raises alone, a parameter gets no gradient, the processes keep different states."""
     for name, body in BODIES.items():
         (tmp_path / f"{name}.py").write_text(BROKEN.format(name=name, body=body))
-    found = run_all(smoke_data, tmp_path, tmp_path, list(BODIES))
+    found = run_all(smoke_data, tmp_path, tmp_path, list(BODIES), patience)
     assert "I am the second" in found["a_late_one"]["failed"]
     assert "got no gradient" in found["deaf"]["failed"]
     test_both_processes_end_alike("fine", found, tmp_path)

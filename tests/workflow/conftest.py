@@ -44,7 +44,7 @@ def make_copy() -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def run_in(environment: Callable[[Path], dict[str, str]]) -> Command:
+def run_in(environment: Callable[[Path], dict[str, str]], patience: float) -> Command:
     """``run_in(copy, *command)``: run a command there; its output, both streams together, is in ``stdout``."""
 
     def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -55,7 +55,7 @@ def run_in(environment: Callable[[Path], dict[str, str]]) -> Command:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=400,
+            timeout=patience,
             check=False,
         )
 

@@ -68,7 +68,9 @@ def iteration_of(checkpoint: Path) -> int:
     return int(json.loads(load_tensors(checkpoint)[1]["progress"])["iteration"]) if checkpoint.is_file() else 0
 
 
-def interrupt(copy: Path, variables: dict[str, str], number: signal.Signals, after: int) -> tuple[int, str]:
+def interrupt(
+    copy: Path, variables: dict[str, str], number: signal.Signals, after: int, patience: float
+) -> tuple[int, str]:
     """Start the run, send the signal once a checkpoint beyond iteration ``after`` is there; exit code and output."""
     checkpoint = copy / "results" / "long" / "flexseg" / "seed-0" / "checkpoint.safetensors"
     process = subprocess.Popen(
@@ -82,13 +84,13 @@ def interrupt(copy: Path, variables: dict[str, str], number: signal.Signals, aft
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + patience
         while iteration_of(checkpoint) <= after:
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline, "no checkpoint appeared"
             time.sleep(0.005)
         os.kill(process.pid, number)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=patience)
     finally:
         if process.poll() is None:
             process.kill()
@@ -102,11 +104,12 @@ def test_interrupted_and_killed_run_ends_as_the_undisturbed_one(
     methods: Path,
     smoke_data: Path,
     tmp_path: Path,
+    patience: float,
 ) -> None:
     from flexseg.tasks.jobs import run_directory, train_run
 
     variables = environment(copy)
-    code, output = interrupt(copy, variables, signal.SIGINT, 0)
+    code, output = interrupt(copy, variables, signal.SIGINT, 0, patience)
     assert code == 130, output
     assert "interrupted; start the same command again to go on" in output
     assert "Traceback" not in output
@@ -114,7 +117,7 @@ def test_interrupted_and_killed_run_ends_as_the_undisturbed_one(
     reached = iteration_of(run / "checkpoint.safetensors")
     assert 0 < reached < 60
     assert not (run / "failure.json").exists()
-    code, _ = interrupt(copy, variables, signal.SIGKILL, reached)
+    code, _ = interrupt(copy, variables, signal.SIGKILL, reached, patience)
     assert code == -signal.SIGKILL
     later = iteration_of(run / "checkpoint.safetensors")
     assert reached < later < 60, "it went on, and was not done yet"
