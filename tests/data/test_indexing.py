@@ -47,13 +47,16 @@ TOY: dict[str, Any] = {
     "known_bad": {"n0": "known since ever"},
 }
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 import test_indexing as toy
 from flexseg.data import indexing
 indexing.FLUSH_SECONDS = 0.0
-def slow(path, *rest, decode=indexing.decode_pair):
-    time.sleep(float(sys.argv[3]))
+def slow(path, *rest, decode=indexing.decode_pair, asked=[]):
+    asked.append(path)
+    if len(asked) > int(sys.argv[3]):
+        signal.pause()
+    time.sleep(0.01)
     with open(sys.argv[4], "a") as log:
         log.write(path.name + chr(10))
     return decode(path, *rest)
@@ -275,42 +278,43 @@ def test_records_of_another_map_or_damaged_parts_are_not_used(
     assert len(list(folder.iterdir())) == 1
 
 
-def start(root: Path, cache: Path, pause: float, log: Path) -> subprocess.Popen[str]:
-    """Index the toy set in a process of its own, which writes down what it decodes."""
+def start(root: Path, cache: Path, most: int, log: Path) -> subprocess.Popen[str]:
+    """Index the toy set in a process of its own, which writes down what it decodes, and stands still after ``most``."""
     environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{Path.cwd()}"}
-    command = [sys.executable, "-c", SCRIPT, str(root), str(cache), str(pause), str(log)]
+    command = [sys.executable, "-c", SCRIPT, str(root), str(cache), str(most), str(log)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_process_goes_on_where_it_was(root: Path, tmp_path: Path, decoded: list[str]) -> None:
+def test_a_killed_process_goes_on_where_it_was(root: Path, tmp_path: Path, decoded: list[str], patience: float) -> None:
     for i in range(6, 30):
         write_pair(root, f"d{i}", "day")
     cache, log = tmp_path / "cache", tmp_path / "log"
-    process = start(root, cache, 0.05, log)
-    deadline = time.monotonic() + 60
+    process = start(root, cache, 20, log)
+    deadline = time.monotonic() + patience
     while len(list(cache.rglob("*.parquet"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = log.read_text().split()
     kept = 4 * len(list(cache.rglob("*.parquet")))
-    assert 8 <= kept <= len(before) < 36
+    assert 8 <= kept <= len(before) <= 20
     index = index_set(*located(root), "val", cache)
     assert len(index.table) == 36
     assert len(decoded) == 36 - kept, "what is in the journal is not decoded twice"
     pd.testing.assert_frame_equal(index.table, index_set(*located(root), "val", tmp_path / "fresh").table)
 
 
-def test_two_processes_at_once(root: Path, tmp_path: Path, decoded: list[str]) -> None:
-    processes = [start(root, tmp_path / "cache", 0.01, tmp_path / f"log{i}") for i in range(2)]
+def test_two_processes_at_once(root: Path, tmp_path: Path, decoded: list[str], patience: float) -> None:
+    processes = [start(root, tmp_path / "cache", 12, tmp_path / f"log{i}") for i in range(2)]
     for process in processes:
-        output, errors = process.communicate(timeout=120)
+        output, errors = process.communicate(timeout=patience)
         assert (process.returncode, output.strip()) == (0, "12"), errors
     assert len(index_set(*located(root), "val", tmp_path / "cache").table) == 12
     assert decoded == []
 
 
-def test_workers_end_with_their_parent(root: Path, tmp_path: Path) -> None:
+def test_workers_end_with_their_parent(patience: float) -> None:
     """A parent that is killed cannot tell its workers, who would wait for work for ever."""
     code = (
         "import multiprocessing, os, sys\n"
@@ -326,7 +330,7 @@ def test_workers_end_with_their_parent(root: Path, tmp_path: Path) -> None:
         worker = int(process.stdout.readline())
         os.kill(worker, 0)
         process.kill()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + patience
     while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
         state = Path(f"/proc/{worker}/stat").read_text().rsplit(")", 1)[1].split()[0]
         if state == "Z":
