@@ -88,7 +88,7 @@ def test_uncertainty_weights_are_those_of_the_joint_batch(both) -> None:
     data, outs = both
     for step, (_, _, entropy, mask) in enumerate(data["batches"]):
         joint = torch.cat([out["weights"][step] for out in outs])
-        torch.testing.assert_close(joint, uncertainty_weights(entropy, mask), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(joint, uncertainty_weights(entropy, mask), rtol=1e-5, atol=1e-5)
         if step == 0:  # and not those of the halves
             alone = uncertainty_weights(entropy[:2], mask[:2])
             assert (alone - joint[:2]).abs().max() > 1e-3

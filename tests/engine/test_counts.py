@@ -160,12 +160,13 @@ def test_calibration_against_a_loop(bins: int) -> None:
     log_p[0, 0, 0] = torch.log(torch.eye(19)[4])  # a confidence of exactly one
     labels[0, 0, 0] = 4
     columns, _ = count(describe_truth(torch.from_numpy(labels), protocol), log_p)
+    confidences = log_p.amax(-1).exp()  # of all at once: of a single number it may be rounded otherwise
     expected, nll = np.zeros((3, 2, bins)), np.zeros(2)
     for b, y, x in np.ndindex(labels.shape):
         if labels[b, y, x] == VOID:
             continue
         best = int(log_p[b, y, x].argmax())
-        confidence = float(log_p[b, y, x, best].exp())
+        confidence = float(confidences[b, y, x])
         place = min(int(np.float32(confidence) * np.float32(bins)), bins - 1)
         expected[:, b, place] += (1, best == labels[b, y, x], confidence)
         nll[b] -= float(log_p[b, y, x, labels[b, y, x]])
@@ -201,7 +202,7 @@ def test_stripes_sum_up_to_the_counts_of_the_whole(
         columns, _ = count(describe_truth(labels[:, rows], protocol, own), log_p[:, rows])
         total = {name: total.get(name, 0) + values for name, values in columns.items()}
     for name, values in whole.items():
-        torch.testing.assert_close(total[name], values, rtol=1e-12, atol=0, msg=name)
+        torch.testing.assert_close(total[name], values, rtol=1e-6, atol=0, msg=name)
 
 
 def test_merged_classes() -> None:

@@ -185,13 +185,18 @@ def test_batches_hold_one_size_and_no_more_pixels_than_are_allowed(monkeypatch: 
     ids=lambda protocol: protocol.id,
 )
 def test_records_are_of_the_logits_at_the_protocols_size(protocol: Protocol) -> None:
-    """Against one image at a time, a confusion counted by hand."""
+    """Against one image at a time, a confusion counted by hand.
+
+    What is shown has the highest logit but for rounding, which is another one in a batch.
+    """
     pool, model = pool_of((18, 24), (24, 18), (18, 24)), Oracle()
     table, shown = evaluate_target(model, pool, protocol, CPU, 3, target="here")
     for number, (image, label) in enumerate(zip(pool.images, pool.labels, strict=True)):
         label = prepare_label(label, protocol.size_of("here"))
-        predicted = predict_logits(model, image, protocol, "here").argmax(0).numpy()
-        np.testing.assert_array_equal(shown[pool.ids[number]], predicted)
+        logits, predicted = predict_logits(model, image, protocol, "here").numpy(), shown[pool.ids[number]]
+        assert predicted.shape == label.shape
+        chosen = np.take_along_axis(logits, predicted[None].astype(np.int64), axis=0)[0]
+        np.testing.assert_allclose(chosen, logits.max(axis=0), rtol=1e-5, atol=1e-4)
         confusion = np.zeros((19, 19), int)
         np.add.at(confusion, (label[label != 255], predicted[label != 255]), 1)
         np.testing.assert_array_equal(table["confusion"][number].as_py(), confusion.ravel())
@@ -204,7 +209,7 @@ def test_records_of_an_image_in_stripes() -> None:
     found, again = evaluate.image_records(Oracle(), images, labels, PROTOCOL, 7 * 60)
     assert torch.equal(predicted, again)
     for name, values in whole.items():
-        torch.testing.assert_close(found[name], values, rtol=1e-12, atol=0, msg=name)
+        torch.testing.assert_close(found[name], values, rtol=1e-6, atol=0, msg=name)
 
 
 def test_a_void_label_counts_nothing() -> None:

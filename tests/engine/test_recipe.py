@@ -188,7 +188,7 @@ def test_hardness_sees_every_image_of_an_accumulated_batch(make_job: Callable[..
         trainer.step(0)
         states.append(trainer.method.state())
     np.testing.assert_array_equal(states[0]["seen"], states[1]["seen"])
-    np.testing.assert_allclose(states[0]["hardness"], states[1]["hardness"], rtol=1e-5)
+    np.testing.assert_allclose(states[0]["hardness"], states[1]["hardness"], rtol=1e-4)
     assert states[0]["seen"].any()
 
 
