@@ -46,6 +46,27 @@ class Probe(FlexSeg):
         np.savez(f"probe-{rank}-{batch.iteration}.npz", indices=batch.indices, slots=batch.slots, **held)
 '''
 
+WAITS = '''"""FLEX-Seg that goes no further than the iteration that it is told, so that no killer comes too late."""
+
+import os
+import time
+from pathlib import Path
+
+from flexseg.method_files import load_method
+
+FlexSeg = load_method("flexseg", Path(__file__).parent)
+
+
+class Waits(FlexSeg):
+    name = "waits"
+    title = "Waits"
+
+    def after_step(self, batch):
+        super().after_step(batch)
+        while batch.iteration == int(os.environ.get("LAST_ITERATION", -1)):
+            time.sleep(0.01)
+'''
+
 
 @pytest.fixture(scope="module")
 def copy(make_copy: Callable[[Path], Path], smoke_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,11 +74,12 @@ def copy(make_copy: Callable[[Path], Path], smoke_data: Path, tmp_path_factory: 
     folder = make_copy(tmp_path_factory.mktemp("interruption") / "copy")
     content = yaml.safe_load((folder / "benchmarks" / "smoke.yaml").read_text())
     content["training"] |= {"iterations": 60, "checkpoint_every": 6, "log_every": 5, "batch_size": 2}
-    content["rows"]["flexseg"] |= {"dim": 16, "momentum": 0.9}
+    content["rows"]["flexseg"] |= {"method": "waits", "dim": 16, "momentum": 0.9}
     (folder / "benchmarks" / "long.yaml").write_text(yaml.safe_dump(content))
     content["training"] |= {"iterations": 4, "log_every": 1, "checkpoint_every": 3}
     (folder / "benchmarks" / "short.yaml").write_text(yaml.safe_dump(content))
     (folder / "methods" / "probe.py").write_text(PROBE)
+    (folder / "methods" / "waits.py").write_text(WAITS)
     for name in ("long", "short"):
         (folder / "results" / name).mkdir()
         (folder / "results" / name / "data").symlink_to(smoke_data / "smoke" / "data")
@@ -71,12 +93,15 @@ def iteration_of(checkpoint: Path) -> int:
 def interrupt(
     copy: Path, variables: dict[str, str], number: signal.Signals, after: int, patience: float
 ) -> tuple[int, str]:
-    """Start the run, send the signal once a checkpoint beyond iteration ``after`` is there; exit code and output."""
+    """Start the run, send the signal once a checkpoint beyond iteration ``after`` is there; exit code and output.
+
+    It goes on meanwhile, but not for more than two checkpoints.
+    """
     checkpoint = copy / "results" / "long" / "flexseg" / "seed-0" / "checkpoint.safetensors"
     process = subprocess.Popen(
         ["flexseg", "train", "long", "flexseg", "0"],
         cwd=copy,
-        env=variables,
+        env=variables | {"LAST_ITERATION": str(after + 14)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
