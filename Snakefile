@@ -14,7 +14,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from flexseg.benchmark import WorldDomain, fingerprint, load_benchmark, select_rows
+from flexseg.benchmark import Run, WorldDomain, fingerprint, load_benchmark, select_rows
 from flexseg.errors import UserError
 from flexseg.files import file_digest
 from flexseg.provenance import code_digest
@@ -30,7 +30,7 @@ def listed(key):
 
 STUDY, ROWS, SEEDS = str(config.get("study", "default")), listed("rows"), listed("seeds")
 try:
-    BENCHMARK = select_rows(load_benchmark(NAME), STUDY, ROWS, Path("methods"), SEEDS)
+    BENCHMARK = select_rows(load_benchmark(NAME), STUDY, ROWS, SEEDS)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -52,7 +52,7 @@ EVALUATED = expand(f"{HOME}/{{row}}/evaluated.json", row=BENCHMARK.rows)
 
 
 def method_file(row):
-    return f"methods/{BENCHMARK.row(row).method}.py"
+    return str(BENCHMARK.method_file(row))
 
 
 def training_data(row):
@@ -65,7 +65,7 @@ def is_rendered(domain):
 
 
 def run_fingerprint(wildcards):
-    return fingerprint(BENCHMARK.run_definition(wildcards.row, int(wildcards.seed), Path(method_file(wildcards.row))))
+    return Run(BENCHMARK, wildcards.row, int(wildcards.seed)).fingerprint
 
 
 onstart:

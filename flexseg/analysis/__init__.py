@@ -11,16 +11,16 @@ Kind = Literal["comparison", "ablation", "page", "summary", "figures"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def write_tables(benchmark: Benchmark, results: Path, methods: Path) -> list[Path]:
+def write_tables(benchmark: Benchmark, results: Path) -> list[Path]:
     """Write all tables to ``results/<name>/tables`` as CSV, Markdown and LaTeX; the paths written."""
     from flexseg.analysis.stats.records import load_records
     from flexseg.analysis.stats.scores import Scores
     from flexseg.analysis.tables.write import write_all
 
-    return write_all(Scores(load_records(benchmark, results, methods)), results / benchmark.name / "tables")
+    return write_all(Scores(load_records(benchmark, results)), results / benchmark.name / "tables")
 
 
-def write_report(benchmark: Benchmark, kind: Kind, results: Path, methods: Path, output: Path) -> None:
+def write_report(benchmark: Benchmark, kind: Kind, results: Path, output: Path) -> None:
     """Write one product to ``output``; the same inputs give the same bytes.
 
     ``comparison`` and ``ablation`` are PDFs, ``page`` is one HTML file, ``summary`` is Markdown, and ``figures`` is the
@@ -29,7 +29,7 @@ def write_report(benchmark: Benchmark, kind: Kind, results: Path, methods: Path,
     from flexseg.analysis.stats.records import load_records
     from flexseg.analysis.stats.scores import Scores
 
-    scores = Scores(load_records(benchmark, results, methods))
+    scores = Scores(load_records(benchmark, results))
     if kind == "page":
         from flexseg.analysis.web import write_page
 

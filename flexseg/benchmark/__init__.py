@@ -6,12 +6,12 @@ imports no torch: the workflow reads benchmarks too, and must answer at once.
 """
 
 from flexseg.benchmark.blocks import Domain, Part, Protocol, SetDomain, Size, World, WorldDomain
-from flexseg.benchmark.identity import fingerprint
+from flexseg.benchmark.identity import Run, fingerprint
 from flexseg.benchmark.reading import benchmark_names, load_benchmark, select_rows
 from flexseg.benchmark.schedule import Training
 from flexseg.benchmark.schema import Benchmark, Row, Tuning
 
 __all__ = [
-    "Benchmark", "Domain", "Part", "Protocol", "Row", "SetDomain", "Size", "Training", "Tuning", "World", "WorldDomain",
-    "benchmark_names", "fingerprint", "load_benchmark", "select_rows",
+    "Benchmark", "Domain", "Part", "Protocol", "Row", "Run", "SetDomain", "Size", "Training", "Tuning", "World",
+    "WorldDomain", "benchmark_names", "fingerprint", "load_benchmark", "select_rows",
 ]  # fmt: skip

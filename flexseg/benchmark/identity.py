@@ -1,4 +1,7 @@
-"""A run's directory: what defines the run, what it left behind, and whether it may be continued or replaced."""
+"""What a run is: its definition, its fingerprint, its directories, and how far it has come.
+
+Everything that asks "which run is this, where does it lie, is it finished?" asks a :class:`Run`.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from flexseg.benchmark.schema import Benchmark
 from flexseg.errors import UserError
 from flexseg.files import digest, read_json, write_json
 
@@ -67,18 +72,17 @@ class RunDirectory:
 
     @property
     def evaluation(self) -> Path:
-        """One parquet of per-image records a target."""
+        """One parquet of per-image records for each target."""
         return self.root / "evaluation"
+
+    def records(self, target: str) -> Path:
+        """The per-image records of one target."""
+        return self.evaluation / f"{target}.parquet"
 
     @property
     def predictions(self) -> Path:
         """A few predicted label maps a target."""
         return self.root / "predictions"
-
-    @property
-    def finished(self) -> bool:
-        """Whether training came to its end."""
-        return self.record.is_file() and self.weights.is_file()
 
     @property
     def lock(self) -> Path:
@@ -151,6 +155,116 @@ class RunDirectory:
             number += 1
             place = shelf / f"{self.root.name}-{name}-{number}"
         self.root.rename(place)
+
+
+Status = Literal["finished", "failed", "not run", "missing", "stale"]
+"""*Not run* waits for an optional package; *missing* has not been trained to its end; *stale* has other settings."""
+STALE = "stale: other settings than the benchmark file's"
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run has come, the reason if it is not finished, and what its ``run.json`` or ``failure.json`` says."""
+
+    status: Status
+    reason: str = ""
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: a row of a benchmark trained with a seed.
+
+    Attributes:
+        results: the folder of all results.
+        place: the run's directory, where it does not lie in its usual place below ``results``.
+        as_recorded: take the run for what its own ``run.json`` says that it is, so that it is never stale: for the
+            results of another version of the benchmark.
+    """
+
+    benchmark: Benchmark
+    row: str
+    seed: int
+    results: Path = Path("results")
+    place: Path | None = None
+    as_recorded: bool = False
+
+    @cached_property
+    def definition(self) -> dict[str, Any]:
+        """All that decides the weights, except the library's own code."""
+        if self.as_recorded:
+            content = read_json(self.directory.record) if self.directory.record.is_file() else {}
+            definition = content.get("definition") if isinstance(content, dict) else None
+            return definition if isinstance(definition, dict) else {}
+        return self.benchmark.run_definition(self.row, self.seed)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The short name of the definition."""
+        return fingerprint(self.definition)
+
+    @property
+    def directory(self) -> RunDirectory:
+        """Where the run is trained: under its benchmark's name, or that of the benchmark whose runs it evaluates."""
+        return RunDirectory(self.place or self.results / self.benchmark.trained_as / self.row / f"seed-{self.seed}")
+
+    @property
+    def evaluated(self) -> RunDirectory:
+        """Where the benchmark keeps the run's records and predictions: always under its own name."""
+        return RunDirectory(self.place or self.results / self.benchmark.name / self.row / f"seed-{self.seed}")
+
+    @property
+    def state(self) -> State:
+        """How far the run has come, as its directory says now."""
+        record, failure = read_mapping(self.directory.record), read_mapping(self.directory.failure)
+        current = record is not None and record.get("fingerprint") == self.fingerprint
+        if failure is not None and not current:
+            status: Status = "not run" if failure.get("status") == "not run" else "failed"
+            return State(status, f"{status}: {reason_of(failure)}", failure)
+        if record is None:
+            return State("missing", "missing: not run")
+        if record.get("status") != "finished":
+            reason = record.get("reason") or f"status {record.get('status')!r}"
+            return State("failed", f"failed: {reason}", record)
+        return State("finished", "", record) if current else State("stale", STALE, record)
+
+    @property
+    def trained(self) -> bool:
+        """Whether nothing is left to train: the run is finished and its weights are there."""
+        return self.state.status == "finished" and self.directory.weights.is_file()
+
+    def require_trained(self) -> None:
+        """Refuse a run that is not trained to its end with today's settings.
+
+        Raises:
+            UserError: says which command trains it.
+        """
+        if not self.trained:
+            raise UserError(
+                f"{self.directory.root} holds no finished run of these settings: train it first, with "
+                f"`flexseg train {self.benchmark.trained_as} {self.row} {self.seed}`"
+            )
+
+
+def runs_of(benchmark: Benchmark, results: Path) -> list[Run]:
+    """Every run of a benchmark's rows and seeds, in their order."""
+    return [Run(benchmark, row, seed, results) for row in benchmark.rows for seed in benchmark.seeds]
+
+
+def read_mapping(path: Path) -> dict[str, Any] | None:
+    """A JSON file that a run left; None where there is none. One that cannot be read is a failure with that reason."""
+    if not path.is_file():
+        return None
+    try:
+        content = read_json(path)
+    except (OSError, UserError):
+        return {"status": "failed", "reason": f"{path.name} cannot be read"}
+    return content if isinstance(content, dict) else {"status": "failed", "reason": f"{path.name} is no mapping"}
+
+
+def reason_of(failure: Mapping[str, Any]) -> str:
+    """The reason that a ``failure.json`` gives, on one line."""
+    return " ".join(str(failure.get("reason") or "no reason recorded").split())
 
 
 def _difference(old: Any, new: Any, path: str = "") -> str:

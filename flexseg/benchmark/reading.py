@@ -19,7 +19,7 @@ def benchmark_names(folder: Path) -> list[str]:
 
 
 def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
-    """Read and check ``benchmarks/<name>.yaml``.
+    """Read and check ``benchmarks/<name>.yaml``. Its method files lie in ``methods/`` beside the folder.
 
     Raises:
         UserError: no such file, no YAML, or a wrong key or value; every mistake found is listed with its place.
@@ -33,7 +33,7 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
         raise UserError(f"{path} is not a valid benchmark:\n" + "\n".join(problems(error, Benchmark))) from error
     for row in benchmark.rows:
         benchmark.training_of(row)
-    return benchmark
+    return benchmark.with_methods(folder.parent / "methods")
 
 
 MERGED = ("domains", "rows", "studies")
@@ -69,12 +69,10 @@ def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[st
     return inherited | content | merged
 
 
-def select_rows(
-    benchmark: Benchmark, study: str = "default", rows: str = "", methods: Path = Path("methods"), seeds: str = ""
-) -> Benchmark:
+def select_rows(benchmark: Benchmark, study: str = "default", rows: str = "", seeds: str = "") -> Benchmark:
     """The benchmark with just the rows of ``study``, or those that ``rows`` names (``a,b,c``), and these ``seeds``.
 
-    A name in ``rows`` that is no row but a file in ``methods`` becomes a row of that method with its defaults, so that
+    A name in ``rows`` that is no row but a method file becomes a row of that method with its defaults, so that
     a new method needs no edit to be tried. The reference row is kept only if it is among them, else the first one is.
     """
     if rows:
@@ -88,7 +86,7 @@ def select_rows(
         )
     selected: dict[str, Row] = {}
     for name in names:
-        if name not in benchmark.rows and (methods / f"{name}.py").is_file():
+        if name not in benchmark.rows and (benchmark.methods / f"{name}.py").is_file():
             selected[name] = Row(method=name, title=name)
         else:
             selected[name] = benchmark.row(name)

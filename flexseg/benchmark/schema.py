@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PrivateAttr,
     ValidationError,
     model_validator,
 )
@@ -95,6 +96,7 @@ class Benchmark(Strict):
     published_trunk: str = "DAFormer, MiT-B5"
     tuning: Tuning | None = None
     predictions: int = Field(default=3, ge=0)
+    _methods: Path = PrivateAttr(default=Path("methods"))
 
     @model_validator(mode="after")
     def _references(self) -> Benchmark:
@@ -169,6 +171,21 @@ class Benchmark(Strict):
         return self
 
     @property
+    def methods(self) -> Path:
+        """The folder of the method files that the rows name."""
+        return self._methods
+
+    def with_methods(self, folder: Path) -> Benchmark:
+        """This benchmark with its method files in ``folder``."""
+        copy = self.model_copy()
+        copy._methods = folder
+        return copy
+
+    def method_file(self, row_name: str) -> Path:
+        """The file of a row's method."""
+        return self.methods / f"{self.row(row_name).method}.py"
+
+    @property
     def trained_as(self) -> str:
         """The benchmark under whose name the trained runs lie."""
         return self.runs or self.name
@@ -226,9 +243,9 @@ class Benchmark(Strict):
             "splits": domain.splits,
         }
 
-    def run_definition(self, row_name: str, seed: int, method_file: Path) -> dict[str, Any]:
+    def run_definition(self, row_name: str, seed: int) -> dict[str, Any]:
         """All that decides the weights of a run, except the library's own code: what its fingerprint is made of."""
-        row = self.row(row_name)
+        row, method_file = self.row(row_name), self.method_file(row_name)
         return {
             "benchmark": self.trained_as,
             "row": row_name,

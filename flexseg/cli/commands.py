@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from flexseg.benchmark import Benchmark, load_benchmark, select_rows
+from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
 from flexseg.cli.show import BENCHMARKS, DEFAULT, METHODS, RESULTS, bench, show
 from flexseg.errors import UserError, did_you_mean
 from flexseg.provenance import usable_cores
@@ -32,14 +32,18 @@ Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchm
 RowName = Annotated[str, typer.Argument(metavar="ROW", help="A row of the benchmark, or a method's file name.")]
 Study = Annotated[str, typer.Option(help="Which of the benchmark's studies chooses the rows.")]
 Rows = Annotated[str, typer.Option(help="Just these rows or methods: a,b,c.")]
-Run = Annotated[list[str], typer.Argument(metavar="BENCHMARK ROW SEED", help="A run; or its directory.")]
+RunWords = Annotated[list[str], typer.Argument(metavar="BENCHMARK ROW SEED", help="A run; or its directory.")]
 Seeds = Annotated[str, typer.Option(help="Just these seeds: 0,1,2.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes side by side.")]
 Receipt = Annotated[Path | None, typer.Option(help="Write the outcome here; a recorded failure then exits with 0.")]
 
 
 def _selected(name: str, study: str, rows: str, seeds: str) -> Benchmark:
-    return select_rows(load_benchmark(name, BENCHMARKS), study, rows, METHODS, seeds)
+    return select_rows(load_benchmark(name, BENCHMARKS), study, rows, seeds)
+
+
+def _select_row(name: str, row: str) -> Benchmark:
+    return _selected(name, "default", row, "")
 
 
 @app.command()
@@ -49,7 +53,7 @@ def check(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = 
 
     benchmark = _selected(name, study, rows, seeds)
     require_data(benchmark, RESULTS)
-    for line in check_benchmark(benchmark, METHODS):
+    for line in check_benchmark(benchmark):
         print(line)
 
 
@@ -113,10 +117,10 @@ def train(
     receipt: Receipt = None,
 ) -> None:
     """Train one run; a run that was interrupted goes on from its checkpoint."""
-    from flexseg.tasks.jobs import train_run
+    from flexseg.tasks.jobs import Resources, train_run
 
-    benchmark = _selected(name, "default", row, "")
-    train_run(benchmark, row, seed, METHODS, RESULTS, supersede, devices, precision, threads, workers, receipt)
+    resources = Resources(devices, precision, threads, workers)
+    train_run(Run(_select_row(name, row), row, seed, RESULTS), resources, supersede=supersede, receipt=receipt)
 
 
 @app.command()
@@ -130,24 +134,22 @@ def evaluate(
     """Evaluate a row's finished runs on every target of the benchmark."""
     from flexseg.tasks.jobs import evaluate_row
 
-    evaluate_row(_selected(name, "default", row, seeds), row, METHODS, RESULTS, threads, receipt)
+    evaluate_row(_selected(name, "default", row, seeds), row, RESULTS, threads, receipt)
 
 
 @app.command()
 def export(
-    words: Run,
+    words: RunWords,
     output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
     target: Annotated[str, typer.Option(help="Whose test size the pipeline gets; by default all targets'.")] = "",
 ) -> None:
     """Write a finished run as a configuration and a checkpoint of mmsegmentation, which predict the same pixels."""
     from flexseg.tasks.export import export_run, parse_run
 
-    run, rest = parse_run(words)
+    run, rest = parse_run(words, _select_row, RESULTS)
     if rest:
         raise UserError(f"export takes one run, and nothing behind it: {' '.join(rest)}")
-    benchmark = _selected(run.benchmark, "default", run.row, "")
-    directory = run.directory
-    for path in export_run(benchmark, run.row, run.seed, METHODS, RESULTS, output, target=target, directory=directory):
+    for path in export_run(run, output, target=target):
         print(path)
 
 
@@ -168,21 +170,9 @@ def predict(
     from flexseg.tasks.export import parse_run
     from flexseg.tasks.predict import predict_images
 
-    run, images = parse_run(words)
-    benchmark, places = _selected(run.benchmark, "default", run.row, ""), [Path(image) for image in images]
-    for path in predict_images(
-        benchmark,
-        run.row,
-        run.seed,
-        METHODS,
-        RESULTS,
-        places,
-        output,
-        target=target,
-        height=height,
-        threads=threads,
-        directory=run.directory,
-    ):
+    run, images = parse_run(words, _select_row, RESULTS)
+    places = [Path(image) for image in images]
+    for path in predict_images(run, places, output, target=target, height=height, threads=threads):
         print(path)
 
 
@@ -213,7 +203,7 @@ def tables(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds =
     """Write the tables (CSV, Markdown, LaTeX) from the records of the runs."""
     from flexseg.analysis import write_tables
 
-    for path in write_tables(_selected(name, study, rows, seeds), RESULTS, METHODS):
+    for path in write_tables(_selected(name, study, rows, seeds), RESULTS):
         print(path)
 
 
@@ -231,7 +221,7 @@ def report(
 
     if kind not in KINDS:
         raise UserError(f"there is no report {kind!r}{did_you_mean(kind, KINDS)}: choose {', '.join(KINDS)}")
-    write_report(_selected(name, study, rows, seeds), kind, RESULTS, METHODS, output)
+    write_report(_selected(name, study, rows, seeds), kind, RESULTS, output)
     print(output)
 
 
@@ -246,7 +236,7 @@ def status(
     """Say which runs are finished, running, failed or missing, and the time left; exits with 1 if any failed."""
     from flexseg.cli.print import print_status
 
-    if print_status(_selected(name, study, rows, seeds), METHODS, RESULTS, Console(), retry=retry):
+    if print_status(_selected(name, study, rows, seeds), RESULTS, Console(), retry=retry):
         raise typer.Exit(1)
 
 
@@ -278,7 +268,7 @@ def compare(
         raise UserError(f"compare {a!r} with what? Name a second row, or another results folder with --other")
     way = check_per(per)
     rows = dict.fromkeys([*_selected(name, study, "", "").rows, a, b or a])
-    pair = load_pair(_selected(name, study, ",".join(rows), seeds), RESULTS, METHODS, a, b or a, other)
+    pair = load_pair(_selected(name, study, ",".join(rows), seeds), RESULTS, a, b or a, other)
     found = compared(Scores(pair.records), pair.a, pair.b, quantity, way)
     print_comparison(replace(found, notes=[*pair.notes, *found.notes]), Console())
 
@@ -306,7 +296,7 @@ def verify(
     if not write and not path.is_file():
         print(f"{name}: no reference results to compare with ({path} does not exist; --write makes it from these)")
         return
-    scores = Scores(load_records(benchmark, RESULTS, METHODS))
+    scores = Scores(load_records(benchmark, RESULTS))
     if write:
         write_reference(scores, path)
         print(path)
@@ -322,7 +312,7 @@ def validate(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds
     """Score finished runs on the source's validation images: has a row learnt less, or does it carry over less?"""
     from flexseg.tasks.validate import validate as validated
 
-    print(validated(_selected(name, study, rows, seeds), METHODS, RESULTS, Console()))
+    print(validated(_selected(name, study, rows, seeds), RESULTS, Console()))
 
 
 @app.command()
@@ -333,7 +323,7 @@ def tune(
     """Search the benchmark's tuning grid on source validation images and record every trial."""
     from flexseg.tasks.tune import tune as search
 
-    search(load_benchmark(name, BENCHMARKS), METHODS, RESULTS, BENCHMARKS, jobs, Console())
+    search(load_benchmark(name, BENCHMARKS), RESULTS, BENCHMARKS, jobs, Console())
 
 
 @app.command("new-method")

@@ -74,14 +74,14 @@ def describe_methods(methods: Path, console: Console) -> None:
         console.print(table, markup=False)
 
 
-def print_status(benchmark: Benchmark, methods: Path, results: Path, console: Console, *, retry: bool) -> bool:
+def print_status(benchmark: Benchmark, results: Path, console: Console, *, retry: bool) -> bool:
     """Print the state of every run; with ``retry`` forget the failures. Returns whether any run failed.
 
     A run that waits for an optional package has not failed, but is tried again with the others.
     """
     from flexseg.analysis.stats.progress import STATES, standings
 
-    found = standings(benchmark, results, methods)
+    found = standings(benchmark, results)
     counts = {state: sum(each.state == state for each in found) for state in STATES}
     _print_runs(found, console)
     summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)

@@ -63,8 +63,7 @@ def bench_step(
     from flexseg.tasks.speed import measure_steps
 
     measure_steps(
-        select_rows(load_benchmark(name, BENCHMARKS), "default", rows, METHODS),
-        METHODS,
+        select_rows(load_benchmark(name, BENCHMARKS), "default", rows),
         RESULTS,
         steps,
         rounds,

@@ -10,7 +10,7 @@ from flexseg.errors import MissingExtra, UserError
 from flexseg.files import digest
 
 
-def check_benchmark(benchmark: Benchmark, methods: Path) -> list[str]:
+def check_benchmark(benchmark: Benchmark) -> list[str]:
     """Check methods, their options, the trunks, and the world's version.
 
     Returns lines to print. A method file that is broken, or a package that is missing, is a line and not an error, for
@@ -20,7 +20,7 @@ def check_benchmark(benchmark: Benchmark, methods: Path) -> list[str]:
         UserError: an unknown method, a wrong option, a trunk that cannot be built, another version of the world.
     """
     _check_world(benchmark)
-    lines = _check_methods(benchmark, methods)
+    lines = _check_methods(benchmark)
     trunks = _check_trunks(benchmark, lines)
     own = trunks.get(digest(benchmark.model))
     size = f", trunk of {sum(p.numel() for p in own.parameters()) / 1e6:.2f} M parameters" if own else ""
@@ -43,12 +43,12 @@ def _check_world(benchmark: Benchmark) -> None:
             )
 
 
-def _check_methods(benchmark: Benchmark, methods: Path) -> list[str]:
+def _check_methods(benchmark: Benchmark) -> list[str]:
     """Every row's method and options; the lines on those that cannot be loaded."""
     from flexseg.method import parse_options
     from flexseg.method_files import load_method, method_names
 
-    lines, problems = [], []
+    methods, lines, problems = benchmark.methods, [], []
     for name in benchmark.rows:
         row = benchmark.row(name)
         if row.method not in method_names(methods):

@@ -8,18 +8,17 @@ refused: blindnet, ibn_net, iternorm, lora, rein, robustnet, san_saw, switchable
 from __future__ import annotations
 
 import keyword
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flexseg.benchmark import Benchmark, Protocol, Size
+from flexseg.benchmark import Benchmark, Protocol, Run, Size
 from flexseg.benchmark.identity import RunDirectory
 from flexseg.classes import CLASSES, IGNORE
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import read_json, replacing
 from flexseg.tasks.datasets import disk_errors
-from flexseg.tasks.jobs import finished_run, load_trained
+from flexseg.tasks.jobs import load_trained
 
 WIDTH = 110
 """Columns of a configuration's lines, as far as they can be broken."""
@@ -27,18 +26,11 @@ TOLERANCE = 1e-4
 """How far the exported network's logits may lie from the suite's, as a part of the largest: rounding."""
 
 
-@dataclass(frozen=True)
-class RunName:
-    """A run, and its directory where that is how it was named."""
-
-    benchmark: str
-    row: str
-    seed: int
-    directory: RunDirectory | None = None
-
-
-def parse_run(words: Sequence[str]) -> tuple[RunName, list[str]]:
+def parse_run(words: Sequence[str], load: Callable[[str, str], Benchmark], results: Path) -> tuple[Run, list[str]]:
     """The run that the first words name, ``BENCHMARK ROW SEED`` or a run's directory, and the words behind them.
+
+    Args:
+        load: the benchmark of a name with a row selected.
 
     Raises:
         UserError: they name none, or the directory holds no finished run.
@@ -46,19 +38,20 @@ def parse_run(words: Sequence[str]) -> tuple[RunName, list[str]]:
     place = Path(words[0]) if words else Path()
     if words and place.is_dir():
         directory = RunDirectory(place)
-        if not directory.finished:
+        if not (directory.record.is_file() and directory.weights.is_file()):
             raise UserError(
                 f"{place} holds no finished run: a run's directory is results/<benchmark>/<row>/seed-<n>, with "
                 f"{directory.record.name} and {directory.weights.name}"
             )
         known = read_json(directory.record)["definition"]
-        return RunName(known["benchmark"], known["row"], known["seed"], directory), list(words[1:])
+        benchmark = load(known["benchmark"], known["row"])
+        return Run(benchmark, known["row"], known["seed"], results, place), list(words[1:])
     if len(words) < 3 or not words[2].isdecimal():
         raise UserError(
             f"{' '.join(words) or 'nothing'} names no run: give benchmark, row and seed (streetworld flexseg 0), or a "
             "run's directory (results/streetworld/flexseg/seed-0)"
         )
-    return RunName(words[0], words[1], int(words[2])), list(words[3:])
+    return Run(load(words[0], words[1]), words[1], int(words[2]), results), list(words[3:])
 
 
 def check_target(benchmark: Benchmark, target: str) -> None:
@@ -72,17 +65,7 @@ def check_target(benchmark: Benchmark, target: str) -> None:
         raise UserError(f"{benchmark.name} has no target {target!r}{hint}. Targets: {', '.join(benchmark.targets)}")
 
 
-def export_run(
-    benchmark: Benchmark,
-    row_name: str,
-    seed: int,
-    methods: Path,
-    results: Path,
-    output: Path,
-    *,
-    target: str = "",
-    directory: RunDirectory | None = None,
-) -> tuple[Path, Path]:
+def export_run(run: Run, output: Path, *, target: str = "") -> tuple[Path, Path]:
     """Write a run's mmseg configuration and checkpoint into ``output``; return their paths.
 
     ``mmseg.apis.init_model`` loads them, and ``inference_model`` predicts what the suite does, apart from classes whose
@@ -90,26 +73,26 @@ def export_run(
 
     Args:
         target: write the size of this target's test images into the pipeline; by default that of all of them.
-        directory: where the run lies, if not in its usual place.
 
     Raises:
         UserError: the run is not finished, there is no such target, or mmseg cannot build this trunk.
     """
     import torch
 
-    directory = finished_run(benchmark, row_name, seed, methods, results, directory)
+    run.require_trained()
+    benchmark, method = run.benchmark, run.benchmark.row(run.row).method
     check_target(benchmark, target)
-    model = load_trained(benchmark, row_name, seed, methods, directory)
-    description = mmseg_description(benchmark.model_of(row_name), model, benchmark.row(row_name).method)
+    model = load_trained(run)
+    description = mmseg_description(benchmark.model_of(run.row), model, method)
     config = mmseg_config(description, benchmark.protocol, target)
-    check_same(model, config["model"], benchmark.row(row_name).method)
-    name = f"{row_name}_seed{seed}"
+    check_same(model, config["model"], method)
+    name = f"{run.row}_seed{run.seed}"
     paths = output / f"{name}{'_' if target else ''}{target}.py", output / f"{name}.pth"
     facts = {
         "benchmark": benchmark.trained_as,
-        "row": row_name,
-        "seed": seed,
-        "fingerprint": read_json(directory.record)["fingerprint"],
+        "row": run.row,
+        "seed": run.seed,
+        "fingerprint": run.fingerprint,
     }
     checkpoint = {
         "meta": {"dataset_meta": config["metainfo"], "flexseg": facts},
@@ -120,7 +103,7 @@ def export_run(
             torch.save(checkpoint, temporary)
         with replacing(paths[0]) as temporary:
             temporary.write_text(
-                _heading(benchmark, row_name, facts, target, paths) + python_source(config), encoding="utf-8"
+                _heading(benchmark, run.row, facts, target, paths) + python_source(config), encoding="utf-8"
             )
     return paths
 

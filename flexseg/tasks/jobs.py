@@ -6,10 +6,11 @@ import json
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flexseg.benchmark import Benchmark, fingerprint
+from flexseg.benchmark import Benchmark, Run, fingerprint
 from flexseg.benchmark.identity import RunDirectory
 from flexseg.console import progress_bar
 from flexseg.data.index import Index
@@ -18,98 +19,54 @@ from flexseg.files import read_json, write_json
 from flexseg.tasks.datasets import FULL_DISK, disk_errors, open_index, training_pool
 
 
-def run_directory(results: Path, benchmark: Benchmark, row: str, seed: int) -> RunDirectory:
-    """Where a run of a benchmark was trained: under its own name, or that of the benchmark whose runs it evaluates."""
-    return RunDirectory(results / benchmark.trained_as / row / f"seed-{seed}")
+@dataclass(frozen=True)
+class Resources:
+    """What a training may use.
 
-
-def evaluation_directory(results: Path, benchmark: Benchmark, row: str, seed: int) -> RunDirectory:
-    """Where a benchmark keeps the records and predictions of a run: always under its own name."""
-    return RunDirectory(results / benchmark.name / row / f"seed-{seed}")
-
-
-def finished_run(
-    benchmark: Benchmark,
-    row_name: str,
-    seed: int,
-    methods: Path,
-    results: Path,
-    directory: RunDirectory | None = None,
-) -> RunDirectory:
-    """The directory of a run, which must be finished and of today's settings.
-
-    Raises:
-        UserError: it is not.
+    Attributes:
+        devices: how many; ``auto`` takes all GPUs, or one CPU process.
+        precision: Lightning's name; ``auto`` is bf16 on GPUs.
+        threads: CPU threads of each process.
+        workers: threads that read and prepare the next batches while a step runs; by default none on a CPU, up to
+            eight beside a GPU.
     """
-    directory = directory or run_directory(results, benchmark, row_name, seed)
-    name = fingerprint(benchmark.run_definition(row_name, seed, methods / f"{benchmark.row(row_name).method}.py"))
-    if not directory.finished or read_json(directory.record)["fingerprint"] != name:
-        raise UserError(
-            f"{directory.root} holds no finished run of these settings: train it first, with "
-            f"`flexseg train {benchmark.trained_as} {row_name} {seed}`"
-        )
-    return directory
+
+    devices: str = "auto"
+    precision: str = "auto"
+    threads: int = 1
+    workers: int | None = None
 
 
 def train_run(
-    benchmark: Benchmark,
-    row_name: str,
-    seed: int,
-    methods: Path,
-    results: Path,
-    supersede: bool = False,
-    devices: str = "auto",
-    precision: str = "auto",
-    threads: int = 1,
-    workers: int | None = None,
-    receipt: Path | None = None,
-    directory: RunDirectory | None = None,
+    run: Run, resources: Resources = Resources(), *, supersede: bool = False, receipt: Path | None = None
 ) -> None:
-    """Train the run (benchmark, row, seed), or go on with it, or find it finished.
+    """Train a run, or go on with it, or find it finished.
 
     With ``receipt`` the outcome is written there and a failure of the method's own making is recorded instead of
-    raised, so that the workflow goes on with the other rows and shows the reason in this one's cells. ``workers``
-    threads read and prepare the next batch while a step runs; by default none on a CPU, up to eight beside a GPU.
+    raised, so that the workflow goes on with the other rows and shows the reason in this one's cells.
 
     Raises:
         UserError: the data are missing or damaged, the directory belongs to another configuration, another process
             trains this run, the disk is full; without ``receipt`` also what the method did wrong.
     """
-    row = benchmark.row(row_name)
-    definition = benchmark.run_definition(row_name, seed, methods / f"{row.method}.py")
-    name = fingerprint(definition)
-    directory = directory or run_directory(results, benchmark, row_name, seed)
-    if directory.finished and read_json(directory.record)["fingerprint"] == name:
+    directory = run.directory
+    if run.trained:
         print(f"{directory.root} is finished: nothing to do")
-        _write_receipt(receipt, {"fingerprint": name, "status": "finished"})
+        _write_receipt(receipt, {"fingerprint": run.fingerprint, "status": "finished"})
         return
     with directory.held():
-        directory.open(definition, supersede=supersede)
+        directory.open(run.definition, supersede=supersede)
         with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
             import torch
 
-            from flexseg.engine.batches import Job
             from flexseg.engine.memory import keep_freed_memory
             from flexseg.engine.train import default_workers, launch_fabric, train
-            from flexseg.method import parse_options
-            from flexseg.method_files import load_method
 
-            torch.set_num_threads(threads)
+            torch.set_num_threads(resources.threads)
             keep_freed_memory()
-            try:
-                method = load_method(row.method, methods)
-                options = parse_options(method, row.options)
-            except MissingExtra:
-                raise
-            except UserError as error:
-                raise RunError(str(error)) from error
-            domains = {"source": benchmark.source, "generated": row.generated or benchmark.generated}
-            indices = {domains[part]: open_index(benchmark, domains[part], results) for part in method.data}
-            training, model = benchmark.training_of(row_name), benchmark.model_of(row_name)
-            pool = training_pool(benchmark, indices, seed, training.resize, results)
-            job = Job(directory, definition, method, options, training, model, seed, pool, indices)
-            fabric = launch_fabric(devices, precision)
-            with progress_bar(f"{row_name}, seed {seed}", training.iterations) as advance:
+            job = prepare_job(run)
+            fabric = launch_fabric(resources.devices, resources.precision)
+            with progress_bar(f"{run.row}, seed {run.seed}", job.training.iterations) as advance:
                 seen = 0
 
                 def report(iteration: int, loss: float) -> None:
@@ -117,12 +74,37 @@ def train_run(
                     advance(iteration - seen, f"loss {loss:.3f}")
                     seen = iteration
 
-                train(job, fabric, report, default_workers(fabric) if workers is None else workers)
+                train(job, fabric, report, default_workers(fabric) if resources.workers is None else resources.workers)
     status = read_json(directory.failure)["status"] if directory.failure.is_file() else "finished"
-    _write_receipt(receipt, {"fingerprint": name, "status": status})
+    _write_receipt(receipt, {"fingerprint": run.fingerprint, "status": status})
 
 
-def load_trained(benchmark: Benchmark, row_name: str, seed: int, methods: Path, directory: RunDirectory) -> Any:
+def prepare_job(run: Run) -> Any:
+    """The run as the engine takes it (:class:`flexseg.engine.batches.Job`): method, options, and data opened.
+
+    Raises:
+        UserError: the data are missing or damaged. RunError: the method cannot be loaded or refuses its options.
+    """
+    from flexseg.engine.batches import Job
+    from flexseg.method import parse_options
+    from flexseg.method_files import load_method
+
+    benchmark, row = run.benchmark, run.benchmark.row(run.row)
+    try:
+        method = load_method(row.method, benchmark.methods)
+        options = parse_options(method, row.options)
+    except MissingExtra:
+        raise
+    except UserError as error:
+        raise RunError(str(error)) from error
+    domains = {"source": benchmark.source, "generated": row.generated or benchmark.generated}
+    indices = {domains[part]: open_index(benchmark, domains[part], run.results) for part in method.data}
+    training, model = benchmark.training_of(run.row), benchmark.model_of(run.row)
+    pool = training_pool(benchmark, indices, run.seed, training.resize, run.results)
+    return Job(run.directory, run.definition, method, options, training, model, run.seed, pool, indices)
+
+
+def load_trained(run: Run) -> Any:
     """The trained model of a finished run, in eval mode and with the channels last, on the CPU.
 
     Raises:
@@ -135,24 +117,17 @@ def load_trained(benchmark: Benchmark, row_name: str, seed: int, methods: Path, 
     from flexseg.method_files import load_method
     from flexseg.models import channels_last
 
-    row = benchmark.row(row_name)
-    method = load_method(row.method, methods)
-    setup = Setup(seed, benchmark.training_of(row_name).iterations, np.zeros(0, dtype=np.int8))
-    trunk = {key: value for key, value in benchmark.model_of(row_name).items() if key != "weights"}
+    benchmark, row = run.benchmark, run.benchmark.row(run.row)
+    method = load_method(row.method, benchmark.methods)
+    setup = Setup(run.seed, benchmark.training_of(run.row).iterations, np.zeros(0, dtype=np.int8))
+    trunk = {key: value for key, value in benchmark.model_of(run.row).items() if key != "weights"}
     model = method(parse_options(method, row.options), setup).build_model(trunk)
-    load_weights(model, directory.weights)
+    load_weights(model, run.directory.weights)
     channels_last(model)
     return model.eval()
 
 
-def evaluate_row(
-    benchmark: Benchmark,
-    row_name: str,
-    methods: Path,
-    results: Path,
-    threads: int = 1,
-    receipt: Path | None = None,
-) -> None:
+def evaluate_row(benchmark: Benchmark, row: str, results: Path, threads: int = 1, receipt: Path | None = None) -> None:
     """Evaluate a row's finished runs (all seeds of the benchmark) on all targets, in one process.
 
     Runs that failed have nothing to evaluate; records that are there already are kept. With ``receipt`` a failure of
@@ -168,48 +143,44 @@ def evaluate_row(
 
     torch.set_num_threads(threads)
     keep_freed_memory()
-    row = benchmark.row(row_name)
     protocol = fingerprint(benchmark.evaluation_definition())
-    finished: list[tuple[int, str]] = []
+    finished: list[Run] = []
     states: dict[str, str] = {}
-    for seed in benchmark.seeds:
-        directory = run_directory(results, benchmark, row_name, seed)
-        name = fingerprint(benchmark.run_definition(row_name, seed, methods / f"{row.method}.py"))
-        if not directory.finished and directory.failure.is_file() and receipt is not None:
-            states[str(seed)] = read_json(directory.failure)["status"]
+    for run in (Run(benchmark, row, seed, results) for seed in benchmark.seeds):
+        state = run.state
+        if state.status in ("failed", "not run") and receipt is not None:
+            states[str(run.seed)] = state.status
             continue
-        finished_run(benchmark, row_name, seed, methods, results)
-        states[str(seed)] = "finished"
-        finished.append((seed, name))
+        run.require_trained()
+        states[str(run.seed)] = "finished"
+        finished.append(run)
     indices = {target: open_index(benchmark, target, results) for target in benchmark.targets}
     waiting = [
-        (seed, name)
-        for seed, name in finished
+        run
+        for run in finished
         if not all(
-            _evaluated(
-                evaluation_directory(results, benchmark, row_name, seed).evaluation / f"{target}.parquet",
-                (name, protocol, index.digest),
-            )
+            _evaluated(run.evaluated.records(target), (run.fingerprint, protocol, index.digest))
             for target, index in indices.items()
         )
     ]
     pools = {target: open_pool([(index, "test")]) for target, index in indices.items() if waiting}
-    for seed, name in waiting:
-        directory = evaluation_directory(results, benchmark, row_name, seed)
+    for run in waiting:
+        directory = run.evaluated
         directory.failure.unlink(missing_ok=True)
-        with recording(directory, recorded=receipt is not None, fingerprint=name), disk_errors(directory.root):
-            trained = run_directory(results, benchmark, row_name, seed)
-            model = load_trained(benchmark, row_name, seed, methods, trained)
-            run = {
+        with (
+            recording(directory, recorded=receipt is not None, fingerprint=run.fingerprint),
+            disk_errors(directory.root),
+        ):
+            facts = {
                 "benchmark": benchmark.name,
-                "row": row_name,
-                "seed": seed,
-                "fingerprint": name,
+                "row": row,
+                "seed": run.seed,
+                "fingerprint": run.fingerprint,
                 "evaluation": protocol,
             }
-            evaluate_model(model, benchmark, directory, run, pools, indices)
+            evaluate_model(load_trained(run), benchmark, directory, facts, pools, indices)
         if directory.failure.is_file():
-            states[str(seed)] = "failed"
+            states[str(run.seed)] = "failed"
     _write_receipt(receipt, {"evaluation": protocol, "seeds": states})
 
 
@@ -230,11 +201,11 @@ def evaluate_model(
     model: Any,
     benchmark: Benchmark,
     directory: RunDirectory,
-    run: Mapping[str, Any],
+    facts: Mapping[str, Any],
     pools: Mapping[str, Any],
     indices: Mapping[str, Index],
 ) -> None:
-    """Write the records and predictions of ``model`` on every target's pool; ``run`` goes into their metadata."""
+    """Write the records and predictions of ``model`` on every target's pool; ``facts`` go into their metadata."""
     import torch
 
     from flexseg.engine.evaluate import evaluate_target, write_target
@@ -248,7 +219,7 @@ def evaluate_model(
         "boundary_width": protocol.boundary_width,
         "boundary_widths": json.dumps(protocol.boundary_widths),
         "rings": json.dumps(protocol.rings),
-        **run,
+        **facts,
     }
     with progress_bar(str(directory.root), sum(len(pool) for pool in pools.values())) as advance:
         for target, pool in pools.items():

@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
-from flexseg.benchmark import Benchmark, Protocol, Size
-from flexseg.benchmark.identity import RunDirectory
+from flexseg.benchmark import Protocol, Run, Size
 from flexseg.classes import CLASS_SETS, CLASSES, ClassSet
 from flexseg.console import progress_bar
 from flexseg.errors import UserError
 from flexseg.files import replacing
 from flexseg.tasks.datasets import disk_errors
 from flexseg.tasks.export import check_target
-from flexseg.tasks.jobs import finished_run, load_trained
+from flexseg.tasks.jobs import load_trained
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """What is taken for an image in a folder; a file that is named itself may be called as it likes."""
@@ -29,18 +28,13 @@ FONT = 11, 40
 
 
 def predict_images(
-    benchmark: Benchmark,
-    row_name: str,
-    seed: int,
-    methods: Path,
-    results: Path,
+    run: Run,
     images: Sequence[Path],
     output: Path,
     *,
     target: str = "",
     height: int | None = None,
     threads: int = 1,
-    directory: RunDirectory | None = None,
 ) -> list[Path]:
     """Write an overlay with a legend and a ``train_id`` map of every image into ``output``; return the overlays.
 
@@ -48,7 +42,6 @@ def predict_images(
         images: files, or folders of them.
         target: the images are brought to the size of this target's test images; by default to that of all of them.
         height: bring them to this height in pixels instead, at which things look as large as in training.
-        directory: where the run lies, if not in its usual place.
 
     Raises:
         UserError: the run is not finished, or there is no such target. At the end, when all other images are done:
@@ -58,15 +51,15 @@ def predict_images(
 
     from flexseg.engine.inference import predict_logits
 
-    directory = finished_run(benchmark, row_name, seed, methods, results, directory)
-    check_target(benchmark, target)
-    protocol = shown_whole(benchmark.protocol, target, height)
+    run.require_trained()
+    check_target(run.benchmark, target)
+    protocol = shown_whole(run.benchmark.protocol, target, height)
     files = list(find_images(images))
     if not files:
         raise UserError(f"no image ({', '.join(SUFFIXES)}) in {', '.join(map(str, images)) or 'nothing'}")
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = load_trained(benchmark, row_name, seed, methods, directory).to(device)
+    model = load_trained(run).to(device)
     classes = CLASS_SETS[protocol.classes or "cityscapes19"]
     merge = torch.tensor(classes.merge, dtype=torch.uint8, device=device)
 
@@ -74,7 +67,7 @@ def predict_images(
         return merge[predict_logits(model, photo, protocol, device=device).argmax(dim=0)].cpu().numpy()
 
     written, failures = [], []
-    with progress_bar(f"{row_name}, seed {seed}", len(files)) as advance, disk_errors(output):
+    with progress_bar(f"{run.row}, seed {run.seed}", len(files)) as advance, disk_errors(output):
         for path, name in zip(files, output_names(files), strict=True):
             try:
                 photo = read_photo(path)

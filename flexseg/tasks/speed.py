@@ -10,14 +10,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from flexseg.benchmark import Benchmark
-from flexseg.benchmark.identity import RunDirectory
+from flexseg.benchmark import Benchmark, Run
 from flexseg.errors import UserError
-from flexseg.tasks.datasets import domain_folder, make_dataset, open_index, training_pool
+from flexseg.tasks.datasets import domain_folder, make_dataset
+from flexseg.tasks.jobs import prepare_job
 
 
 def measure_steps(
-    benchmark: Benchmark, methods: Path, results: Path, steps: int, rounds: int, threads: int, console: Console
+    benchmark: Benchmark, results: Path, steps: int, rounds: int, threads: int, console: Console
 ) -> dict[str, float]:
     """Print and return milliseconds a step: the bare model's, and each row's in the engine.
 
@@ -28,11 +28,10 @@ def measure_steps(
     """
     import torch
 
-    from flexseg.engine.batches import Job, assemble
+    from flexseg.engine.batches import assemble
     from flexseg.engine.memory import keep_freed_memory
     from flexseg.engine.train import Trainer, launch_fabric
-    from flexseg.method import cross_entropy, parse_options
-    from flexseg.method_files import load_method
+    from flexseg.method import cross_entropy
 
     torch.set_num_threads(threads)
     keep_freed_memory()
@@ -40,16 +39,9 @@ def measure_steps(
     for domain in (benchmark.source, benchmark.generated):
         if not (domain_folder(results, benchmark, domain) / "index.parquet").is_file():
             make_dataset(benchmark, domain, results)
-    indices = {name: open_index(benchmark, name, results) for name in (benchmark.source, benchmark.generated)}
-    pool = training_pool(benchmark, indices, 0, benchmark.training.resize, results)
     trainers: dict[str, Trainer] = {}
     for name in benchmark.rows:
-        row = benchmark.row(name)
-        method = load_method(row.method, methods)
-        options = parse_options(method, row.options)
-        training, model = benchmark.training_of(name), benchmark.model_of(name)
-        job = Job(RunDirectory(results), {}, method, options, training, model, 0, pool, indices)
-        trainers[name] = Trainer(job, fabric)
+        trainers[name] = Trainer(prepare_job(Run(benchmark, name, 0, results)), fabric)
     bare = next(iter(trainers.values()))
     reference = Trainer(bare.job, fabric)
     batch = assemble(reference.job, reference.method, 0, reference.slots, fabric.device)

@@ -16,8 +16,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
-from flexseg.benchmark import Benchmark, Row
-from flexseg.benchmark.identity import RunDirectory
+from flexseg.benchmark import Benchmark, Row, Run
 from flexseg.console import progress_bar
 from flexseg.errors import UserError
 from flexseg.files import digest, replacing
@@ -39,9 +38,7 @@ def trials(benchmark: Benchmark) -> dict[str, dict[str, Any]]:
     return {f"{benchmark.tuning.row}-{digest(options)[:8]}": options for options in combinations}
 
 
-def run_trial(
-    benchmark: Benchmark, name: str, options: dict[str, Any], seed: int, methods: Path, results: Path
-) -> float:
+def run_trial(benchmark: Benchmark, name: str, options: dict[str, Any], seed: int, results: Path) -> float:
     """Train one trial (or find it finished) and return its mIoU on source validation images, in percent."""
     from flexseg.data.pool import open_pool
 
@@ -49,14 +46,13 @@ def run_trial(
     base = benchmark.row(benchmark.tuning.row)
     row = Row(**(base.model_dump() | options | {"title": name}))
     trial = benchmark.model_copy(update={"rows": benchmark.rows | {name: row}})
-    directory = RunDirectory(results / benchmark.name / "tuning" / name / f"seed-{seed}")
-    train_run(trial, name, seed, methods, results, supersede=True, directory=directory)
-    model = load_trained(trial, name, seed, methods, directory)
+    run = Run(trial, name, seed, results, results / benchmark.name / "tuning" / name / f"seed-{seed}")
+    train_run(run, supersede=True)
     pool = open_pool([(open_index(benchmark, benchmark.source, results), "val")])
-    return validation_miou(model, benchmark, pool)
+    return validation_miou(load_trained(run), benchmark, pool)
 
 
-def tune(benchmark: Benchmark, methods: Path, results: Path, benchmarks: Path, workers: int, console: Console) -> Path:
+def tune(benchmark: Benchmark, results: Path, benchmarks: Path, workers: int, console: Console) -> Path:
     """Run the whole search, ``workers`` trials side by side; write and return the record of it."""
     grid = trials(benchmark)
     assert benchmark.tuning is not None
@@ -70,7 +66,7 @@ def tune(benchmark: Benchmark, methods: Path, results: Path, benchmarks: Path, w
         progress_bar(f"tuning {benchmark.tuning.row}", len(tasks)) as advance,
     ):
         pending = {
-            pool.submit(run_trial, benchmark, name, options, seed, methods, results): (options, seed)
+            pool.submit(run_trial, benchmark, name, options, seed, results): (options, seed)
             for name, options, seed in tasks
         }
         for future in as_completed(pending):

@@ -13,12 +13,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from flexseg.benchmark import Benchmark, fingerprint
+from flexseg.benchmark import Benchmark, Run
 from flexseg.console import progress_bar
 from flexseg.errors import UserError
-from flexseg.files import read_json
 from flexseg.tasks.datasets import open_index
-from flexseg.tasks.jobs import load_trained, run_directory
+from flexseg.tasks.jobs import load_trained
 
 
 def validation_miou(model: Any, benchmark: Benchmark, pool: Any) -> float:
@@ -33,7 +32,7 @@ def validation_miou(model: Any, benchmark: Benchmark, pool: Any) -> float:
     return 100 * float(mean_iou(counts.sum(axis=0).reshape(19, 19)))
 
 
-def validate(benchmark: Benchmark, methods: Path, results: Path, console: Console) -> Path:
+def validate(benchmark: Benchmark, results: Path, console: Console) -> Path:
     """Score every finished run on the source's validation split; print the means and write ``validation.csv``.
 
     Raises:
@@ -55,13 +54,10 @@ def validate(benchmark: Benchmark, methods: Path, results: Path, console: Consol
         for row in benchmark.rows:
             for seed in benchmark.seeds:
                 advance(1, row)
-                directory = run_directory(results, benchmark, row, seed)
-                method = methods / f"{benchmark.row(row).method}.py"
-                wanted = fingerprint(benchmark.run_definition(row, seed, method))
-                if not directory.finished or read_json(directory.record)["fingerprint"] != wanted:
+                run = Run(benchmark, row, seed, results)
+                if not run.trained:
                     continue
-                model = load_trained(benchmark, row, seed, methods, directory)
-                value = validation_miou(model, benchmark, pool)
+                value = validation_miou(load_trained(run), benchmark, pool)
                 scores.setdefault(row, []).append(value)
                 records.append({"row": row, "seed": seed, "source_val_miou": value})
     if not records:

@@ -135,12 +135,10 @@ def write_target(
     pq.write_table(table, path)
 
 
-def write_run(
-    benchmark: Benchmark, row: str, seed: int, folder: Path, methods: Path, images: int, **changes: Any
-) -> None:
+def write_run(benchmark: Benchmark, row: str, seed: int, folder: Path, images: int, **changes: Any) -> None:
     """One finished run directory without its predictions."""
     method = benchmark.row(row).method
-    made = fingerprint(benchmark.run_definition(row, seed, methods / f"{method}.py"))
+    made = fingerprint(benchmark.run_definition(row, seed))
     rng = np.random.default_rng([seed, *row.encode()])
     drift = np.random.default_rng([77, seed]).normal(0, 0.8)
     for number, target in enumerate(benchmark.targets):
@@ -173,7 +171,7 @@ def write_run(
     }
     run = {
         "status": "finished", "fingerprint": made, "options": options, "library": LIBRARY,
-        "definition": benchmark.run_definition(row, seed, methods / f"{method}.py"),
+        "definition": benchmark.run_definition(row, seed),
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False}, "versions": {"torch": "2.9.0"},
         "machine": {"processor": "Example CPU @ 2.50GHz", "cores": 2, "system": "Linux x86_64"}, "device": "cpu",
         "started": "2026-01-01T00:00:00", "finished": "2026-01-01T00:00:40", "train_seconds": 38.0 + seed,
@@ -234,8 +232,8 @@ def write_pictures(benchmark: Benchmark, results: Path) -> None:
 
 def build(
     top: Path, names: list[str], seeds: list[int], images: int, incidents: bool = True, **changes: Any
-) -> tuple[Benchmark, Path, Path]:
-    """A benchmark with finished runs: (benchmark of just ``names``, results, methods)."""
+) -> tuple[Benchmark, Path]:
+    """A benchmark with finished runs: (benchmark of just ``names``, results)."""
     content = yaml.safe_load((ROOT / "benchmarks" / "streetworld.yaml").read_text())
     content |= {"seeds": seeds} | changes
     (top / "benchmarks").mkdir(parents=True)
@@ -250,7 +248,7 @@ def build(
     for row in names:
         for seed in seeds:
             folder = results / benchmark.name / row / f"seed-{seed}"
-            write_run(benchmark, row, seed, folder, methods, images)
+            write_run(benchmark, row, seed, folder, images)
     if incidents:
         first, second, last = results / benchmark.name / names[-1], results / benchmark.name / names[3], seeds[-1]
         shutil.rmtree(first / f"seed-{last}")
@@ -263,7 +261,7 @@ def build(
         edit_run(results / benchmark.name / names[4] / f"seed-{last}", library="feedfacefeedface")
         (results / benchmark.name / names[2] / f"seed-{last}" / "evaluation" / "night.parquet").unlink()
     write_pictures(benchmark, results)
-    return benchmark, results, methods
+    return benchmark, results
 
 
 def edit_run(folder: Path, **changes: Any) -> None:
@@ -278,7 +276,7 @@ def _today(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flexseg.analysis.stats.records.code_digest", lambda *_: LIBRARY)
 
 
-Builder = Callable[..., tuple[Benchmark, Path, Path]]
+Builder = Callable[..., tuple[Benchmark, Path]]
 
 
 @pytest.fixture
@@ -294,7 +292,7 @@ def run_writer() -> Callable[..., None]:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Benchmark, Path, Path]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Benchmark, Path]:
     """Ten rows × three seeds × 24 images with one failed, missing, stale and old run and one missing target."""
     return build(tmp_path_factory.mktemp("small"), list(LEVELS), [0, 1, 2], 24, predictions=1)
 

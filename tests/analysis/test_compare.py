@@ -22,7 +22,7 @@ from flexseg.benchmark import Benchmark, fingerprint
 from flexseg.cli.print import print_comparison
 from flexseg.errors import UserError
 
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_the_bar_shows_the_interval_and_zero(loaded: Scores) -> None:
 @pytest.fixture
 def before(small: Built, tmp_path: Path) -> Path:
     """Another results folder, with the runs of ``dginstyle`` alone."""
-    benchmark, results, _ = small
+    benchmark, results = small
     for seed in benchmark.seeds:
         source = results / benchmark.name / "dginstyle" / f"seed-{seed}"
         shutil.copytree(source, tmp_path / "before" / benchmark.name / "dginstyle" / f"seed-{seed}")

@@ -15,7 +15,7 @@ from flexseg.benchmark import Benchmark, Protocol, load_benchmark
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = Protocol(id="any", boundary_width=2)
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 
 
 def sections() -> dict[str, str]:

@@ -15,14 +15,14 @@ from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.benchmark import Benchmark, select_rows
 
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 
 
 @pytest.fixture(scope="module")
 def scores(small: Built) -> Scores:
-    benchmark, results, methods = small
+    benchmark, results = small
     rows = "source_only,dginstyle,flexseg_tuned,dginstyle_aligned,flexseg_tuned_aligned"
-    return Scores(load_records(select_rows(benchmark, rows=rows), results, methods), replicates=50)
+    return Scores(load_records(select_rows(benchmark, rows=rows), results), replicates=50)
 
 
 def test_every_format_is_the_same_twice_and_tells_no_date(scores: Scores, tmp_path: Path) -> None:

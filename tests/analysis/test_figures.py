@@ -19,14 +19,14 @@ from flexseg.benchmark import Benchmark, load_benchmark, select_rows
 from flexseg.benchmark.ablation import Dial
 from flexseg.errors import UserError
 
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 ROWS = "dginstyle,flexseg_tuned,dginstyle_aligned,flexseg_tuned_aligned"
 
 
 @pytest.fixture(scope="module")
 def scores(small: Built) -> Scores:
-    benchmark, results, methods = small
-    return Scores(load_records(select_rows(benchmark, rows=ROWS), results, methods), replicates=50)
+    benchmark, results = small
+    return Scores(load_records(select_rows(benchmark, rows=ROWS), results), replicates=50)
 
 
 def with_dial(scores: Scores, dial: Dial) -> Scores:
@@ -123,7 +123,7 @@ def test_dial_axes() -> None:
     ],
 )
 def test_a_wrong_dial_is_one_clear_error(builder, change: dict, message: str) -> None:
-    _, results, _ = builder(["dginstyle", "flexseg"], [0], 4, incidents=False)
+    _, results = builder(["dginstyle", "flexseg"], [0], 4, incidents=False)
     path = results.parent / "benchmarks" / "streetworld.yaml"
     content = yaml.safe_load(path.read_text())
     dial = {"title": "T", "x": [0, 1], "series": {"Base": ["dginstyle", "flexseg"]}}
@@ -173,7 +173,7 @@ def observe(folder: Path, iteration: int, parts: tuple[str, ...]) -> None:
 
 
 def test_observations_are_drawn_as_far_as_there_are_any(builder) -> None:
-    benchmark, results, methods = builder(["dginstyle", "flexseg", "flexseg_tuned"], [0, 1], 4, incidents=False)
+    benchmark, results = builder(["dginstyle", "flexseg", "flexseg_tuned"], [0, 1], 4, incidents=False)
     home = results / benchmark.name
     pictures = ("image", "label", "prediction", "entropy")
     for iteration in (240, 960):
@@ -181,7 +181,7 @@ def test_observations_are_drawn_as_far_as_there_are_any(builder) -> None:
         observe(home / "flexseg_tuned" / "seed-0", iteration, pictures)
     (home / "flexseg" / "seed-1" / "observations" / "000480.safetensors").write_bytes(b"damaged")
     assert list(read_observations(home / "flexseg" / "seed-1")) == [240, 960]
-    scores = Scores(load_records(benchmark, results, methods), replicates=20)
+    scores = Scores(load_records(benchmark, results), replicates=20)
 
     def page(draw, row: str, canvas: type[Canvas] = Page) -> Canvas:
         made = Page("", "", 1) if canvas is Page else Sheet(504, 0.6)

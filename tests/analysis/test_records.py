@@ -13,13 +13,14 @@ import pytest
 from flexseg.analysis.stats.bootstrap import image_weights, miou_replicates
 from flexseg.analysis.stats.definitions import quantities
 from flexseg.analysis.stats.metrics import class_counts
-from flexseg.analysis.stats.records import STALE, load_records
+from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import paired_interval, t_interval
 from flexseg.benchmark import Benchmark, Protocol
+from flexseg.benchmark.identity import STALE
 from flexseg.errors import UserError
 
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 
 
 def remeta(path: Path, **changes: str) -> None:
@@ -52,83 +53,83 @@ def test_stale_and_unevaluated_runs_do_not_enter_a_mean(small: Built) -> None:
 
 @pytest.mark.parametrize("key", ["protocol", "label_map", "boundary_width", "boundary_widths", "rings"])
 def test_other_protocols_are_refused_by_both_names(builder, key: str) -> None:
-    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
+    benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
     remeta(results / "streetworld/flexseg/seed-1/evaluation/night.parquet", **{key: "other-v9"})
     ours = getattr(benchmark.protocol, "id" if key == "protocol" else key)
     ours = re.escape(str(list(ours) if isinstance(ours, tuple) else ours))
     with pytest.raises(UserError, match=rf"(?s)night\.parquet.*'other-v9'.*'{ours}'"):
-        load_records(benchmark, results, methods)
+        load_records(benchmark, results)
 
 
 def test_records_from_before_the_boundary_counts_are_refused_with_what_to_do(builder) -> None:
-    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
+    benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
     path = results / "streetworld/flexseg/seed-1/evaluation/night.parquet"
     table = pq.read_table(path).drop_columns(["ring_pixels", "ring_correct", "boundary_iou", "boundary_f1"])
     metadata = {k: v for k, v in table.schema.metadata.items() if k not in (b"boundary_widths", b"rings")}
     pq.write_table(table.replace_schema_metadata(metadata), path)
     with pytest.raises(UserError, match=r"not recorded.*flexseg evaluate streetworld flexseg"):
-        load_records(benchmark, results, methods)
+        load_records(benchmark, results)
     # with the metadata but without the columns the file is damaged, which costs one target of one run
     pq.write_table(table, path)
-    notes = load_records(benchmark, results, methods).notes("flexseg")
+    notes = load_records(benchmark, results).notes("flexseg")
     assert notes == ["seed 1 target night: records cannot be read (KeyError)"]
 
 
 def test_other_images_are_refused(builder) -> None:
-    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
+    benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
     path = results / "streetworld/flexseg/seed-1/evaluation/night.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(UserError, match="different test images"):
-        load_records(benchmark, results, methods)
+        load_records(benchmark, results)
 
 
 def test_order_of_images_does_not_matter(builder) -> None:
-    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 6, incidents=False)
-    before = Scores(load_records(benchmark, results, methods), 50).against("flexseg", "dginstyle")
+    benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 6, incidents=False)
+    before = Scores(load_records(benchmark, results), 50).against("flexseg", "dginstyle")
     path = results / "streetworld/flexseg/seed-1/evaluation/night.parquet"
     table = pq.read_table(path)
     pq.write_table(table.take([3, 1, 5, 0, 2, 4]), path)
-    assert Scores(load_records(benchmark, results, methods), 50).against("flexseg", "dginstyle") == before
+    assert Scores(load_records(benchmark, results), 50).against("flexseg", "dginstyle") == before
 
 
 def test_damaged_files_are_reasons_and_no_crash(builder) -> None:
-    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1, 2], 4, incidents=False)
+    benchmark, results = builder(["dginstyle", "flexseg"], [0, 1, 2], 4, incidents=False)
     run = results / "streetworld/flexseg"
     (run / "seed-0/evaluation/night.parquet").write_bytes(b"PAR1 not really")
     (run / "seed-1/run.json").write_text("{")
     remeta(run / "seed-2/evaluation/night.parquet", fingerprint="f" * 16)
-    notes = load_records(benchmark, results, methods).notes("flexseg")
+    notes = load_records(benchmark, results).notes("flexseg")
     assert notes[0].startswith("seed 0 target night: records cannot be read")
     assert notes[1] == "seed 1 failed: run.json cannot be read"
     assert notes[2] == "seed 2 target night: records of another run"
 
 
 def test_a_failure_replaces_a_stale_run_but_no_current_one(builder) -> None:
-    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
+    benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
     for seed in (0, 1):
         failure = {"status": "failed", "reason": "two\nlines", "traceback": "", "fingerprint": ""}
         (results / f"streetworld/flexseg/seed-{seed}/failure.json").write_text(json.dumps(failure))
     path = results / "streetworld/flexseg/seed-1/run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0" * 16}))
-    records = load_records(benchmark, results, methods)
+    records = load_records(benchmark, results)
     assert records.runs["flexseg", 0].status == "finished"
     assert records.notes("flexseg") == ["seed 1 failed: two lines"]
 
 
 def test_a_changed_method_file_makes_its_runs_stale(builder) -> None:
-    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0], 4, incidents=False)
-    (methods / "flexseg.py").write_text("changed = True\n")
+    benchmark, results = builder(["dginstyle", "flexseg"], [0], 4, incidents=False)
+    (benchmark.methods / "flexseg.py").write_text("changed = True\n")
     # its records are not used, so they may be of an older evaluation
     path = results / "streetworld/flexseg/seed-0/evaluation/night.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata({b"protocol": b"older"}), path)
-    records = load_records(benchmark, results, methods)
+    records = load_records(benchmark, results)
     assert records.runs["flexseg", 0].status == "stale"
     assert records.runs["dginstyle", 0].status == "finished"
 
 
 def test_reduction_keeps_the_counts(small: Built) -> None:
-    benchmark, results, methods = small
-    record = load_records(benchmark, results, methods).runs["dginstyle", 0].targets["adverse"]
+    benchmark, results = small
+    record = load_records(benchmark, results).runs["dginstyle", 0].targets["adverse"]
     table = pq.read_table(results / "streetworld/dginstyle/seed-0/evaluation/adverse.parquet")
     confusion = np.array(table["confusion"].to_pylist()).reshape(-1, 19, 19)
     np.testing.assert_array_equal(record.confusion, confusion.sum(0))

@@ -25,7 +25,7 @@ from flexseg.analysis.stats.statistics import Difference
 from flexseg.analysis.stats.verdict import judged, power_statement, verdict
 from flexseg.benchmark import Benchmark, select_rows
 
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 NAN = float("nan")
 SCRIPT = """
 import sys
@@ -37,20 +37,20 @@ records.code_digest = lambda *_: "today"
 top, output = Path(sys.argv[1]), Path(sys.argv[2])
 benchmark = select_rows(load_benchmark("streetworld", top / "benchmarks"), rows=sys.argv[3])
 for kind in ("comparison", "ablation"):
-    write_report(benchmark, kind, top / "results", top / "methods", output / f"other_{kind}.pdf")
-write_tables(benchmark, top / "results", top / "methods")
+    write_report(benchmark, kind, top / "results", output / f"other_{kind}.pdf")
+write_tables(benchmark, top / "results")
 assert "torch" not in sys.modules, "the analysis imports torch"
 """
 
 
 def test_same_bytes_in_two_processes_and_no_torch(small: Built, tmp_path: Path) -> None:
-    benchmark, results, methods = small
+    benchmark, results = small
     rows = "dginstyle,flexseg_tuned"
     command = [sys.executable, "-W", "error", "-c", SCRIPT, str(results.parent), str(tmp_path), rows]
     subprocess.run(command, check=True)
     kinds: tuple[Literal["comparison", "ablation"], ...] = ("comparison", "ablation")
     for kind in kinds:
-        write_report(select_rows(benchmark, rows=rows), kind, results, methods, tmp_path / f"{kind}.pdf")
+        write_report(select_rows(benchmark, rows=rows), kind, results, tmp_path / f"{kind}.pdf")
         content = (tmp_path / f"{kind}.pdf").read_bytes()
         assert content == (tmp_path / f"other_{kind}.pdf").read_bytes()
         assert content.startswith(b"%PDF")
@@ -65,10 +65,10 @@ def pages(content: bytes) -> int:
 
 @pytest.mark.parametrize("kind", ["comparison", "ablation"])
 def test_one_seed_and_nothing_at_all(builder, tmp_path: Path, kind: Literal["comparison", "ablation"]) -> None:
-    benchmark, results, methods = builder(["dginstyle"], [0], 4, incidents=False)
+    benchmark, results = builder(["dginstyle"], [0], 4, incidents=False)
     if kind == "ablation":
         results = tmp_path / "nothing"
-    write_report(benchmark, kind, results, methods, tmp_path / "a.pdf")
+    write_report(benchmark, kind, results, tmp_path / "a.pdf")
     assert pages((tmp_path / "a.pdf").read_bytes()) >= 5
 
 
@@ -79,7 +79,7 @@ def test_a_complete_factorial_gets_its_effects(builder, tmp_path: Path) -> None:
         rows["no_" + "_".join(off)] = {"extends": "full", **off}
     ablation = {"components": {"GAP": "gap", "UBE": "ube", "HAS": "has"}, "full": ["full"], "none": "dginstyle",
                 "panels": ["dginstyle", "full"]}  # fmt: skip
-    benchmark, results, methods = builder(
+    benchmark, results = builder(
         list(rows),
         [0, 1],
         4,
@@ -89,7 +89,7 @@ def test_a_complete_factorial_gets_its_effects(builder, tmp_path: Path) -> None:
         studies={"default": list(rows)},
         tuning=None,
     )
-    scores = Scores(load_records(benchmark, results, methods), replicates=100)
+    scores = Scores(load_records(benchmark, results), replicates=100)
     assert "Averaged over the whole factorial: GAP " in dict(verdict(scores))["Which component does it?"]
     with open_book(tmp_path / "a.pdf", "", "", "") as book, book.page("Factorial") as page:
         factorial_figure(page, scores, "full")
@@ -100,7 +100,7 @@ def test_a_complete_factorial_gets_its_effects(builder, tmp_path: Path) -> None:
             "GAP × UBE × HAS",
         ]
         rows_left = {name: row for name, row in benchmark.rows.items() if name != "no_gap"}
-        fewer = Scores(load_records(benchmark.model_copy(update={"rows": rows_left}), results, methods), replicates=100)
+        fewer = Scores(load_records(benchmark.model_copy(update={"rows": rows_left}), results), replicates=100)
         factorial_figure(page, fewer, "full")
         assert page.empty == "The factorial is not complete. Not run"  # the benchmark has no study for it
 

@@ -26,7 +26,7 @@ from flexseg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 ROWS = "dginstyle,flexseg,has_linear,has_iterations,shade"
-Made = tuple[Benchmark, Path, Path]
+Made = tuple[Benchmark, Path]
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,16 @@ def made(tmp_path_factory: pytest.TempPathFactory, run_writer: Callable[..., Non
     top = tmp_path_factory.mktemp("sets")
     methods = top / "methods"
     methods.mkdir()
-    benchmark = select_rows(load_benchmark("gta5_daformer", ROOT / "benchmarks"), rows=ROWS, seeds="0,1")
+    benchmark = select_rows(load_benchmark("gta5_daformer", ROOT / "benchmarks"), rows=ROWS, seeds="0,1").with_methods(
+        methods
+    )
     for row in benchmark.rows:
         (methods / f"{benchmark.row(row).method}.py").write_text(f'"""{row}"""\n')
     results = top / "results"
     for row in benchmark.rows:
         for seed in benchmark.seeds:
             run = results / benchmark.name / row / f"seed-{seed}"
-            run_writer(benchmark, row, seed, run, methods, 4)
+            run_writer(benchmark, row, seed, run, 4)
             for target in benchmark.targets:
                 write_picture(run / "predictions" / target / f"{target}_0000.png", (6, 12), row == "flexseg")
     for target in benchmark.targets:
@@ -53,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, run_writer: Callable[..., Non
         shown.mkdir()
         Image.new("RGB", size[::-1], (10, 20, 30)).save(shown / f"{target}_0000.png")
         write_picture(shown / f"{target}_0000.label.png", size, 1)
-    return benchmark, results, methods
+    return benchmark, results
 
 
 def write_picture(path: Path, size: tuple[int, int], value: int) -> None:
@@ -120,16 +122,16 @@ def test_words_on_sizes_windows_label_maps_and_images(made: Made) -> None:
 
 
 def test_a_benchmark_without_a_factorial_study_names_none(made: Made) -> None:
-    benchmark, results, methods = made
+    benchmark, results = made
     bare = benchmark.model_copy(update={"studies": {"default": list(benchmark.rows)}})
-    assert "study=" not in to_markdown(factorial_table(Scores(load_records(bare, results, methods), replicates=20)))
+    assert "study=" not in to_markdown(factorial_table(Scores(load_records(bare, results), replicates=20)))
 
 
 def test_all_products_are_written_and_pictures_keep_their_ratio(made: Made, tmp_path: Path) -> None:
-    benchmark, results, methods = made
-    assert all(path.is_file() for path in write_tables(benchmark, results, methods))
+    benchmark, results = made
+    assert all(path.is_file() for path in write_tables(benchmark, results))
     for kind, name in (("comparison", "a.pdf"), ("ablation", "b.pdf"), ("page", "c.html"), ("summary", "d.md")):
-        write_report(benchmark, kind, results, methods, tmp_path / name)
+        write_report(benchmark, kind, results, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
     assert "gta5-daformer-v1" in (tmp_path / "d.md").read_text()
     data = results / benchmark.name / "data"
@@ -142,9 +144,9 @@ def test_all_products_are_written_and_pictures_keep_their_ratio(made: Made, tmp_
 
 
 def test_classes_are_those_of_the_class_set(made: Made) -> None:
-    benchmark, results, methods = made
+    benchmark, results = made
     protocol = benchmark.protocol.model_copy(update={"classes": "camvid11"})
-    scores = Scores(load_records(benchmark.model_copy(update={"protocol": protocol}), results, methods), replicates=20)
+    scores = Scores(load_records(benchmark.model_copy(update={"protocol": protocol}), results), replicates=20)
     table = per_class_table(scores)
     assert [column.title for column in table.columns][1:4] == ["road", "pavement", "building"]
     assert len(table.columns) == 12
@@ -156,22 +158,22 @@ def test_classes_are_those_of_the_class_set(made: Made) -> None:
 
 
 def test_records_of_two_label_maps_share_no_table(made: Made, tmp_path: Path) -> None:
-    benchmark, results, methods = made
+    benchmark, results = made
     path = results / benchmark.name / "flexseg" / "seed-0" / "evaluation" / "mapillary.parquet"
     table = pq.read_table(path)
     try:
         changed = table.replace_schema_metadata({**table.schema.metadata, b"target_label_map": b"mapillary_openseg"})
         pq.write_table(changed, path)
         with pytest.raises(UserError, match="label map"):
-            load_records(benchmark, results, methods)
+            load_records(benchmark, results)
     finally:
         pq.write_table(table, path)
 
 
 def test_runs_of_another_benchmark_are_read_where_each_part_lies(made: Made, tmp_path: Path) -> None:
-    benchmark, results, methods = made
+    benchmark, results = made
     other = benchmark.model_copy(update={"name": "elsewhere", "runs": benchmark.name})
-    run = load_records(other, results, methods).runs["flexseg", 0]
+    run = load_records(other, results).runs["flexseg", 0]
     assert run.status == "finished"
     assert set(run.absent.values()) == {"not evaluated"}
     assert run.folder == results / "gta5_daformer" / "flexseg" / "seed-0"

@@ -29,7 +29,7 @@ from flexseg.analysis.tables.write import ablation_table, comparison_table, fact
 from flexseg.benchmark import Benchmark
 
 NAN = float("nan")
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 TABLE = Table(
     "example",
     "Example & more",
@@ -170,8 +170,8 @@ def test_ablation_names_what_was_not_run(small: Built) -> None:
 
 
 def test_a_benchmark_without_any_run(builder, tmp_path: Path) -> None:
-    benchmark, _, methods = builder(["dginstyle", "flexseg"], [0], 4, incidents=False)
-    paths = write_tables(benchmark, tmp_path / "empty", methods)
+    benchmark, _ = builder(["dginstyle", "flexseg"], [0], 4, incidents=False)
+    paths = write_tables(benchmark, tmp_path / "empty")
     assert "seed 0 missing: not run" in paths[1].read_text()
     (text,) = [path.read_text() for path in paths if path.name == "power.md"]
     assert "| Avg5 | – | – | – |" in text

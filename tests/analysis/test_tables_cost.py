@@ -17,7 +17,7 @@ from flexseg.analysis.tables.write import write_all
 from flexseg.benchmark import Benchmark
 
 ROWS = ["source_only", "dginstyle", "flexseg", "flexseg_tuned", "flexseg_no_has"]
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 
 
 @pytest.fixture
@@ -79,10 +79,10 @@ def test_origins_count_defaults_and_name_what_is_set(built: Built) -> None:
 
 
 def test_a_rows_own_schedule_is_named(built: Built) -> None:
-    benchmark, results, methods = built
+    benchmark, results = built
     changed = benchmark.row("dginstyle").model_copy(update={"training": {"iterations": 1200}})
     benchmark = benchmark.model_copy(update={"rows": benchmark.rows | {"dginstyle": changed}})
-    table = origins_table(Scores(load_records(benchmark, results, methods), 50))
+    table = origins_table(Scores(load_records(benchmark, results), 50))
     assert table.rows[1].cells[-1].text == "iterations 1200"
 
 

@@ -24,14 +24,14 @@ from flexseg.cli.print import print_verification
 from flexseg.errors import UserError
 
 ROWS = ["source_only", "dginstyle", "flexseg_no_ube", "flexseg_no_has", "constant_weight"]
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 
 
 @pytest.fixture
 def built(small: Built) -> Built:
     """Five complete rows of three seeds."""
-    benchmark, results, methods = small
-    return benchmark.model_copy(update={"rows": {row: benchmark.rows[row] for row in ROWS}}), results, methods
+    benchmark, results = small
+    return benchmark.model_copy(update={"rows": {row: benchmark.rows[row] for row in ROWS}}), results
 
 
 @pytest.fixture
@@ -129,11 +129,11 @@ def test_one_seed_that_differs_is_not_reproduced(scores: Scores, path: Path) -> 
 
 
 def test_what_is_not_run_is_missing(built: Built, path: Path, tmp_path: Path) -> None:
-    benchmark, results, methods = built
+    benchmark, results = built
     shutil.copytree(results, tmp_path / "part")
     shutil.rmtree(tmp_path / "part" / benchmark.name / "constant_weight")
     shutil.rmtree(tmp_path / "part" / benchmark.name / "dginstyle" / "seed-2")
-    part = Scores(load_records(benchmark, tmp_path / "part", methods))
+    part = Scores(load_records(benchmark, tmp_path / "part"))
     found = v.verify(part, read_reference(path, benchmark))
     assert {found.cells["constant_weight", column].verdict for column in part.columns} == {"missing"}
     cell = found.cells["dginstyle", "night"]
@@ -150,8 +150,8 @@ def test_what_is_not_run_is_missing(built: Built, path: Path, tmp_path: Path) ->
 
 
 def test_nothing_run_is_said_so(built: Built, path: Path, tmp_path: Path) -> None:
-    benchmark, _, methods = built
-    found = v.verify(Scores(load_records(benchmark, tmp_path, methods)), read_reference(path, benchmark))
+    benchmark, _ = built
+    found = v.verify(Scores(load_records(benchmark, tmp_path)), read_reference(path, benchmark))
     assert found.judged == 0
     assert not found.differs
     assert "nothing can be said" in shown(found)
@@ -202,9 +202,9 @@ def test_other_code_is_named(scores: Scores, path: Path) -> None:
 
 
 def test_a_reference_of_one_seed_has_no_interval(built: Built, tmp_path: Path) -> None:
-    benchmark, results, methods = built
+    benchmark, results = built
     one = benchmark.model_copy(update={"seeds": [0]})
-    single = Scores(load_records(one, results, methods))
+    single = Scores(load_records(one, results))
     write_reference(single, tmp_path / "one.csv")
     reference = read_reference(tmp_path / "one.csv", one)
     assert v.verify(single, reference).count("reproduced") == 40

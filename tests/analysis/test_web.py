@@ -32,7 +32,7 @@ from flexseg.analysis.web import page, pictures, text, write_page
 from flexseg.analysis.web.payload import numbers, payload
 from flexseg.benchmark import Benchmark, select_rows
 
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 Builder = Callable[..., Built]
 ASSETS = Path(page.__file__).parent / "assets"
 HOSTILE = "</script><script>window.broken=1</script><img src=x onerror=window.broken=1>\u2028<!--{{data}}&amp;'\""
@@ -46,7 +46,7 @@ from flexseg.benchmark import load_benchmark, select_rows
 records.code_digest = lambda *_: "today"
 top = Path(sys.argv[1])
 benchmark = select_rows(load_benchmark("streetworld", top / "benchmarks"), rows=sys.argv[3])
-write_page(Scores(records.load_records(benchmark, top / "results", top / "methods")), Path(sys.argv[2]))
+write_page(Scores(records.load_records(benchmark, top / "results")), Path(sys.argv[2]))
 assert "torch" not in sys.modules, "the page imports torch"
 """
 
@@ -70,9 +70,9 @@ class Elements(HTMLParser):
 
 
 def scores_of(built: Built, rows: str = "") -> Scores:
-    benchmark, results, methods = built
+    benchmark, results = built
     chosen = select_rows(benchmark, rows=rows) if rows else benchmark
-    return Scores(load_records(chosen, results, methods), replicates=200)
+    return Scores(load_records(chosen, results), replicates=200)
 
 
 def data_of(content: str) -> dict[str, Any]:
@@ -168,11 +168,11 @@ def test_training_curves_are_thinned_and_keep_their_ends(builder: Builder) -> No
 
 
 def test_same_bytes_in_two_processes_and_no_torch(small: Built, tmp_path: Path) -> None:
-    benchmark, results, methods = small
+    benchmark, results = small
     rows = "dginstyle,flexseg_tuned"
     command = [sys.executable, "-W", "error", "-c", SCRIPT, str(results.parent), str(tmp_path / "other.html"), rows]
     subprocess.run(command, check=True)
-    write_page(Scores(load_records(select_rows(benchmark, rows=rows), results, methods)), tmp_path / "page.html")
+    write_page(Scores(load_records(select_rows(benchmark, rows=rows), results)), tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == (tmp_path / "other.html").read_bytes()
 
 
@@ -231,7 +231,7 @@ def test_names_from_files_are_text_and_nothing_else(builder: Builder) -> None:
 
 def hostile_results(builder: Builder) -> Built:
     """Results whose every name that a user writes is an attempt to run a script."""
-    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 8, incidents=False, predictions=1)
+    benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 8, incidents=False, predictions=1)
     rows = {name: row.model_copy(update={"title": HOSTILE}) if name == "flexseg" else row
             for name, row in benchmark.rows.items()}  # fmt: skip
     domains = benchmark.domains | {"night": benchmark.domains["night"].model_copy(update={"title": HOSTILE})}
@@ -248,7 +248,7 @@ def hostile_results(builder: Builder) -> Built:
     index = results / benchmark.name / "data" / "adverse" / "index.parquet"
     lines = [line | {"condition": HOSTILE} for line in pq.read_table(index).to_pylist()]
     pq.write_table(pa.Table.from_pylist(lines), index)
-    return benchmark.model_copy(update=changes), results, methods
+    return benchmark.model_copy(update=changes), results
 
 
 def test_safe_json_comes_back_and_cannot_leave_its_script() -> None:
@@ -349,7 +349,7 @@ def unpacked(packed: str, height: int, width: int) -> np.ndarray:
 
 
 def test_pictures_hold_the_ids_of_palette_and_grey_maps(builder: Builder) -> None:
-    benchmark, results, methods = builder(["dginstyle", "flexseg_tuned"], [0, 1], 8, incidents=False, predictions=2)
+    benchmark, results = builder(["dginstyle", "flexseg_tuned"], [0, 1], 8, incidents=False, predictions=2)
     top = results / benchmark.name
     shutil.rmtree(top / "dginstyle" / "seed-0" / "predictions")
     path = top / "flexseg_tuned" / "seed-0" / "predictions" / "night" / "night_0001.png"
@@ -358,7 +358,7 @@ def test_pictures_hold_the_ids_of_palette_and_grey_maps(builder: Builder) -> Non
     indexed = Image.fromarray(ids, mode="P")
     indexed.putpalette([0] * 768)
     indexed.save(path)
-    found = payload(scores_of((benchmark, results, methods)))["pictures"]
+    found = payload(scores_of((benchmark, results)))["pictures"]
     # Seed 0 of the baseline has none left: its first finished seed that has any stands in.
     assert found["seeds"] == {"dginstyle": 1, "flexseg_tuned": 0}
     night = next(target for target in found["targets"] if target["key"] == "night")

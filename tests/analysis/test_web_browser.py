@@ -22,17 +22,17 @@ from flexseg.analysis.web import write_page
 from flexseg.benchmark import Benchmark
 from flexseg.classes import CLASS_NAMES
 
-Built = tuple[Benchmark, Path, Path]
+Built = tuple[Benchmark, Path]
 Page = Any
 Opener = Callable[..., Page]
 HOSTILE = "</script><script>window.broken=1</script><img src=x onerror=window.broken=1><!-- '\"&lt;"
 
 
 def make(built: Built, output: Path) -> Scores:
-    benchmark, results, methods = built
+    benchmark, results = built
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flexseg.analysis.stats.records.code_digest", lambda *_: "today")
-        scores = Scores(load_records(benchmark, results, methods), replicates=200)
+        scores = Scores(load_records(benchmark, results), replicates=200)
     write_page(scores, output)
     return scores
 
@@ -349,7 +349,7 @@ def test_on_a_phone_only_the_table_scrolls_sideways(opened: Opener, made: tuple[
 
 
 def test_hostile_names_do_nothing(builder: Callable[..., Built], opened: Opener, tmp_path: Path) -> None:
-    benchmark, results, methods = builder(["dginstyle", "flexseg"], [0, 1], 8, incidents=False, predictions=1)
+    benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 8, incidents=False, predictions=1)
     rows = {name: row.model_copy(update={"title": HOSTILE}) for name, row in benchmark.rows.items()}
     domains = benchmark.domains | {"adverse": benchmark.domains["adverse"].model_copy(update={"title": HOSTILE})}
     folder = results / benchmark.name / "flexseg"
@@ -361,7 +361,7 @@ def test_hostile_names_do_nothing(builder: Callable[..., Built], opened: Opener,
     (folder / "seed-1").mkdir()
     (folder / "seed-1" / "failure.json").write_text(json.dumps({"status": "failed", "reason": HOSTILE}))
     changed = benchmark.model_copy(update={"title": HOSTILE, "description": HOSTILE, "rows": rows, "domains": domains})
-    make((changed, results, methods), tmp_path / "hostile.html")
+    make((changed, results), tmp_path / "hostile.html")
     page = opened(tmp_path / "hostile.html", "#run=flexseg/0")
     assert page.locator("#run-title").inner_text() == HOSTILE
     assert page.locator("#run .options").inner_text().count(HOSTILE) == 2

@@ -253,8 +253,7 @@ def test_options_are_passed_as_written(load: Callable[..., Benchmark]) -> None:
 
 
 def name_of(benchmark: Benchmark, row: str = "flexseg", seed: int = 0, methods: Path = ROOT / "methods") -> str:
-    method = benchmark.row(row).method
-    return fingerprint(benchmark.run_definition(row, seed, methods / f"{method}.py"))
+    return fingerprint(benchmark.with_methods(methods).run_definition(row, seed))
 
 
 @pytest.mark.parametrize(
@@ -361,7 +360,7 @@ def test_check_names_every_wrong_option(load: Callable[..., Benchmark]) -> None:
         content["rows"]["dginstyle"]["alpha"] = 1.0
 
     with pytest.raises(UserError) as error:
-        check_benchmark(load(edit), ROOT / "methods")
+        check_benchmark(load(edit).with_methods(ROOT / "methods"))
     assert "rows.flexseg: methods/flexseg.py has no option 'alhpa' (did you mean 'alpha'?)" in str(error.value)
     assert "rows.dginstyle: methods/dginstyle.py has no option 'alpha'" in str(error.value)
 
@@ -391,4 +390,4 @@ def test_check_refuses_before_any_work(
     from flexseg.tasks.check import check_benchmark
 
     with pytest.raises(UserError, match=message):
-        check_benchmark(load(edit), ROOT / "methods")
+        check_benchmark(load(edit).with_methods(ROOT / "methods"))

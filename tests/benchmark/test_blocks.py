@@ -130,9 +130,9 @@ def test_mistakes_in_a_recipe(write: Write, smoke_content: Any, change: Content,
 
 
 def test_what_a_recipe_leaves_out_is_no_part_of_the_definition(write: Write, smoke_content: Any) -> None:
-    definition = write().run_definition("dginstyle", 0, METHOD)["training"]
+    definition = write().run_definition("dginstyle", 0)["training"]
     assert not {"resize", "optimizer", "momentum", "accumulate", "mix", "sampling", "photometric"} & definition.keys()
-    changed = write(training=smoke_content()["training"] | {"mix": [1, 1]}).run_definition("dginstyle", 0, METHOD)
+    changed = write(training=smoke_content()["training"] | {"mix": [1, 1]}).run_definition("dginstyle", 0)
     assert changed["training"]["mix"] == [1, 1]
 
 
@@ -141,7 +141,7 @@ def test_a_benchmark_extends_another_key_by_key(write: Write, extend: Callable[.
     found = extend("more", extends="base", title="More", rows={"extra": {"method": "dginstyle", "title": "Extra"}})
     assert (found.title, list(found.rows)) == ("More", [*base.rows, "extra"])
     assert found.training == base.training
-    assert found.run_definition("dginstyle", 0, METHOD)["benchmark"] == "more"
+    assert found.run_definition("dginstyle", 0)["benchmark"] == "more"
 
 
 def test_a_benchmark_is_not_named_as_a_folder_of_the_suite(write: Write) -> None:
@@ -160,7 +160,5 @@ def test_evaluating_the_runs_of_another_benchmark_defines_the_same_runs(
 ) -> None:
     base = write("base")
     other = extend("other", extends="base", runs="base", targets=["night"], averages={"Mean": ["night"]})
-    assert fingerprint(other.run_definition("flexseg", 0, METHOD)) == fingerprint(
-        base.run_definition("flexseg", 0, METHOD)
-    )
+    assert fingerprint(other.run_definition("flexseg", 0)) == fingerprint(base.run_definition("flexseg", 0))
     assert other.evaluation_definition() != base.evaluation_definition()

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from flexseg.analysis.tables.origins import exceptions
-from flexseg.benchmark import Benchmark, load_benchmark, select_rows
+from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
 from flexseg.errors import UserError
 from flexseg.files import read_json
 
@@ -36,11 +36,10 @@ def test_a_rows_changes_are_part_of_what_defines_it(load: Callable[..., Benchmar
         longer={"extends": "dginstyle", "training": {"iterations": 20}},
         again={"extends": "longer", "title": "Again"},
     )
-    file = Path("methods/dginstyle.py")
     assert benchmark.training_of("dginstyle") is benchmark.training
     assert benchmark.training_of("longer").iterations == benchmark.training_of("again").iterations == 20
     assert benchmark.training_of("longer").ema == benchmark.training.ema
-    definitions = {row: benchmark.run_definition(row, 0, file) for row in ("dginstyle", "longer")}
+    definitions = {row: benchmark.run_definition(row, 0) for row in ("dginstyle", "longer")}
     assert definitions["longer"]["training"] == definitions["dginstyle"]["training"] | {"iterations": 20}
     assert definitions["longer"]["model"] == benchmark.model
     assert "training" not in definitions["longer"]["options"]
@@ -65,17 +64,18 @@ def test_a_wrong_change_is_named(load: Callable[..., Benchmark], training: Conte
 def test_a_row_trains_by_its_own_schedule_on_its_own_trunk(
     load: Callable[..., Benchmark], smoke: Benchmark, smoke_data: Path, tmp_path: Path, methods: Path
 ) -> None:
-    from flexseg.tasks.jobs import load_trained, run_directory, train_run
+    from flexseg.tasks.jobs import load_trained, train_run
 
     trunk = smoke.model | {"backbone": smoke.model["backbone"] | {"base_channels": 6}}
     trunk["decode_head"] = trunk["decode_head"] | {"in_channels": 6}
     benchmark = load(own={"extends": "dginstyle", "training": {"iterations": 5, "warmup": 0}, "model": trunk})
     (tmp_path / "edited").mkdir()
     (tmp_path / "edited" / "data").symlink_to(smoke_data / "smoke" / "data")
-    train_run(benchmark, "own", 0, methods, tmp_path)
-    directory = run_directory(tmp_path, benchmark, "own", 0)
+    run = Run(benchmark.with_methods(methods), "own", 0, tmp_path)
+    train_run(run)
+    directory = run.directory
     assert directory.log.read_text().count("\n") == 3  # iterations 2, 4 and the last
-    assert load_trained(benchmark, "own", 0, methods, directory).feature_channels == 8
+    assert load_trained(run).feature_channels == 8
     assert read_json(directory.record)["parameters"] > 200_000
 
 
@@ -84,4 +84,4 @@ def test_a_rows_own_trunk_must_take_the_crop(load: Callable[..., Benchmark], smo
 
     benchmark = load(own={"extends": "dginstyle", "training": {"crop": [32, 48]}})
     with pytest.raises(UserError, match="the trunk of row own takes multiples of 32 pixels only, not 32×48"):
-        check_benchmark(benchmark, methods)
+        check_benchmark(benchmark.with_methods(methods))

@@ -19,29 +19,28 @@ def test_select_rows_of_a_study(smoke: Benchmark) -> None:
 
 
 def test_select_rows_by_name_in_the_order_given(smoke: Benchmark) -> None:
-    selected = select_rows(smoke, rows="flexseg, dginstyle", methods=ROOT / "methods")
+    selected = select_rows(smoke, rows="flexseg, dginstyle")
     assert list(selected.rows) == ["flexseg", "dginstyle"]
     assert selected.studies == {"default": ["flexseg", "dginstyle"]}
     assert selected.reference == "dginstyle"
-    alone = select_rows(smoke, rows="flexseg", methods=ROOT / "methods")
+    alone = select_rows(smoke, rows="flexseg")
     assert alone.reference == "flexseg", "without the reference row the first one stands in"
 
 
 def test_select_rows_takes_a_method_file_as_a_row(smoke: Benchmark, tmp_path: Path) -> None:
     (tmp_path / "my_idea.py").write_text("")
-    selected = select_rows(smoke, rows="my_idea,dginstyle", methods=tmp_path)
+    selected = select_rows(smoke.with_methods(tmp_path), rows="my_idea,dginstyle")
     assert (selected.row("my_idea").method, selected.row("my_idea").options) == ("my_idea", {})
     with pytest.raises(UserError, match=r"no row is named 'my_ideas'.*ows: dginstyle, flexseg"):
-        select_rows(smoke, rows="my_ideas", methods=tmp_path)
+        select_rows(smoke.with_methods(tmp_path), rows="my_ideas")
 
 
 def test_selecting_changes_no_fingerprint(smoke: Benchmark) -> None:
     streetworld = load_benchmark("streetworld", ROOT / "benchmarks")
     for benchmark in (smoke, streetworld):
         for row in benchmark.studies["default"]:
-            selected = select_rows(benchmark, rows=row, methods=ROOT / "methods", seeds="5,0")
-            file = ROOT / "methods" / f"{benchmark.row(row).method}.py"
-            names = [fingerprint(each.run_definition(row, 0, file)) for each in (selected, benchmark)]
+            selected = select_rows(benchmark, rows=row, seeds="5,0")
+            names = [fingerprint(each.run_definition(row, 0)) for each in (selected, benchmark)]
             assert names[0] == names[1]
 
 

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexseg.benchmark import Benchmark, Row, load_benchmark
+from flexseg.benchmark import Benchmark, Row, Run, load_benchmark
 from flexseg.cli import main
 from flexseg.cli.new_method import new_method, render
 from flexseg.errors import UserError
@@ -277,7 +277,7 @@ def test_the_file_trains_like_the_plain_baseline(here: Path, smoke: Benchmark, r
     """To the bit, on the smoke benchmark, through the row that was added; and its option does something."""
     import safetensors.torch
 
-    from flexseg.tasks.jobs import run_directory, train_run
+    from flexseg.tasks.jobs import train_run
 
     write(benchmark="smoke")
     benchmark = load_benchmark("smoke", here / "benchmarks")
@@ -291,8 +291,8 @@ def test_the_file_trains_like_the_plain_baseline(here: Path, smoke: Benchmark, r
     benchmark = benchmark.model_copy(update={"rows": benchmark.rows | {"half": half}})
     weights = {}
     for row in ("dginstyle", "idea", "half"):
-        train_run(benchmark, row, 0, here / "methods", results)
-        weights[row] = safetensors.torch.load_file(run_directory(results, benchmark, row, 0).weights)
+        train_run(Run(benchmark, row, 0, results))
+        weights[row] = safetensors.torch.load_file(Run(benchmark, row, 0, results).directory.weights)
     plain = weights["dginstyle"]
     assert all(torch.equal(plain[key], weights["idea"][key]) for key in plain)
     assert not all(torch.equal(plain[key], weights["half"][key]) for key in plain)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flexseg.benchmark import Benchmark, Row
+from flexseg.benchmark import Benchmark, Row, Run
 from flexseg.benchmark.identity import RunDirectory
 
 SMALL = {"dim": 8, "kernels": [3, 5]}
@@ -36,12 +36,13 @@ Train = Callable[..., RunDirectory]
 @pytest.fixture(scope="session")
 def train_in(methods: Path) -> Train:
     """``train_in(results, benchmark, row, seed=0, methods=…, **options)``: train a run and return its directory."""
-    from flexseg.tasks.jobs import run_directory, train_run
+    from flexseg.tasks.jobs import Resources, train_run
 
     def train(results: Path, benchmark: Benchmark, row: str, seed: int = 0, **options: Any) -> RunDirectory:
-        folder = options.pop("methods", methods)
-        train_run(benchmark, row, seed, folder, results, **options)
-        return run_directory(results, benchmark, row, seed)
+        run = Run(benchmark.with_methods(options.pop("methods", methods)), row, seed, results)
+        resources = Resources(**{key: options.pop(key) for key in ("workers", "threads") if key in options})
+        train_run(run, resources, **options)
+        return run.directory
 
     return train
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from flexseg.benchmark import Benchmark, fingerprint
+from flexseg.benchmark import Benchmark, Run, fingerprint
 from flexseg.benchmark.identity import RunDirectory
 from flexseg.errors import UserError
 from flexseg.files import read_json
@@ -25,7 +25,7 @@ def evaluated(tiny: Benchmark, results: Path, methods: Path, train_in: Callable[
     from flexseg.tasks.jobs import evaluate_row
 
     directory = train_in(results, tiny, "dginstyle")
-    evaluate_row(tiny, "dginstyle", methods, results, receipt=directory.root.parent / "evaluated.json")
+    evaluate_row(tiny, "dginstyle", results, receipt=directory.root.parent / "evaluated.json")
     return directory
 
 
@@ -72,10 +72,10 @@ def test_records_are_kept_and_only_missing_ones_are_made(
     before = {path: path.read_bytes() for path in evaluated.evaluation.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "evaluate_model", lambda *_: pytest.fail("everything was there"))
-        jobs.evaluate_row(tiny, "dginstyle", methods, results)
+        jobs.evaluate_row(tiny, "dginstyle", results)
     damaged = evaluated.evaluation / "night.parquet"
     damaged.write_bytes(before[damaged][:50])
-    jobs.evaluate_row(tiny, "dginstyle", methods, results)
+    jobs.evaluate_row(tiny, "dginstyle", results)
     assert {path: path.read_bytes() for path in evaluated.evaluation.iterdir()} == before, "the same bytes again"
 
 
@@ -97,7 +97,7 @@ def test_records_of_other_images_are_made_again(
         pixels = np.asarray(image.convert("RGB")).copy()
     Image.fromarray(255 - pixels).save(path)
     build_index(root, tiny.domains["night"].splits, fingerprint(tiny.domain_definition("night")))
-    jobs.evaluate_row(tiny, "dginstyle", methods, results)
+    jobs.evaluate_row(tiny, "dginstyle", results)
     after = {path.name: path.read_bytes() for path in evaluated.evaluation.iterdir()}
     assert {name for name in before if before[name] != after[name]} == {"night.parquet"}
 
@@ -109,7 +109,7 @@ def test_another_protocol_evaluates_again(
 
     wider = tiny.model_copy(update={"protocol": tiny.protocol.model_copy(update={"id": "wide", "boundary_width": 4})})
     before = pq.read_table(evaluated.evaluation / "night.parquet")
-    evaluate_row(wider, "dginstyle", methods, results)
+    evaluate_row(wider, "dginstyle", results)
     after = pq.read_table(evaluated.evaluation / "night.parquet")
     assert after.schema.metadata[b"protocol"] == b"wide"
     assert after["confusion"] == before["confusion"]
@@ -123,17 +123,17 @@ def test_evaluating_what_is_not_trained(tiny: Benchmark, results: Path, methods:
     from flexseg.tasks.jobs import evaluate_row
 
     with pytest.raises(UserError, match="holds no finished run of these settings: train it first"):
-        evaluate_row(tiny, "dginstyle", methods, results)
+        evaluate_row(tiny, "dginstyle", results)
 
 
 def test_evaluating_a_failed_run_is_said_in_the_receipt(tiny: Benchmark, results: Path, methods: Path) -> None:
     from flexseg.files import write_json
-    from flexseg.tasks.jobs import evaluate_row, run_directory
+    from flexseg.tasks.jobs import evaluate_row
 
-    directory = run_directory(results, tiny, "dginstyle", 0)
+    directory = Run(tiny, "dginstyle", 0, results).directory
     write_json(directory.failure, {"status": "failed", "reason": "x"})
     receipt = results / "evaluated.json"
-    evaluate_row(tiny, "dginstyle", methods, results, receipt=receipt)
+    evaluate_row(tiny, "dginstyle", results, receipt=receipt)
     assert read_json(receipt)["seeds"] == {"0": "failed"}
 
 
@@ -143,7 +143,7 @@ def test_damaged_weights_are_named(tiny: Benchmark, evaluated: RunDirectory, res
     (evaluated.evaluation / "night.parquet").unlink()
     evaluated.weights.write_bytes(evaluated.weights.read_bytes()[:200])
     with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
-        evaluate_row(tiny, "dginstyle", methods, results)
+        evaluate_row(tiny, "dginstyle", results)
 
 
 def test_target_that_changed_on_disk(tiny: Benchmark, tmp_path: Path, smoke_data: Path, methods: Path) -> None:
@@ -176,8 +176,8 @@ def test_full_disk_while_evaluating(
     with monkeypatch.context() as patch:
         patch.setattr(module.pq, "write_table", write_table)
         with pytest.raises(UserError, match="no space left while writing below"):
-            evaluate_row(tiny, "dginstyle", methods, results, receipt=results / "receipt.json")
+            evaluate_row(tiny, "dginstyle", results, receipt=results / "receipt.json")
     assert not evaluated.failure.exists()
-    evaluate_row(tiny, "dginstyle", methods, results)
+    evaluate_row(tiny, "dginstyle", results)
     assert (evaluated.evaluation / "night.parquet").is_file()
     assert not math.isnan(pq.read_table(evaluated.evaluation / "night.parquet")["nll_sum"][0].as_py())

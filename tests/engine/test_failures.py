@@ -112,7 +112,8 @@ def test_failed_run_is_tried_again_and_may_succeed(
         train_in(results, benchmark, "row", methods=methods)
     monkeypatch.setenv("NEEDED", "1")
     directory = train_in(results, benchmark, "row", methods=methods)
-    assert directory.finished
+    assert directory.record.is_file()
+    assert directory.weights.is_file()
     assert not directory.failure.exists()
 
 

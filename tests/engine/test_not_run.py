@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flexseg.benchmark import Benchmark, Row
+from flexseg.benchmark import Benchmark, Row, Run
 from flexseg.errors import MissingExtra
 from flexseg.files import read_json
 
@@ -42,24 +42,24 @@ def test_outcome_is_not_run(
 ) -> None:
     from flexseg.analysis.stats.records import load_records
     from flexseg.cli.print import print_status
-    from flexseg.tasks.jobs import evaluate_row, run_directory, train_run
+    from flexseg.tasks.jobs import evaluate_row, train_run
 
     benchmark, folder = place
     receipt, evaluated = tmp_path / "trained.json", tmp_path / "evaluated.json"
-    train_run(benchmark, "row", 0, folder, results, receipt=receipt)
+    train_run(Run(benchmark.with_methods(folder), "row", 0, results), receipt=receipt)
     assert read_json(receipt)["status"] == "not run"
-    evaluate_row(benchmark, "row", folder, results, receipt=evaluated)
+    evaluate_row(benchmark.with_methods(folder), "row", results, receipt=evaluated)
     assert read_json(evaluated)["seeds"] == {"0": "not run"}
-    (run,) = load_records(benchmark, results, folder).runs.values()
+    (run,) = load_records(benchmark.with_methods(folder), results).runs.values()
     assert (run.status, run.reason) == ("not run", "not run: mine needs the package nothing: pip install nothing")
     capsys.readouterr()
-    assert print_status(benchmark, folder, results, Console(), retry=False) is False
+    assert print_status(benchmark.with_methods(folder), results, Console(), retry=False) is False
     said = capsys.readouterr().out
     assert "1 not run" in said
     assert "pip install nothing" in said
     assert "--retry" in said
-    print_status(benchmark, folder, results, Console(), retry=True)
-    assert not run_directory(results, benchmark, "row", 0).failure.exists()
+    print_status(benchmark.with_methods(folder), results, Console(), retry=True)
+    assert not Run(benchmark.with_methods(folder), "row", 0, results).directory.failure.exists()
 
 
 def test_without_a_receipt_the_recipe_is_raised(
@@ -77,5 +77,5 @@ def test_a_method_file_may_say_so_when_it_is_imported(
 
     benchmark, folder = place
     (folder / "mine.py").write_text(AT_IMPORT)
-    train_run(benchmark, "row", 0, folder, results, receipt=tmp_path / "receipt.json")
+    train_run(Run(benchmark.with_methods(folder), "row", 0, results), receipt=tmp_path / "receipt.json")
     assert read_json(tmp_path / "receipt.json")["status"] == "not run"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flexseg.benchmark import Benchmark, Row
+from flexseg.benchmark import Benchmark, Row, Run
 from flexseg.errors import MissingExtra, UserError
 from flexseg.method import Setup, parse_options
 from flexseg.method_files import load_method
@@ -106,17 +106,17 @@ def test_options_set_the_widths() -> None:
 @WITH
 def test_trains_and_is_evaluated_whatever_the_benchmarks_trunk(smoke: Benchmark, results: Path) -> None:
     from flexseg.engine.checkpoint import load_tensors
-    from flexseg.tasks.jobs import load_trained, run_directory, train_run
+    from flexseg.tasks.jobs import load_trained, train_run
 
     training = smoke.training.model_copy(update={"iterations": 4, "batch_size": 2, "checkpoint_every": 2})
     row = Row(method="detectron2_fpn", title="Row")
     benchmark = smoke.model_copy(update={"training": training, "rows": {"row": row}})
-    train_run(benchmark, "row", 0, METHODS, results)
-    directory = run_directory(results, benchmark, "row", 0)
-    model = load_trained(benchmark, "row", 0, METHODS, directory)
-    weights = load_tensors(directory.weights)[0]
+    run = Run(benchmark, "row", 0, results)
+    train_run(run)
+    model = load_trained(run)
+    weights = load_tensors(run.directory.weights)[0]
     assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
-    assert "loss/ce" in json.loads(directory.log.read_text().splitlines()[-1])
+    assert "loss/ce" in json.loads(run.directory.log.read_text().splitlines()[-1])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexseg.benchmark import Benchmark, Row
+from flexseg.benchmark import Benchmark, Row, Run
 from flexseg.benchmark.identity import RunDirectory
 from flexseg.data.images import VALID_IDS
 from flexseg.engine.batches import Job, assemble
@@ -245,7 +245,7 @@ def test_trains_where_there_is_no_target(
 ) -> None:
     """A whole short run, as the workflow starts it, in a folder that holds the method's own domains alone."""
     from flexseg.tasks.datasets import domain_folder
-    from flexseg.tasks.jobs import run_directory, train_run
+    from flexseg.tasks.jobs import train_run
 
     make_trainer(name)  # skips what refuses the trunk
     domains: dict[str, Any] = {"source": smoke.source, "generated": smoke.generated}
@@ -256,5 +256,5 @@ def test_trains_where_there_is_no_target(
         folder.symlink_to(domain_folder(smoke_data, smoke, domain).resolve())
     training = smoke.training.model_copy(update=LITTLE | {"iterations": 2})
     benchmark = smoke.model_copy(update={"training": training, "rows": {"row": Row(method=name, title="Row")}})
-    train_run(benchmark, "row", 0, METHODS, tmp_path)
-    assert set(read_json(run_directory(tmp_path, benchmark, "row", 0).record)["data"]) == own
+    train_run(Run(benchmark, "row", 0, tmp_path))
+    assert set(read_json(Run(benchmark, "row", 0, tmp_path).directory.record)["data"]) == own

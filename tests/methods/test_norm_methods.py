@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from flexseg.benchmark import Benchmark, Row
+from flexseg.benchmark import Benchmark, Row, Run
 from flexseg.engine.checkpoint import load_tensors
 from flexseg.errors import RunError, UserError
 from flexseg.method import Setup, check_needs, parse_options
@@ -135,15 +135,15 @@ def test_more_stages_change_more(name: str, options: dict[str, Any]) -> None:
 
 @EACH
 def test_a_trained_run_can_be_evaluated(name: str, options: dict[str, Any], smoke: Benchmark, results: Path) -> None:
-    from flexseg.tasks.jobs import load_trained, run_directory, train_run
+    from flexseg.tasks.jobs import load_trained, train_run
 
     training = smoke.training.model_copy(update={"iterations": 6, "batch_size": 2, "checkpoint_every": 2})
     row = Row.model_validate({"method": name, "title": name, **options})
     benchmark = smoke.model_copy(update={"training": training, "rows": {"row": row}})
-    train_run(benchmark, "row", 0, METHODS, results)
-    directory = run_directory(results, benchmark, "row", 0)
-    model = load_trained(benchmark, "row", 0, METHODS, directory)
-    weights = load_tensors(directory.weights)[0]
+    run = Run(benchmark, "row", 0, results)
+    train_run(run)
+    model = load_trained(run)
+    weights = load_tensors(run.directory.weights)[0]
     assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
     with torch.inference_mode():
         logits = model.predict(torch.randn(2, 3, 48, 96))

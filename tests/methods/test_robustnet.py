@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flexseg.benchmark import Benchmark, Row
+from flexseg.benchmark import Benchmark, Row, Run
 from flexseg.components.norms import covariances
 from flexseg.data.transforms import MEAN, STD
 from flexseg.method import Batch, Setup, parse_options
@@ -240,14 +240,14 @@ def test_resumed_run_is_the_undisturbed_one_to_the_bit(
 ) -> None:
     """Statistics are gathered in iterations 2 and 3 and the loss is on from 4: interrupted in each phase."""
     import flexseg.engine.train as module
-    from flexseg.tasks.jobs import run_directory, train_run
+    from flexseg.tasks.jobs import train_run
 
     training = smoke.training.model_copy(
         update={"iterations": 8, "batch_size": 2, "checkpoint_every": 1, "log_every": 1, "crop": (32, 64)}
     )
     row = Row.model_validate({"method": "robustnet", "title": "ISW", "start": 0.5, "trials": 2})
     benchmark = smoke.model_copy(update={"training": training, "rows": {"whole": row, "row": row}})
-    train_run(benchmark, "whole", 0, METHODS, results)
+    train_run(Run(benchmark, "whole", 0, results))
     original = module.train
 
     def interrupted(job: Any, fabric: Any, progress: Any = None, workers: int = 0) -> None:
@@ -259,19 +259,19 @@ def test_resumed_run_is_the_undisturbed_one_to_the_bit(
 
     monkeypatch.setattr(module, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_run(benchmark, "row", 0, METHODS, results)
+        train_run(Run(benchmark, "row", 0, results))
     monkeypatch.setattr(module, "train", original)
-    train_run(benchmark, "row", 0, METHODS, results)
+    train_run(Run(benchmark, "row", 0, results))
     logs = []
     for name in ("whole", "row"):
-        directory = run_directory(results, benchmark, name, 0)
+        directory = Run(benchmark, name, 0, results).directory
         logs.append([json.loads(line) for line in directory.log.read_text().splitlines()])
         for line in logs[-1]:
             line.pop("images_per_second")
     assert logs[0] == logs[1]
     assert logs[0][3]["loss/isw"] == 0
     assert logs[0][4]["loss/isw"] > 0
-    whole, again = (run_directory(results, benchmark, name, 0).weights for name in ("whole", "row"))
+    whole, again = (Run(benchmark, name, 0, results).directory.weights for name in ("whole", "row"))
     import safetensors.torch
 
     ours, theirs = safetensors.torch.load_file(whole), safetensors.torch.load_file(again)

@@ -16,7 +16,7 @@ def test_every_benchmark_here_loads_and_its_rows_are_right(name: str) -> None:
     from flexseg.tasks.check import check_benchmark
 
     benchmark = load_benchmark(name, ROOT / "benchmarks")
-    lines = check_benchmark(benchmark, ROOT / "methods")
+    lines = check_benchmark(benchmark)
     assert lines[-1].startswith(f"{name}: {len(benchmark.rows)} rows")
     others = [line for line in lines[:-1] if "will be shown as not run" not in line]  # waits for an optional package
     assert others == [], "a method file is broken"
@@ -29,7 +29,7 @@ def test_check_goes_on_when_a_method_file_is_broken(smoke: Benchmark, tmp_path: 
 
     (tmp_path / "dginstyle.py").write_bytes((ROOT / "methods" / "dginstyle.py").read_bytes())
     (tmp_path / "flexseg.py").write_text("class FlexSeg(:\n")
-    lines = check_benchmark(smoke, tmp_path)
+    lines = check_benchmark(smoke.with_methods(tmp_path))
     assert "row flexseg will be shown as failed" in lines[0]
     assert "flexseg.py, line 1" in lines[0]
     assert "ready" in lines[-1]
@@ -52,6 +52,6 @@ def test_check_goes_on_where_a_package_is_missing(smoke: Benchmark, monkeypatch:
     original = flexseg.models.build_segmentor
     monkeypatch.setattr(flexseg.models, "build_segmentor", build)
     own = {name: Row(method="dginstyle", title=name, model={"detectron2": {}}) for name in ("one", "two")}
-    lines = check_benchmark(smoke.model_copy(update={"rows": smoke.rows | own}), ROOT / "methods")
+    lines = check_benchmark(smoke.model_copy(update={"rows": smoke.rows | own}))
     assert lines[:-1] == [f"row {name} will be shown as not run: pip install nothing" for name in ("one", "two")]
     assert len(built) == 2

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flexseg.benchmark import Benchmark, Protocol, fingerprint
+from flexseg.benchmark import Benchmark, Protocol, Run, fingerprint
 from flexseg.engine.checkpoint import save_tensors
 from flexseg.engine.inference import predict_logits
 from flexseg.errors import UserError
@@ -21,7 +21,7 @@ from flexseg.files import write_json
 from flexseg.method import Setup, parse_options
 from flexseg.method_files import load_method, method_names
 from flexseg.tasks.export import check_same, export_run, mmseg_config, mmseg_description, parse_run, python_source
-from flexseg.tasks.jobs import load_trained, run_directory
+from flexseg.tasks.jobs import load_trained
 
 MIT = {
     "type": "MixVisionTransformer",
@@ -58,8 +58,8 @@ def finished(smoke: Benchmark, methods: Path, tmp_path: Path) -> Callable[..., B
     def make(model: dict[str, Any] | None = None, protocol: dict[str, Any] | None = None) -> Benchmark:
         update: dict[str, Any] = {"protocol": Protocol(**(smoke.protocol.model_dump() | (protocol or {})))}
         benchmark = smoke.model_copy(update=update | ({"model": model} if model else {}))
-        definition = benchmark.run_definition("dginstyle", 0, methods / "dginstyle.py")
-        directory = run_directory(tmp_path, benchmark, "dginstyle", 0)
+        definition = benchmark.run_definition("dginstyle", 0)
+        directory = Run(benchmark, "dginstyle", 0, tmp_path).directory
         torch.manual_seed(0)
         method = load_method("dginstyle", methods)
         trunk = method(parse_options(method, {}), Setup(0, 1, np.zeros(0, np.int8))).build_model(benchmark.model)
@@ -69,7 +69,8 @@ def finished(smoke: Benchmark, methods: Path, tmp_path: Path) -> Callable[..., B
                 if name.endswith(("running_mean", "conv_seg.weight", "conv_seg.bias")):
                     value.normal_()
         save_tensors(directory.weights, trunk.state_dict(), {})
-        write_json(directory.record, {"fingerprint": fingerprint(definition), "definition": definition})
+        record = {"status": "finished", "fingerprint": fingerprint(definition), "definition": definition}
+        write_json(directory.record, record)
         return benchmark
 
     return make
@@ -91,10 +92,10 @@ def test_mmseg_predicts_the_same_pixels(
 
     model, protocol, target = CASES[name]
     benchmark = finished(model, protocol)
-    config, checkpoint = export_run(benchmark, "dginstyle", 0, methods, tmp_path, tmp_path / "out", target=target)
+    config, checkpoint = export_run(Run(benchmark, "dginstyle", 0, tmp_path), tmp_path / "out", target=target)
     image = photo(tmp_path / "photo.jpg")
 
-    trained = load_trained(benchmark, "dginstyle", 0, methods, run_directory(tmp_path, benchmark, "dginstyle", 0))
+    trained = load_trained(Run(benchmark, "dginstyle", 0, tmp_path))
     wanted = predict_logits(trained, image, benchmark.protocol, target)
     theirs = init_model(str(config), str(checkpoint), device="cpu")
     found = inference_model(theirs, str(tmp_path / "photo.jpg"))
@@ -110,7 +111,7 @@ def test_mmseg_predicts_the_same_pixels(
 
 def test_a_fresh_process_knows_our_classes(finished: Callable[..., Benchmark], methods: Path, tmp_path: Path) -> None:
     benchmark = finished(HRDA, {"size": {"height": 64}})
-    config, checkpoint = export_run(benchmark, "dginstyle", 0, methods, tmp_path, tmp_path / "out")
+    config, checkpoint = export_run(Run(benchmark, "dginstyle", 0, tmp_path), tmp_path / "out")
     photo(tmp_path / "photo.png", 32, 48)
     code = (
         "from mmseg.apis import inference_model, init_model\n"
@@ -164,21 +165,33 @@ def test_runs_are_named_by_words_or_by_directory(
     finished: Callable[..., Benchmark], methods: Path, tmp_path: Path
 ) -> None:
     benchmark = finished()
-    run, rest = parse_run(["smoke", "flexseg", "2", "a.png"])
-    assert (run.benchmark, run.row, run.seed, run.directory, rest) == ("smoke", "flexseg", 2, None, ["a.png"])
-    run, rest = parse_run([str(tmp_path / "smoke/dginstyle/seed-0"), "a.png"])
-    assert (run.benchmark, run.row, run.seed, rest) == ("smoke", "dginstyle", 0, ["a.png"])
-    assert run.directory is not None
-    assert run.directory.finished
+    asked = []
+
+    def load(name: str, row: str) -> Benchmark:
+        asked.append((name, row))
+        return benchmark
+
+    run, rest = parse_run(["smoke", "flexseg", "2", "a.png"], load, Path("results"))
+    assert (run.row, run.seed, run.directory.root, rest) == (
+        "flexseg",
+        2,
+        Path("results/smoke/flexseg/seed-2"),
+        ["a.png"],
+    )
+    place = tmp_path / "smoke/dginstyle/seed-0"
+    run, rest = parse_run([str(place), "a.png"], load, Path("results"))
+    assert (run.row, run.seed, run.directory.root, rest) == ("dginstyle", 0, place, ["a.png"])
+    assert run.trained
+    assert asked == [("smoke", "flexseg"), ("smoke", "dginstyle")]
     for words in ([], ["smoke", "flexseg"], ["smoke", "flexseg", "a.png"]):
         with pytest.raises(UserError, match="names no run"):
-            parse_run(words)
+            parse_run(words, load, Path("results"))
     with pytest.raises(UserError, match="no finished run"):
-        parse_run([str(tmp_path)])
+        parse_run([str(tmp_path)], load, Path("results"))
     with pytest.raises(UserError, match=r"flexseg train smoke dginstyle 1"):
-        export_run(benchmark, "dginstyle", 1, methods, tmp_path, tmp_path / "out")
+        export_run(Run(benchmark, "dginstyle", 1, tmp_path), tmp_path / "out")
     with pytest.raises(UserError, match="did you mean 'night'"):
-        export_run(benchmark, "dginstyle", 0, methods, tmp_path, tmp_path / "out", target="nigth")
+        export_run(Run(benchmark, "dginstyle", 0, tmp_path), tmp_path / "out", target="nigth")
     assert not (tmp_path / "out").exists()
 
 

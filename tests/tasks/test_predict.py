@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 
 import flexseg.tasks.predict as module
-from flexseg.benchmark import Benchmark, Protocol
-from flexseg.benchmark.identity import RunDirectory
+from flexseg.benchmark import Benchmark, Protocol, Run
 from flexseg.classes import CLASS_SETS
 from flexseg.errors import UserError
 from flexseg.tasks.predict import find_images, output_names, overlay, predict_images, read_photo, shown_whole
@@ -98,14 +97,14 @@ class Brightest(torch.nn.Module):
 @pytest.fixture
 def camvid(smoke: Benchmark, monkeypatch: pytest.MonkeyPatch) -> Benchmark:
     """Smoke with CamVid's classes, whose one run is :class:`Brightest`."""
-    monkeypatch.setattr(module, "finished_run", lambda *_: RunDirectory(Path()))
+    monkeypatch.setattr(Run, "trained", True)
     monkeypatch.setattr(module, "load_trained", lambda *_: Brightest())
     update = {"classes": "camvid11", "size": {"height": 40}}
     return smoke.model_copy(update={"protocol": Protocol(**(smoke.protocol.model_dump() | update))})
 
 
 def predicted(benchmark: Benchmark, images: list[Path], output: Path, **options: Any) -> list[Path]:
-    return predict_images(benchmark, "dginstyle", 0, Path("methods"), Path("results"), images, output, **options)
+    return predict_images(Run(benchmark, "dginstyle", 0, Path("results")), images, output, **options)
 
 
 def test_label_maps_have_the_images_size_and_the_protocols_classes(camvid: Benchmark, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from flexseg.benchmark import Benchmark
+from flexseg.benchmark import Benchmark, Run
 from flexseg.errors import UserError
 
 
@@ -25,13 +25,13 @@ def test_finished_runs_are_scored_and_others_left_out(
 ) -> None:
     from flexseg.data.pool import open_pool
     from flexseg.data.transforms import normalise
-    from flexseg.tasks.jobs import load_trained, open_index, run_directory, train_run
+    from flexseg.tasks.jobs import load_trained, open_index, train_run
     from flexseg.tasks.validate import validate
 
     with pytest.raises(UserError, match="no run of these rows is finished"):
-        validate(short, methods, results, Console())
-    train_run(short, "dginstyle", 1, methods, results)
-    path = validate(short, methods, results, Console())
+        validate(short, results, Console())
+    train_run(Run(short, "dginstyle", 1, results))
+    path = validate(short, results, Console())
     assert path == results / "smoke" / "tables" / "validation.csv"
     with path.open() as file:
         (line,) = csv.DictReader(file)
@@ -39,7 +39,7 @@ def test_finished_runs_are_scored_and_others_left_out(
     assert "dginstyle" in capsys.readouterr().out
 
     pool = open_pool([(open_index(short, short.source, results), "val")])
-    model = load_trained(short, "dginstyle", 1, methods, run_directory(results, short, "dginstyle", 1))
+    model = load_trained(Run(short, "dginstyle", 1, results))
     confusion = np.zeros((19, 19))
     # All at once, as they are evaluated: in another batch they are rounded otherwise.
     with torch.inference_mode():
@@ -60,4 +60,4 @@ def test_a_source_without_validation_images_is_named(short: Benchmark, methods: 
     source = short.domains["source"].model_copy(update={"val": 0})
     without = short.model_copy(update={"domains": short.domains | {"source": source}})
     with pytest.raises(UserError, match=r"domains\.source\.val: the source has no images"):
-        validate(without, methods, results, Console())
+        validate(without, results, Console())

@@ -226,7 +226,7 @@ def test_what_people_ask_by_hand_starts_without_torch(here: Path, root: Path, ar
 def test_interruption_is_one_line_and_exit_code_130(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("flexseg.tasks.jobs.train_run", interrupted)

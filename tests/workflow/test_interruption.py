@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from flexseg.benchmark import load_benchmark
+from flexseg.benchmark import Run, load_benchmark
 from flexseg.engine.checkpoint import load_tensors
 from flexseg.files import read_json
 
@@ -131,7 +131,7 @@ def test_interrupted_and_killed_run_ends_as_the_undisturbed_one(
     tmp_path: Path,
     patience: float,
 ) -> None:
-    from flexseg.tasks.jobs import run_directory, train_run
+    from flexseg.tasks.jobs import train_run
 
     variables = environment(copy)
     code, output = interrupt(copy, variables, signal.SIGINT, 0, patience)
@@ -153,8 +153,8 @@ def test_interrupted_and_killed_run_ends_as_the_undisturbed_one(
     (tmp_path / "long").mkdir()
     (tmp_path / "long" / "data").symlink_to(smoke_data / "smoke" / "data")
     benchmark = load_benchmark("long", copy / "benchmarks")
-    train_run(benchmark, "flexseg", 0, copy / "methods", tmp_path)
-    undisturbed = run_directory(tmp_path, benchmark, "flexseg", 0)
+    train_run(Run(benchmark, "flexseg", 0, tmp_path))
+    undisturbed = Run(benchmark, "flexseg", 0, tmp_path).directory
     assert (run / "model.safetensors").read_bytes() == undisturbed.weights.read_bytes()
     lines = [
         [json.loads(line) for line in path.read_text().splitlines()] for path in (run / "train.jsonl", undisturbed.log)

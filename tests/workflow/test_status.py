@@ -26,9 +26,7 @@ class Place:
     """A results folder in which runs are put in any state, at a time of one's choice."""
 
     def __init__(self, root: Path, top: Path) -> None:
-        chosen = select_rows(
-            load_benchmark("streetworld", root / "benchmarks"), rows="dginstyle,flexseg", methods=root / "methods"
-        )
+        chosen = select_rows(load_benchmark("streetworld", root / "benchmarks"), rows="dginstyle,flexseg")
         training = chosen.training.model_copy(update={"iterations": 960, "batch_size": 8})  # what the texts below count
         self.benchmark: Benchmark = chosen.model_copy(update={"training": training})
         self.results, self.methods = top / "results", root / "methods"
@@ -39,7 +37,7 @@ class Place:
         return folder
 
     def definition(self, row: str, seed: int) -> dict[str, Any]:
-        return self.benchmark.run_definition(row, seed, self.methods / f"{self.benchmark.row(row).method}.py")
+        return self.benchmark.run_definition(row, seed)
 
     def start(self, row: str, seed: int, log: str | bytes = "", ago: float = 10.0, other: bool = False) -> Path:
         """A run that was started and whose files were last touched ``ago`` seconds before now."""
@@ -70,12 +68,12 @@ class Place:
         return folder
 
     def of(self, row: str, seed: int) -> Standing:
-        return next(each for each in standings(self.benchmark, self.results, self.methods, NOW)
+        return next(each for each in standings(self.benchmark, self.results, NOW)
                     if (each.row, each.seed) == (row, seed))  # fmt: skip
 
     def shown(self, width: int = 100, retry: bool = False) -> tuple[str, bool]:
         console = Console(file=io.StringIO(), width=width)
-        failed = print_status(self.benchmark, self.methods, self.results, console, retry=retry)
+        failed = print_status(self.benchmark, self.results, console, retry=retry)
         return console.file.getvalue(), failed  # type: ignore[attr-defined]
 
 
@@ -230,7 +228,7 @@ def test_the_time_left_is_that_of_finished_runs_of_the_same_row(place: Place) ->
     place.finish("dginstyle", 0, 100.0)
     place.finish("flexseg", 0, 180.0)
     place.finish("flexseg", 1, 220.0)
-    found = standings(place.benchmark, place.results, place.methods, NOW)  # due: dginstyle twice, flexseg once
+    found = standings(place.benchmark, place.results, NOW)  # due: dginstyle twice, flexseg once
     ahead = outlook(found, cores=2)
     assert ahead is not None
     assert (ahead.seconds, ahead.workers, ahead.running_now) == ((2 * 100 + 200) / 2, 2, False)
@@ -247,7 +245,7 @@ def test_the_time_left_is_that_of_finished_runs_of_the_same_row(place: Place) ->
 def test_running_runs_say_how_many_go_side_by_side(place: Place) -> None:
     place.finish("dginstyle", 0, 100.0)
     place.start("flexseg", 0, line())  # 86 s left
-    ahead = outlook(standings(place.benchmark, place.results, place.methods, NOW), cores=8)
+    ahead = outlook(standings(place.benchmark, place.results, NOW), cores=8)
     assert ahead is not None
     assert (ahead.workers, ahead.running_now) == (1, True)
     assert ahead.seconds == pytest.approx(86 + 4 * 100)
@@ -259,7 +257,7 @@ def test_an_interrupted_run_has_to_go_on_from_its_checkpoint(place: Place) -> No
     folder = place.start("flexseg", 1, line(480), ago=4000)
     save_file({"x": np.zeros(1)}, folder / "checkpoint.safetensors", {"progress": json.dumps({"iteration": 240})})
     os.utime(folder / "checkpoint.safetensors", (NOW - 4000, NOW - 4000))
-    ahead = outlook([each for each in standings(place.benchmark, place.results, place.methods, NOW)
+    ahead = outlook([each for each in standings(place.benchmark, place.results, NOW)
                      if (each.row, each.seed) in (("flexseg", 0), ("flexseg", 1))], cores=8)  # fmt: skip
     assert ahead is not None
     assert ahead.seconds == pytest.approx(96 * 0.75)
@@ -267,7 +265,7 @@ def test_an_interrupted_run_has_to_go_on_from_its_checkpoint(place: Place) -> No
 
 def test_nothing_finished_but_a_running_one_tells_the_pace(place: Place) -> None:
     place.start("flexseg", 0, line(480), ago=0)  # 96 s for the second half
-    ahead = outlook(standings(place.benchmark, place.results, place.methods, NOW), cores=8)
+    ahead = outlook(standings(place.benchmark, place.results, NOW), cores=8)
     assert ahead is not None
     assert ahead.seconds == pytest.approx(96 + 5 * 192)
 

@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import PrivateAttr
 
 from flexseg.analysis.stats import bootstrap
 from flexseg.analysis.stats.definitions import Counts, Quantity
@@ -25,7 +24,6 @@ from flexseg.analysis.stats.verdict import judged
 from flexseg.analysis.tables.domains import class_names, class_places
 from flexseg.benchmark import Benchmark
 from flexseg.errors import UserError, did_you_mean
-from flexseg.files import read_json
 
 Floats = NDArray[np.float64]
 Per = Literal["target", "class", "condition"]
@@ -70,20 +68,7 @@ class Pair:
     notes: list[str]
 
 
-class _AsRecorded(Benchmark):
-    """A benchmark whose runs are what a results folder says that they are, so that none of them is stale."""
-
-    _home: Path = PrivateAttr(default=Path())
-
-    def run_definition(self, row_name: str, seed: int, method_file: Path) -> dict[str, Any]:
-        """What the run's own ``run.json`` says that it was made by."""
-        path = self._home / row_name / f"seed-{seed}" / "run.json"
-        content = read_json(path) if path.is_file() else {}
-        definition = content.get("definition") if isinstance(content, dict) else None
-        return definition if isinstance(definition, dict) else {}
-
-
-def load_pair(benchmark: Benchmark, results: Path, methods: Path, a: str, b: str, other: Path | None = None) -> Pair:
+def load_pair(benchmark: Benchmark, results: Path, a: str, b: str, other: Path | None = None) -> Pair:
     """The records of all rows of ``benchmark``, ``a`` and ``b`` among them; ``a`` from ``other`` where that is given.
 
     The other rows serve to know how noisy a run is, as in every table.
@@ -94,10 +79,10 @@ def load_pair(benchmark: Benchmark, results: Path, methods: Path, a: str, b: str
     """
     if other is None and a == b:
         raise UserError(f"{a!r} cannot be compared with itself: name two rows, or its other results with --other")
-    records = load_records(benchmark, results, methods)
+    records = load_records(benchmark, results)
     if other is None:
         return Pair(records, a, b, [])
-    theirs = _load_other(benchmark, a, other, results, methods)
+    theirs = _load_other(benchmark, a, other, results)
     _same_images(records, theirs, a, b)
     name = f"{a} in {other}"
     row = benchmark.row(a)
@@ -107,7 +92,7 @@ def load_pair(benchmark: Benchmark, results: Path, methods: Path, a: str, b: str
     return Pair(merged, name, b, _changes(records, theirs, a, b))
 
 
-def _load_other(benchmark: Benchmark, row: str, other: Path, results: Path, methods: Path) -> Records:
+def _load_other(benchmark: Benchmark, row: str, other: Path, results: Path) -> Records:
     if other.resolve() == results.resolve():
         raise UserError(f"--other {other} is the results folder itself: name another one")
     home = other / benchmark.trained_as
@@ -121,9 +106,8 @@ def _load_other(benchmark: Benchmark, row: str, other: Path, results: Path, meth
         raise UserError(
             f"{home} has no finished run of row {row!r}{did_you_mean(row, there)}. Rows there: {', '.join(there)}"
         )
-    recorded = _AsRecorded.model_construct(**dict(benchmark) | {"rows": {row: benchmark.row(row)}})
-    recorded._home = home
-    return load_records(recorded, other, methods)
+    alone = benchmark.model_copy(update={"rows": {row: benchmark.row(row)}})
+    return load_records(alone, other, as_recorded=True)
 
 
 def _same_images(here: Records, there: Records, a: str, b: str) -> None:

@@ -18,14 +18,12 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flexseg.analysis.stats.records import STALE, Run, load_records
-from flexseg.benchmark import Benchmark, Training, fingerprint
-from flexseg.errors import UserError
-from flexseg.files import read_json
+from flexseg.benchmark import Benchmark, Run, Training, fingerprint
+from flexseg.benchmark.identity import STALE, RunDirectory, read_mapping, reason_of, runs_of
 from flexseg.provenance import machine
 
-State = Literal["finished", "trained", "running", "interrupted", "failed", "not run", "stale", "missing"]
-STATES: tuple[State, ...] = ("finished", "trained", "running", "interrupted", "failed", "not run", "stale", "missing")
+Where = Literal["finished", "trained", "running", "interrupted", "failed", "not run", "stale", "missing"]
+STATES: tuple[Where, ...] = ("finished", "trained", "running", "interrupted", "failed", "not run", "stale", "missing")
 QUIET_SECONDS = 180.0
 """A run whose files are older than this, or than a few of its own logging steps, is not running any more."""
 _LOG_TAIL = 65536
@@ -47,7 +45,7 @@ class Standing:
     row: str
     seed: int
     folder: Path
-    state: State
+    state: Where
     reason: str = ""
     done: int = 0
     kept: int = 0
@@ -65,49 +63,40 @@ class Outlook:
     running_now: bool
 
 
-def standings(benchmark: Benchmark, results: Path, methods: Path, now: float | None = None) -> list[Standing]:
+def standings(benchmark: Benchmark, results: Path, now: float | None = None) -> list[Standing]:
     """Where each run of ``benchmark`` under ``results`` stands at ``now`` (seconds since 1970), in its order."""
-    # Without targets no record is opened; what a run is, finished or failed or stale, does not depend on them.
-    bare = benchmark.model_copy(update={"targets": [], "averages": {}})
-    runs = load_records(bare, results, methods).runs.values()
-    return [_standing(benchmark, run, methods, time.time() if now is None else now) for run in runs]
+    return [_standing(run, time.time() if now is None else now) for run in runs_of(benchmark, results)]
 
 
-def _standing(benchmark: Benchmark, run: Run, methods: Path, now: float) -> Standing:
-    total = benchmark.training_of(run.row).iterations
-    place = (run.row, run.seed, run.folder)
-    if run.status == "finished":
-        state, reason = _evaluated(benchmark, run)
-        seconds = positive(run.info.get("train_seconds"))
-        return Standing(*place, state, reason, done=total, kept=total, total=total, seconds=seconds)
-    if run.status != "missing":
-        return Standing(*place, run.status, run.reason, total=total)
-    config = run.folder / "config.json"
-    if not config.is_file():
-        return Standing(*place, "missing", run.reason, total=total)
-    method = methods / f"{benchmark.row(run.row).method}.py"
-    if _mapping(config).get("fingerprint") != fingerprint(benchmark.run_definition(run.row, run.seed, method)):
+def _standing(run: Run, now: float) -> Standing:
+    training, directory, state = run.benchmark.training_of(run.row), run.directory, run.state
+    total = training.iterations
+    place = (run.row, run.seed, directory.root)
+    if state.status == "finished":
+        standing, reason = _evaluated(run)
+        seconds = positive(state.record.get("train_seconds"))
+        return Standing(*place, standing, reason, done=total, kept=total, total=total, seconds=seconds)
+    if state.status != "missing" or not directory.config.is_file():
+        return Standing(*place, state.status, state.reason, total=total)
+    if (read_mapping(directory.config) or {}).get("fingerprint") != run.fingerprint:
         return Standing(*place, "stale", STALE, total=total)
-    done, left = _logged(benchmark.training_of(run.row), run.folder, now)
+    done, left = _logged(training, directory, now)
     if left is None:
-        kept = min(_checkpointed(run.folder / "checkpoint.safetensors"), total)
+        kept = min(_checkpointed(directory.checkpoint), total)
         return Standing(*place, "interrupted", done=max(done, kept), kept=kept, total=total)
     return Standing(*place, "running", done=done, total=total, left=left if math.isfinite(left) else None)
 
 
-def _evaluated(benchmark: Benchmark, run: Run) -> tuple[State, str]:
+def _evaluated(run: Run) -> tuple[Where, str]:
     """Whether a trained run has a record of this evaluation on every target, and if not, why."""
-    made_by, wanted = str(run.info.get("fingerprint")), fingerprint(benchmark.evaluation_definition())
-    waiting = [
-        t for t in benchmark.targets if not _record(run.evaluated / "evaluation" / f"{t}.parquet", made_by, wanted)
-    ]
+    targets, wanted = run.benchmark.targets, fingerprint(run.benchmark.evaluation_definition())
+    waiting = [target for target in targets if not _record(run.evaluated.records(target), run.fingerprint, wanted)]
     if not waiting:
         return "finished", ""
-    failure = _mapping(run.evaluated / "failure.json")
+    failure = read_mapping(run.evaluated.failure)
     if failure:
-        reason = " ".join(str(failure.get("reason") or "no reason recorded").split())
-        return "failed", f"failed in the evaluation: {reason}"
-    return "trained", "not evaluated" + (f" on {', '.join(waiting)}" if len(waiting) < len(benchmark.targets) else "")
+        return "failed", f"failed in the evaluation: {reason_of(failure)}"
+    return "trained", "not evaluated" + (f" on {', '.join(waiting)}" if len(waiting) < len(targets) else "")
 
 
 def _record(path: Path, made_by: str, evaluation: str) -> bool:
@@ -122,13 +111,13 @@ def _record(path: Path, made_by: str, evaluation: str) -> bool:
     return current and metadata.get(b"fingerprint") == made_by.encode()
 
 
-def _logged(training: Training, folder: Path, now: float) -> tuple[int, float | None]:
+def _logged(training: Training, directory: RunDirectory, now: float) -> tuple[int, float | None]:
     """(iterations in the log, seconds left): NaN where the speed is unknown, None where the run is not running."""
-    line = _last_line(folder / "train.jsonl")
+    line = _last_line(directory.log)
     iteration = line.get("iteration")
     done = min(max(iteration, 0), training.iterations) if type(iteration) is int else 0
     speed = positive(line.get("images_per_second"))
-    touched = max(_modified(folder / name) for name in ("config.json", "train.jsonl", "checkpoint.safetensors"))
+    touched = max(map(_modified, (directory.config, directory.log, directory.checkpoint)))
     step = training.log_every * training.batch_size / speed if speed else 0.0
     if now - touched > max(QUIET_SECONDS, 4 * step):
         return done, None
@@ -173,16 +162,6 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return -math.inf
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = read_json(path)
-    except (OSError, UserError):
-        return {"reason": f"{path.name} cannot be read"}
-    return content if isinstance(content, dict) else {"reason": f"{path.name} is no mapping"}
 
 
 def positive(value: Any) -> float | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,15 +19,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flexseg.analysis.stats.metrics import class_counts
-from flexseg.benchmark import Benchmark, Protocol, fingerprint
+from flexseg.benchmark import Benchmark, Protocol, Run
+from flexseg.benchmark.identity import Status, read_mapping, runs_of
 from flexseg.classes import NUM_CLASSES
 from flexseg.errors import UserError
-from flexseg.files import read_json
 from flexseg.provenance import code_digest
 
-Status = Literal["finished", "failed", "not run", "missing", "stale"]
-"""*Not run* is a row whose optional package is not installed; *missing* one that nobody has started."""
-STALE = "stale: other settings than the benchmark file's"
 _COLUMNS = [
     "image", "condition", "pixels", "confusion", "boundary_confusion",
     "calibration_count", "calibration_correct", "calibration_confidence", "nll_sum",
@@ -123,7 +120,7 @@ class TargetRecord:
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecords:
     """One (row, seed): its status, the reason when there is nothing to tabulate, and its records by target.
 
     ``folder`` holds what its training left, ``evaluated`` its records and predictions: the same one, unless the
@@ -154,13 +151,13 @@ class Records:
 
     benchmark: Benchmark
     results: Path
-    runs: dict[tuple[str, int], Run]
+    runs: dict[tuple[str, int], RunRecords]
 
-    def of_row(self, row: str) -> list[Run]:
+    def of_row(self, row: str) -> list[RunRecords]:
         """The runs of ``row``, one a seed; empty for a row that is not selected."""
         return [run for (name, _), run in self.runs.items() if name == row]
 
-    def finished(self) -> list[Run]:
+    def finished(self) -> list[RunRecords]:
         """The runs whose records are used."""
         return [run for run in self.runs.values() if run.status == "finished"]
 
@@ -185,64 +182,42 @@ def seeds_text(seeds: Iterable[int]) -> str:
     return ("seed " if len(listed) == 1 else "seeds ") + ", ".join(map(str, listed))
 
 
-def load_records(benchmark: Benchmark, results: Path, methods: Path) -> Records:
+def load_records(benchmark: Benchmark, results: Path, *, as_recorded: bool = False) -> Records:
     """Read every run of ``benchmark``: trained under ``results/<name>`` or, if it evaluates another's runs, under that
     one's name; evaluated under its own.
+
+    Args:
+        as_recorded: take every run for what it says of itself, whatever the benchmark file says now.
 
     Raises:
         UserError: records of another protocol than the benchmark's (or from before a part of the protocol was
             measured), or of other test images than another run's.
     """
-    runs = {}
-    for row in benchmark.rows:
-        for seed in benchmark.seeds:
-            definition = benchmark.run_definition(row, seed, methods / f"{benchmark.row(row).method}.py")
-            place = Path(row, f"seed-{seed}")
-            folders = results / benchmark.trained_as / place, results / benchmark.name / place
-            runs[row, seed] = _load_run(benchmark, folders, row, seed, fingerprint(definition))
+    every = (replace(run, as_recorded=as_recorded) for run in runs_of(benchmark, results))
+    runs = {(run.row, run.seed): _load_run(run) for run in every}
     _same_images(runs.values())
     return Records(benchmark, results, runs)
 
 
-def _load_run(benchmark: Benchmark, folders: tuple[Path, Path], row: str, seed: int, expected: str) -> Run:
-    folder, evaluated = folders
-    finished, failed = _read(folder / "run.json"), _read(folder / "failure.json")
-    paths = {target: evaluated / "evaluation" / f"{target}.parquet" for target in benchmark.targets}
-    current = finished is not None and finished.get("fingerprint") == expected
-    if failed is not None and not current:
-        reason = " ".join(str(failed.get("reason") or "no reason recorded").split())
-        status: Status = "not run" if failed.get("status") == "not run" else "failed"
-        return Run(row, seed, *folders, status, f"{status}: {reason}", failed)
-    if finished is None:
-        return Run(row, seed, *folders, "missing", "missing: not run")
-    if finished.get("status") != "finished":
-        reason = finished.get("reason") or f"status {finished.get('status')!r}"
-        return Run(row, seed, *folders, "failed", f"failed: {reason}", finished)
-    if not current:
-        return Run(row, seed, *folders, "stale", STALE, finished)
+def _load_run(run: Run) -> RunRecords:
+    state, benchmark = run.state, run.benchmark
+    place = (run.row, run.seed, run.directory.root, run.evaluated.root)
+    if state.status != "finished":
+        return RunRecords(*place, state.status, state.reason, state.record)
     targets, absent = {}, {}
-    failed = failed if folder == evaluated else _read(evaluated / "failure.json")
-    for target, path in paths.items():
+    failed = read_mapping(run.evaluated.failure)
+    for target in benchmark.targets:
+        path = run.evaluated.records(target)
         _check_protocol(benchmark, path)
-        loaded = _load_target(path, expected, benchmark.protocol)
+        loaded = _load_target(path, run.fingerprint, benchmark.protocol)
         if isinstance(loaded, str):
             # A finished training whose evaluation failed says why in failure.json.
             absent[target] = f"failed: {failed['reason']}" if failed and failed.get("reason") else loaded
         else:
             targets[target] = loaded
-    files = finished.get("library_files")
-    other = finished.get("library") != code_digest(tuple(files) if files else None)
-    return Run(row, seed, *folders, "finished", "", finished, other, targets, absent)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = read_json(path)
-    except (OSError, UserError):
-        return {"status": "failed", "reason": f"{path.name} cannot be read"}
-    return content if isinstance(content, dict) else {"status": "failed", "reason": f"{path.name} is no mapping"}
+    files = state.record.get("library_files")
+    other = state.record.get("library") != code_digest(tuple(files) if files else None)
+    return RunRecords(*place, "finished", "", state.record, other, targets, absent)
 
 
 def _check_protocol(benchmark: Benchmark, path: Path) -> None:
@@ -318,8 +293,8 @@ def _reduce(table: pa.Table, protocol: Protocol) -> TargetRecord:
     )
 
 
-def _same_images(runs: Iterable[Run]) -> None:
-    first: dict[str, Run] = {}
+def _same_images(runs: Iterable[RunRecords]) -> None:
+    first: dict[str, RunRecords] = {}
     for run in runs:
         for target, record in run.targets.items():
             other = first.setdefault(target, run)

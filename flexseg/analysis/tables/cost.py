@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from flexseg.analysis.stats.formats import DASH, Cell, Column, Row, Table, difference_cell, mean_text, number
-from flexseg.analysis.stats.records import Run
+from flexseg.analysis.stats.records import RunRecords
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Mean, t_interval
 from flexseg.analysis.tables.common import HOW, Notes, TableFiles, target_title
@@ -88,7 +88,7 @@ def _set_here(scores: Scores, row: str) -> str:
     return "; ".join([*([", ".join(own) + tuned] if own else []), *row_changes(scores.benchmark, row)]) or DASH
 
 
-def _finished(scores: Scores, row: str) -> list[Run]:
+def _finished(scores: Scores, row: str) -> list[RunRecords]:
     return [run for run in scores.records.of_row(row) if run.status == "finished"]
 
 

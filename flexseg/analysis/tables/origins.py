@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from flexseg.analysis.stats.records import Run, seeds_text
+from flexseg.analysis.stats.records import RunRecords, seeds_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.benchmark import Benchmark
 
@@ -64,7 +64,7 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def joined(runs: list[Run], describe: Callable[[Run], str]) -> str:
+def joined(runs: list[RunRecords], describe: Callable[[RunRecords], str]) -> str:
     """What ``describe`` says of the runs: each answer once, with the number of its runs if there are several."""
     counts = Counter(describe(run) for run in runs)
     if len(counts) == 1:
@@ -72,13 +72,13 @@ def joined(runs: list[Run], describe: Callable[[Run], str]) -> str:
     return "; ".join(f"{text} ({counted(count, 'run')})" for text, count in counts.items()) or "–"
 
 
-def commit(run: Run) -> str:
+def commit(run: RunRecords) -> str:
     """The commit that a run was made at, twelve digits, and whether files differed from it."""
     git = run.info.get("git") or {}
     return str(git.get("commit") or "not recorded")[:12] + (" with uncommitted changes" if git.get("dirty") else "")
 
 
-def library(run: Run) -> str:
+def library(run: RunRecords) -> str:
     """The digest of the library's files that made a run."""
     return str(run.info.get("library") or "not recorded")
 
@@ -90,7 +90,7 @@ def code_text(scores: Scores) -> str:
     return f"{len(runs) - other} of {counted(len(runs), 'run')} by today's files" if other else "today's, in every run"
 
 
-def machine(run: Run) -> str:
+def machine(run: RunRecords) -> str:
     """Processor, cores, system and device of a run."""
     found = run.info.get("machine") or {}
     parts = f"{found.get('processor', '?')}, {found.get('cores', '?')} cores, {found.get('system', '?')}"

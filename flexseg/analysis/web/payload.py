@@ -18,7 +18,7 @@ from scipy.special import stdtrit
 
 from flexseg.analysis.stats.metrics import class_iou, mean_iou
 from flexseg.analysis.stats.published import heading, published_beside, published_columns
-from flexseg.analysis.stats.records import Records, Run, TargetRecord
+from flexseg.analysis.stats.records import Records, RunRecords, TargetRecord
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
 from flexseg.analysis.tables.domains import class_names, class_places, class_set, images_text
@@ -169,7 +169,7 @@ def _published(scores: Scores) -> Json | None:
     return {"heading": heading(scores.benchmark), "columns": columns, "values": values}
 
 
-def _run(records: Records, run: Run) -> Json:
+def _run(records: Records, run: RunRecords) -> Json:
     info, benchmark = run.info, records.benchmark
     git, machine = info.get("git") or {}, info.get("machine") or {}
     return {
@@ -199,7 +199,7 @@ def _run(records: Records, run: Run) -> Json:
     }
 
 
-def _options(run: Run) -> list[list[Any]]:
+def _options(run: RunRecords) -> list[list[Any]]:
     return [
         [name, value_text(each.get("value")), value_text(each.get("default")), str(each.get("origin") or ""),
          " ".join(str(each.get("help") or "").split())]
@@ -207,7 +207,7 @@ def _options(run: Run) -> list[list[Any]]:
     ]  # fmt: skip
 
 
-def _option_key(run: Run) -> str:
+def _option_key(run: RunRecords) -> str:
     return json.dumps(_options(run)) if run.options else ""
 
 
@@ -236,7 +236,7 @@ def _curves(records: Records) -> Json:
     return {"terms": sorted(terms, key=lambda term: (not term.startswith("loss"), term)), "rows": rows}
 
 
-def _log(run: Run) -> list[Json]:
+def _log(run: RunRecords) -> list[Json]:
     """The lines of ``train.jsonl`` that hold an iteration; a torn last line of a killed run is left out."""
     path = run.folder / "train.jsonl"
     if not path.is_file():
