@@ -12,9 +12,10 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from flexseg.analysis.stats.formats import write_text
 from flexseg.analysis.stats.records import Records
@@ -24,13 +25,23 @@ from flexseg.benchmark import Benchmark
 from flexseg.errors import UserError
 from flexseg.files import digest
 
-FORMAT = 1
 _SUMMARY = ("mean", "half", "sd", "n")
-_PROVENANCE = ("format", "benchmark", "protocol", "libraries", "commits", "processors")
 _PARTS = (
     ("method", "method"), ("method_digest", "method file"), ("options", "options"), ("source", "source data"),
     ("generated", "generated data"), ("label_map", "label map"), ("model", "model"), ("training", "training"),
 )  # fmt: skip
+
+
+class Provenance(BaseModel):
+    """By what the reference runs were made."""
+
+    format: Literal[1]
+    benchmark: str
+    protocol: str
+    libraries: list[str]
+    commits: list[str]
+    processors: list[str]
+    torch: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -38,20 +49,10 @@ class Reference:
     """A reference file, checked. ``values``: (row, column) → seed → mIoU in percent; every cell has all ``seeds``."""
 
     path: Path
-    provenance: dict[str, Any]
+    provenance: Provenance
     rows: dict[str, dict[str, str]]
     seeds: tuple[int, ...]
     values: dict[tuple[str, str], dict[int, float]]
-
-    @property
-    def libraries(self) -> list[str]:
-        """Digests of the library's code that made the runs."""
-        return [str(each) for each in self.provenance["libraries"]]
-
-    @property
-    def processors(self) -> list[str]:
-        """The processors on which the runs were made."""
-        return [str(each) for each in self.provenance["processors"]]
 
     def changed(self, row: str, parts: dict[str, str]) -> list[str]:
         """The parts of the definition of ``row`` that are not the reference's."""
@@ -97,20 +98,20 @@ def write_reference(scores: Scores, path: Path) -> None:
             + f"\nFinish them first: snakemake --cores all --config benchmark={benchmark.name}"
         )
     infos = [run.info for run in records.finished()]
-    provenance = {
-        "format": FORMAT,
-        "benchmark": benchmark.name,
-        "protocol": benchmark.protocol.id,
-        "libraries": sorted({str(info.get("library")) for info in infos}),
-        "commits": sorted({_commit(info) for info in infos}),
-        "processors": processors(records),
-        "torch": sorted({str((info.get("versions") or {}).get("torch")) for info in infos}),
-    }
+    provenance = Provenance(
+        format=1,
+        benchmark=benchmark.name,
+        protocol=benchmark.protocol.id,
+        libraries=sorted({str(info.get("library")) for info in infos}),
+        commits=sorted({_commit(info) for info in infos}),
+        processors=processors(records),
+        torch=sorted({str((info.get("versions") or {}).get("torch")) for info in infos}),
+    )
     rows = {row: definition_parts(records, row) for row in benchmark.rows}
     text = io.StringIO()
     text.write(f"# Reference results of benchmark {benchmark.name}: mIoU in percent. ")
     text.write(f"Made by `flexseg verify {benchmark.name} --write`; not to be edited.\n")
-    text.write(f"# provenance: {json.dumps(provenance, sort_keys=True)}\n")
+    text.write(f"# provenance: {json.dumps(provenance.model_dump(), sort_keys=True)}\n")
     text.write(f"# rows: {json.dumps(rows, sort_keys=True)}\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "column", *_SUMMARY, *(f"seed {seed}" for seed in benchmark.seeds)])
@@ -147,77 +148,64 @@ def read_reference(path: Path, benchmark: Benchmark) -> Reference:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
+        header = [line for line in lines if line.startswith("#")]
+        provenance = Provenance.model_validate(_json(path, header, "provenance"))
+        rows = TypeAdapter(dict[str, dict[str, str]]).validate_python(_json(path, header, "rows"))
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(path, f"it cannot be read ({error})") from error
-    header = [line for line in lines if line.startswith("#")]
-    provenance, rows = _json(path, header, "provenance"), _json(path, header, "rows")
-    if provenance.get("format") != FORMAT:
-        raise _damaged(path, f"its format is {provenance.get('format')!r}, and this library reads {FORMAT}")
-    for key in _PROVENANCE:
-        if key not in provenance:
-            raise _damaged(path, f"its provenance has no {key!r}")
-    if provenance["benchmark"] != benchmark.name:
-        raise UserError(
-            f"{path} holds reference results of benchmark {provenance['benchmark']!r}, not {benchmark.name!r}"
-        )
-    if not all(isinstance(provenance[key], list) for key in ("libraries", "commits", "processors")):
-        raise _damaged(path, "libraries, commits and processors of its provenance must be lists")
-    if not all(isinstance(parts, dict) for parts in rows.values()):
-        raise _damaged(path, "a row of its `# rows:` line is no mapping")
-    seeds, values = _values(path, len(header), [line for line in lines if not line.startswith("#")])
-    for row, column in values:
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise _damaged(path, f"its {error.title}: {found}") from error
+    if provenance.benchmark != benchmark.name:
+        raise UserError(f"{path} holds reference results of benchmark {provenance.benchmark!r}, not {benchmark.name!r}")
+    seeds, values = _values(path, [line for line in lines if not line.startswith("#")], len(header))
+    columns = {column for _, column in values}
+    for row, _ in values:
         if row not in rows:
             raise _damaged(path, f"row {row!r} is not in its `# rows:` line")
-        if not math.isfinite(sum(values[row, column].values())):
-            raise _damaged(path, f"{row}, {column}: a value is not finite")
-    columns = {column for _, column in values}
     if not values or any((row, column) not in values for row in rows for column in columns):
         raise _damaged(path, "not every row has every column")
     return Reference(path, provenance, rows, seeds, values)
 
 
-def _json(path: Path, header: list[str], name: str) -> dict[str, Any]:
+def _json(path: Path, header: list[str], name: str) -> Any:
     line = next((line for line in header if line.startswith(f"# {name}: ")), None)
     if line is None:
         raise _damaged(path, f"its `# {name}:` line is missing")
     try:
-        content = json.loads(line.removeprefix(f"# {name}: "))
+        return json.loads(line.removeprefix(f"# {name}: "))
     except ValueError as error:
         raise _damaged(path, f"its `# {name}:` line is no JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise _damaged(path, f"its `# {name}:` line is no mapping")
-    return content
 
 
 def _values(
-    path: Path, skipped: int, lines: list[str]
+    path: Path, lines: list[str], skipped: int
 ) -> tuple[tuple[int, ...], dict[tuple[str, str], dict[int, float]]]:
-    table = list(csv.reader(lines))
-    head = ["row", "column", *_SUMMARY]
-    names = table[0][len(head) :] if table else []
-    if not table or table[0][: len(head)] != head or not names:
-        raise _damaged(path, f"its columns are not {', '.join(head)}, seed 0, …")
+    import pandas as pd
+
     try:
-        seeds = tuple(int(name.removeprefix("seed ")) for name in names)
-    except ValueError as error:
-        raise _damaged(path, f"a column is not named `seed` and a number ({', '.join(names)})") from error
-    values: dict[tuple[str, str], dict[int, float]] = {}
-    for number, line in enumerate(table[1:], skipped + 2):
-        place = f"line {number}"
-        if len(line) != len(table[0]):
-            raise _damaged(path, f"{place} has {len(line)} cells, not {len(table[0])}")
-        row, column, mean, _, _, n = line[: len(head)]
-        try:
-            found = [float(cell) for cell in line[len(head) :]]
-            agrees = abs(float(mean) - sum(found) / len(found)) <= 1e-5 and int(n) == len(found)
-        except ValueError as error:
-            raise _damaged(path, f"{place}: {error}") from error
-        if not agrees or not all(0 <= value <= 100 for value in found):
-            raise _damaged(path, f"{place} ({row}, {column}) contradicts itself: its seeds do not give its mean and n")
-        if (row, column) in values:
-            raise _damaged(path, f"{place}: {row}, {column} stands there twice")
-        values[row, column] = dict(zip(seeds, found, strict=True))
-    return seeds, values
+        # No cell may be guessed at: a row has as many as the heading, and all but two are numbers.
+        widths = {line.count(",") for line in lines}
+        table = pd.read_csv(io.StringIO("\n".join(lines)), dtype={"row": str, "column": str})
+        seeds = tuple(int(name.removeprefix("seed ")) for name in table.columns[2 + len(_SUMMARY) :])
+        found = table.iloc[:, 2 + len(_SUMMARY) :].to_numpy(np.float64)
+        mean, n = table["mean"].to_numpy(np.float64), table["n"].to_numpy(np.int64)
+    except (KeyError, ValueError) as error:
+        raise _damaged(path, f"its table cannot be read ({error})") from error
+    if list(table.columns[: 2 + len(_SUMMARY)]) != ["row", "column", *_SUMMARY] or not seeds or len(widths) != 1:
+        raise _damaged(path, f"its columns are not row, column, {', '.join(_SUMMARY)}, seed 0, … in every line")
+    sound = (np.abs(mean - found.mean(axis=1)) <= 1e-5) & (n == len(seeds))  # NaN is never sound
+    sound &= ((found >= 0) & (found <= 100)).all(axis=1)
+    if not sound.all():
+        number = int(np.argmin(sound))
+        row, column = table.loc[number, ["row", "column"]]
+        place = f"line {number + skipped + 2} ({row}, {column})"
+        raise _damaged(path, f"{place} contradicts itself: its seeds do not give its mean and n")
+    twice = table[table.duplicated(["row", "column"])]
+    if len(twice):
+        raise _damaged(path, f"{twice.iloc[0]['row']}, {twice.iloc[0]['column']} stands there twice")
+    cells = zip(table["row"], table["column"], found, strict=True)
+    return seeds, {(row, column): dict(zip(seeds, map(float, each), strict=True)) for row, column, each in cells}
 
 
 def _damaged(path: Path, what: str) -> UserError:

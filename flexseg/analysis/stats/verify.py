@@ -176,7 +176,7 @@ def verify(scores: Scores, reference: Reference) -> Verification:
         cells[key] = replace(cells[key], p_holm=float(p), verdict="differs" if worse else cells[key].verdict)
     notes = _notes(scores, reference, other)
     here = processors(scores.records)
-    return Verification(benchmark.name, scores.columns, cells, notes, here, reference.processors)
+    return Verification(benchmark.name, scores.columns, cells, notes, here, reference.provenance.processors)
 
 
 def _cell(
@@ -217,10 +217,10 @@ def _notes(scores: Scores, reference: Reference, other: Mapping[str, list[str]])
     notes = [f"{row}: other definition than the reference's: {', '.join(parts)}." for row, parts in other.items()]
     notes += [f"{row}: {note}." for row in scores.benchmark.rows for note in scores.records.notes(row)]
     finished = scores.records.finished()
-    codes: set[Any] = {run.info.get("library") for run in finished} - set(reference.libraries)
+    codes: set[Any] = {run.info.get("library") for run in finished} - set(reference.provenance.libraries)
     if codes:
         notes.append(
             f"The code that decides a run differs: {', '.join(sorted(map(str, codes)))} here, "
-            f"{', '.join(reference.libraries)} in the reference."
+            f"{', '.join(reference.provenance.libraries)} in the reference."
         )
     return notes
