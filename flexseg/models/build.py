@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flexseg.classes import NUM_CLASSES
 from flexseg.errors import UserError
@@ -51,15 +51,15 @@ def build_segmentor(config: Mapping[str, Any], pretrained: bool = True) -> Segme
     if "detectron2" in config:
         from flexseg.models.detectron2 import build_detectron2
 
-        return build_detectron2(config)
+        segmentor: Segmentor = build_detectron2(config)
+        _dry_run(segmentor)
+        return segmentor
 
     described = describe(config)
     from flexseg.models import registry
 
     with registry.building():
-        model = _build(described)
-        model.init_weights()
-        segmentor = _wrapped(model)
+        segmentor = _build(described)
         _dry_run(segmentor)
     if pretrained and config.get("weights") is not None:
         load_weights(segmentor.backbone, config["weights"])
@@ -79,17 +79,10 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
         from flexseg.models import vit  # noqa: F401  (registers it)
     described = {part: plain(config[part]) for part in PARTS if config.get(part) is not None}
     if "hrda" in described:
-        described["hrda"] = hrda.described(described["hrda"], described["decode_head"])
+        described["hrda"] = hrda.complete(described["hrda"], described["decode_head"])
     for where, part in each(described):
         check_part(where, part)
     return {"type": "HRDAEncoderDecoder" if "hrda" in described else "EncoderDecoder", **described}
-
-
-def _wrapped(model: Any) -> Segmentor:
-    from flexseg.models.hrda import HRDAEncoderDecoder, HRDASegmentor
-
-    kind = HRDASegmentor if isinstance(model, HRDAEncoderDecoder) else Segmentor
-    return kind(model, size_divisor(model.backbone))
 
 
 def _check_parts(config: Mapping[str, Any]) -> None:
@@ -116,21 +109,32 @@ def _check_parts(config: Mapping[str, Any]) -> None:
             )
 
 
-def _build(described: dict[str, Any]) -> Any:
-    """The ``EncoderDecoder``; where a constructor fails, the part is found and named."""
+def _build(described: Mapping[str, Any]) -> Segmentor:
+    """Build the parts and draw their weights, in the order in which mmseg's ``EncoderDecoder`` does both."""
+    from flexseg.models.hrda import HRDASegmentor, scales_of
     from flexseg.models.registry import MODELS
 
-    try:
-        return MODELS.build(copy.deepcopy(described))
-    except UserError:  # a part of ours, which names itself and says what to do
-        raise
-    except Exception:
-        for where, part in each(described):
-            try:
-                MODELS.build(copy.deepcopy(part))
-            except Exception as error:
-                raise ModelError(f"{where}: {part['type']} cannot be built: {reason(error)}") from error
-        raise
+    built: dict[str, Any] = {}
+    for where, part in each(described):
+        try:
+            built[where] = MODELS.build(copy.deepcopy(part))
+        except UserError:  # a part of ours, which names itself and says what to do
+            raise
+        except Exception as error:
+            raise ModelError(f"{where}: {part['type']} cannot be built: {reason(error)}") from error
+    if isinstance(described.get("auxiliary_head"), list):
+        # mmseg leaves the heads of a list with the weights of their constructors, and so a list has no `init_weights`.
+        heads = [built.pop(where) for where in list(built) if where.startswith("auxiliary_head.")]
+        built["auxiliary_head"] = nn.ModuleList(heads)
+    for part in built.values():
+        if hasattr(part, "init_weights"):
+            part.init_weights()
+    attention = built.pop("hrda.attention", None)
+    divisor = size_divisor(built["backbone"])
+    if attention is None:
+        return Segmentor(**built, size_divisor=divisor)
+    scales = scales_of(described["hrda"])
+    return HRDASegmentor(**built, scale_attention=attention, scales=scales, size_divisor=divisor)
 
 
 @torch.no_grad()
@@ -149,17 +153,18 @@ def _dry_run(segmentor: Segmentor) -> None:
     )
     for place, head in segmentor.heads():
         where = f"{place} {name_of(head)}"
-        _check_channels(where, head, stages, offered)
+        if hasattr(head, "in_index"):  # detectron2's heads choose their maps by name
+            _check_channels(where, head, stages, offered)
         try:
-            logits = segmentor._decode(stages)[0] if head is segmentor.decode_head else one_map(head, head(stages))
+            logits = segmentor.decode(stages)[0] if head is segmentor.decode_head else one_map(head, head(stages))
         except ModelError:
             raise
         except Exception as error:
             raise ModelError(f"{where} fails on the backbone's maps ({offered}): {reason(error)}") from error
-        if logits.shape[1] != NUM_CLASSES:
-            raise ModelError(f"{where} gives {logits.shape[1]} channels instead of {NUM_CLASSES} classes")
+        if logits.ndim != 4 or logits.shape[1] != NUM_CLASSES:
+            raise ModelError(f"{where} gives {tuple(logits.shape)} instead of (1, {NUM_CLASSES}, h, w)")
         if head is segmentor.decode_head:
-            segmentor.check_output_stride(images.shape[3] / logits.shape[3])
+            segmentor.check(images, logits)
     segmentor.train()
 
 

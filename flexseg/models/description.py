@@ -69,7 +69,7 @@ def _check_loss(where: str, loss: Any) -> None:
             )
 
 
-def each(described: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def each(described: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, description) of every part; a list of auxiliary heads is taken apart, of ``hrda`` there is its head."""
     for where, part in described.items():
         if where == "auxiliary_head" and isinstance(part, list):

@@ -81,24 +81,14 @@ class Detectron2Segmentor(Segmentor):
     detectron2's order, for an FPN p2 … p6. The FPN is part of the backbone, as detectron2 has it.
     """
 
+    classifier_name = "predictor"
+
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
-        nn.Module.__init__(self)  # the base class takes mmseg's parts over, which there are none of here
         parts: Any = backbone
         shapes = parts.output_shape()
-        self.backbone = backbone
-        self.neck = None
-        self.decode_head = head
-        self.auxiliary_head = None
-        self.align_corners = False
-        self.feature_channels = int(self.classifier.in_channels)  # type: ignore[arg-type]
-        self._maps = tuple(shapes)
         strides = [shapes[name].stride for name in head.in_features]  # type: ignore[union-attr]
-        self.size_divisor = max(1, parts.size_divisibility, *strides)
-
-    @property
-    def classifier(self) -> nn.Module:
-        """The head's ``predictor``."""
-        return self.decode_head.predictor  # type: ignore[return-value]
+        super().__init__(backbone, head, size_divisor=max(1, parts.size_divisibility, *strides))
+        self._maps = tuple(shapes)
 
     def stages(self, images: Tensor) -> Sequence[Tensor]:
         """The backbone's maps (B, C_i, h_i, w_i) of images (B, 3, H, W).
@@ -114,6 +104,23 @@ class Detectron2Segmentor(Segmentor):
             )
         maps = self.backbone(images)
         return tuple(maps[name] for name in self._maps)
+
+    @torch.enable_grad()
+    def check(self, images: Tensor, logits: Tensor) -> None:
+        """Refuse weights that take no part in the prediction: data parallelism would wait for their gradients for ever.
+
+        Raises:
+            ModelError: with the first of them.
+        """
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        prediction = self(images).logits.sum()
+        gradients = torch.autograd.grad(prediction, list(trained.values()), allow_unused=True)
+        idle = [name for name, gradient in zip(trained, gradients, strict=True) if gradient is None]
+        if idle:
+            raise ModelError(
+                f"detectron2: {len(idle)} weights take no part in the prediction, e.g. {idle[0]}: let "
+                f"SEM_SEG_HEAD.IN_FEATURES name all the maps that the backbone makes"
+            )
 
     def _head(self, stages: Sequence[Tensor]) -> Any:
         # Not the head's `forward`: that computes detectron2's loss in train mode and upsamples in eval mode.
@@ -151,9 +158,7 @@ def build_detectron2(config: Mapping[str, Any]) -> Detectron2Segmentor:
             f"detectron2.MODEL.SEM_SEG_HEAD.NAME: {name_of(head)} has no single map of features before a `predictor`: "
             f"choose another, e.g. SemSegFPNHead"
         )
-    segmentor = Detectron2Segmentor(backbone, head)
-    _dry_run(segmentor)
-    return segmentor
+    return Detectron2Segmentor(backbone, head)
 
 
 def import_detectron2() -> None:
@@ -298,27 +303,3 @@ def _check_keys(described: Any, node: Any) -> None:
             raise ModelError(f"detectron2.MODEL: there is no {place!r}{near(keys[-1], inner)}")
         if len(keys) == 1 and keys[0] in PARTS and not isinstance(value, dict):
             raise ModelError(f"detectron2.MODEL.{place} is a mapping of settings, not a {type(value).__name__}")
-
-
-def _dry_run(segmentor: Detectron2Segmentor) -> None:
-    """One small black image through the trunk in eval mode: finds parts that do not fit. Draws no random number."""
-    step = segmentor.size_divisor
-    images = torch.zeros(1, 3, -(-64 // step) * step, -(-128 // step) * step)
-    segmentor.eval()
-    try:
-        logits = segmentor(images).logits
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(f"this detectron2 trunk fails on a {tuple(images.shape)} input: {reason(error)}") from error
-    if logits.ndim != 4 or logits.shape[1] != NUM_CLASSES:
-        raise ModelError(f"{name_of(segmentor.decode_head)} gives {tuple(logits.shape)}, not {NUM_CLASSES} classes")
-    trained = {name: p for name, p in segmentor.named_parameters() if p.requires_grad}
-    gradients = torch.autograd.grad(logits.sum(), list(trained.values()), allow_unused=True)
-    idle = [name for name, gradient in zip(trained, gradients, strict=True) if gradient is None]
-    if idle:  # data parallelism would wait for their gradients for ever
-        raise ModelError(
-            f"detectron2: {len(idle)} weights take no part in the prediction, e.g. {idle[0]}: let "
-            f"SEM_SEG_HEAD.IN_FEATURES name all the maps that the backbone makes"
-        )
-    segmentor.train()

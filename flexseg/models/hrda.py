@@ -34,7 +34,7 @@ from flexseg.classes import NUM_CLASSES
 from flexseg.errors import RunError
 from flexseg.models.description import ModelError, near
 from flexseg.models.registry import MODELS, EncoderDecoder
-from flexseg.models.segmentor import Auxiliary, Output, Segmentor, size_divisor
+from flexseg.models.segmentor import Auxiliary, Output, Segmentor, parts_of
 from flexseg.models.windows import Box, windows
 
 PIXELS = 2**22
@@ -79,8 +79,8 @@ class Scales:
         return self.factor * self.output_stride
 
 
-def described(hrda: Mapping[str, Any], decode_head: Mapping[str, Any]) -> dict[str, Any]:
-    """``hrda:`` of a trunk's description, complete: the attention head sees the maps that the decode head sees.
+def complete(hrda: Mapping[str, Any], decode_head: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete ``hrda:`` of a trunk's description: the attention head sees the maps that the decode head sees.
 
     Raises:
         ModelError: an unknown key or a wrong value.
@@ -96,11 +96,16 @@ def described(hrda: Mapping[str, Any], decode_head: Mapping[str, Any]) -> dict[s
     maps = {key: decode_head[key] for key in shared if key in decode_head}
     if isinstance(decode_head.get("in_channels"), Sequence):  # DAFormerHead may leave out that it takes every stage
         maps.setdefault("in_index", list(range(len(decode_head["in_channels"]))))
-    scales = _scales(hrda)
+    scales = scales_of(hrda)
     return {knob: getattr(scales, knob) for knob in known} | {"attention": maps | dict(attention)}
 
 
-def _scales(hrda: Mapping[str, Any]) -> Scales:
+def scales_of(hrda: Mapping[str, Any]) -> Scales:
+    """The scales that ``hrda:`` of a description names.
+
+    Raises:
+        ModelError: an unknown key or a wrong value.
+    """
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in hrda.items()}
     values.pop("attention", None)
     try:
@@ -130,31 +135,47 @@ def fuse(context: Tensor, detail: Tensor, attention: Tensor, place: tuple[int, i
 
 
 class HRDASegmentor(Segmentor):
-    """The parts of an :class:`HRDAEncoderDecoder` under their own names; sees every image at two scales.
+    """A trunk that sees every image at two scales.
 
     Args:
-        model: the ``HRDAEncoderDecoder`` whose parts are taken over.
+        backbone: f_E. decode_head: f_D.
+        scale_attention: f_A, a head with as many channels of logits as ``decode_head``.
+        scales: the two scales.
         size_divisor: what the backbone wants; images, and so training crops, must be multiples of a multiple of it.
+        **parts: as for :class:`Segmentor`.
+
+    Raises:
+        ModelError: the backbone cannot take a detail crop.
     """
 
-    def __init__(self, model: Any, size_divisor: int = 1) -> None:
-        scales: Scales = model.scales
+    def __init__(
+        self,
+        backbone: nn.Module,
+        decode_head: nn.Module,
+        *,
+        scale_attention: nn.Module,
+        scales: Scales,
+        size_divisor: int = 1,
+        **parts: nn.Module | None,
+    ) -> None:
         if any(side % size_divisor for side in scales.detail):
             raise ModelError(f"hrda.detail {list(scales.detail)}: this backbone takes multiples of {size_divisor} only")
-        super().__init__(model, math.lcm(scales.grid, scales.factor * size_divisor))
-        self.scale_attention: nn.Module = model.scale_attention
+        multiple = math.lcm(scales.grid, scales.factor * size_divisor)
+        super().__init__(backbone, decode_head, size_divisor=multiple, **parts)
+        self.scale_attention = scale_attention
         self.scales = scales
 
     def heads(self) -> list[tuple[str, nn.Module]]:
         """(place in the description, head) of every head."""
         return [*super().heads(), ("hrda.attention", self.scale_attention)]
 
-    def check_output_stride(self, stride: float) -> None:
+    def check(self, images: Tensor, logits: Tensor) -> None:
         """Refuse a decode head whose logits have another stride than ``hrda.output_stride``.
 
         Raises:
             ModelError: with the stride that was found.
         """
+        stride = images.shape[3] / logits.shape[3]
         if stride != self.scales.output_stride:
             raise ModelError(
                 f"hrda.output_stride is {self.scales.output_stride}, but this trunk's logits have stride {stride:g}: "
@@ -181,12 +202,12 @@ class HRDASegmentor(Segmentor):
                 f"choose such a training.crop"
             )
         stages = self.stages(self.context(images))
-        context, features = self._decode(stages)
+        context, features = self.decode(stages)
         attention = torch.sigmoid(self.scale_attention(stages))
         if not self.training:
             return Output(fuse(context, self._slide(images), attention, (0, 0), self.scales.factor), features, ())
         box = self.draw(height, width)
-        detail = self._decode(self.stages(_cut(images, box)))[0]
+        detail = self.decode(self.stages(_cut(images, box)))[0]
         logits = fuse(context, detail, attention, self._on_grid(box)[:2], self.scales.factor)
         weight = self.scales.loss_weight
         return Output(logits, features, (Auxiliary(weight, detail, box), *self._auxiliary(stages)), 1 - weight)
@@ -213,7 +234,7 @@ class HRDASegmentor(Segmentor):
         total, count = images.new_zeros(len(images), NUM_CLASSES, *size), images.new_zeros(size)
         for start in range(0, len(boxes), together):
             some = boxes[start : start + together]
-            logits = self._decode(self.stages(torch.cat([_cut(images, box) for box in some])))[0]
+            logits = self.decode(self.stages(torch.cat([_cut(images, box) for box in some])))[0]
             for box, part in zip(some, logits.split(len(images)), strict=True):
                 place = self._on_grid(box)
                 _cut(total, place).add_(part)
@@ -233,21 +254,25 @@ class HRDAEncoderDecoder(EncoderDecoder):
     ``custom_imports = dict(imports=["flexseg.models.hrda"])`` in an mmseg configuration makes it known there.
 
     Args:
-        hrda: as :func:`described` completes it.
+        hrda: as :func:`complete` returns it.
         **kwargs: as for mmseg's ``EncoderDecoder``.
     """
 
     def __init__(self, hrda: Mapping[str, Any], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.scales = _scales(hrda)
+        self.scales = scales_of(hrda)
         self.scale_attention = MODELS.build(dict(hrda["attention"]))
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Any) -> Tensor:
         """Logits (B, 19, H, W) of images (B, 3, H, W)."""
-        return HRDASegmentor(self, size_divisor(self.backbone)).train(self.training).predict(inputs)
+        return self._segmentor().predict(inputs)
 
     def _forward(self, inputs: Tensor, data_samples: Any = None) -> Tensor:
-        return HRDASegmentor(self, size_divisor(self.backbone)).train(self.training)(inputs).logits
+        return self._segmentor()(inputs).logits
+
+    def _segmentor(self) -> HRDASegmentor:
+        made = HRDASegmentor(**parts_of(self), scale_attention=self.scale_attention, scales=self.scales)
+        return made.train(self.training)
 
     def loss(self, inputs: Tensor, data_samples: Any) -> dict[str, Tensor]:
         """Refuse: mmseg's losses know one scale only.

@@ -6,7 +6,7 @@ How a trunk is built from a benchmark file is :mod:`flexseg.models.build`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,29 +40,44 @@ class Output(NamedTuple):
 
 
 class Segmentor(nn.Module):
-    """The parts of an mmseg ``EncoderDecoder`` under their own names, so that the state dicts are interchangeable.
+    """A trunk of parts that bear mmseg's names for them, so that its state dict is an ``EncoderDecoder``'s.
 
     Args:
-        model: the ``EncoderDecoder`` whose parts are taken over.
+        backbone: makes maps (B, C_i, h_i, w_i) of images (B, 3, H, W).
+        decode_head: makes logits (B, 19, h, w) of the maps; its last layer is a convolution named ``conv_seg``.
+        neck: makes other maps of the backbone's.
+        auxiliary_head: one head or a ``ModuleList`` of them, as mmseg has it: the keys of the state dict depend on it.
         size_divisor: ``predict`` pads images to a multiple of this, for backbones that accept nothing else.
+
+    Raises:
+        ModelError: the decode head has no such convolution.
     """
 
-    feature_channels: int
-    """D, the number of channels of ``Output.features``."""
+    classifier_name: ClassVar[str] = "conv_seg"
+    """What the decode head calls the convolution that makes logits of features."""
 
-    def __init__(self, model: nn.Module, size_divisor: int = 1) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        decode_head: nn.Module,
+        *,
+        neck: nn.Module | None = None,
+        auxiliary_head: nn.Module | None = None,
+        size_divisor: int = 1,
+    ) -> None:
         super().__init__()
-        parts: Any = model
-        if not hasattr(parts.decode_head, "conv_seg"):
-            raise ModelError(f"decode_head {name_of(parts.decode_head)} has no conv_seg, so no features: take another")
-        self.backbone: nn.Module = parts.backbone
-        self.neck: nn.Module | None = parts.neck if parts.with_neck else None
-        self.decode_head: nn.Module = parts.decode_head
-        # One head or a ModuleList of them, as mmseg has it: the keys of the state dict depend on it.
-        self.auxiliary_head: nn.Module | None = parts.auxiliary_head if parts.with_auxiliary_head else None
-        self.align_corners = bool(parts.decode_head.align_corners)
-        self.feature_channels = int(parts.decode_head.conv_seg.in_channels)
+        if not hasattr(decode_head, self.classifier_name):
+            raise ModelError(
+                f"decode_head {name_of(decode_head)} has no {self.classifier_name}, so no features: take another"
+            )
+        self.backbone = backbone
+        self.neck = neck
+        self.decode_head = decode_head
+        self.auxiliary_head = auxiliary_head
         self.size_divisor = size_divisor
+        self.align_corners = bool(getattr(decode_head, "align_corners", False))
+        self.feature_channels = int(self.classifier.in_channels)  # type: ignore[arg-type]
+        """D, the number of channels of ``Output.features``."""
 
     def stages(self, images: Tensor) -> Sequence[Tensor]:
         """The maps that the heads choose from, largest first in most backbones: (B, C_i, h_i, w_i) each.
@@ -76,7 +91,7 @@ class Segmentor(nn.Module):
     @property
     def classifier(self) -> nn.Module:
         """The convolution that makes logits (B, 19, h, w) of features (B, D, h, w)."""
-        return self.decode_head.conv_seg  # type: ignore[return-value]
+        return getattr(self.decode_head, self.classifier_name)
 
     def auxiliary_heads(self) -> tuple[nn.Module, ...]:
         """The auxiliary heads, none or more."""
@@ -87,8 +102,29 @@ class Segmentor(nn.Module):
     def forward(self, images: Tensor) -> Output:
         """Logits and features of (B, 3, H, W) normalised images."""
         stages = self.stages(images)
-        logits, features = self._decode(stages)
+        logits, features = self.decode(stages)
         return Output(logits, features, self._auxiliary(stages))
+
+    def decode(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (B, 19, h, w) of the decode head, and the features (B, D, h, w) that its classifier saw.
+
+        Raises:
+            ModelError: the head classifies none or several maps, or gives several.
+        """
+        # The hook lives for this one call: nothing keeps a tensor alive, a copy copies no hook, and any head of
+        # mmseg's works, because all classify with `conv_seg`.
+        seen: list[Tensor] = []
+        handle = self.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits = self._head(stages)
+        finally:
+            handle.remove()
+        if len(seen) != 1:
+            raise ModelError(
+                f"decode_head {name_of(self.decode_head)} ran its {self.classifier_name} {len(seen)} times, not once: "
+                f"it has no single map of features. Choose another head."
+            )
+        return one_map(self.decode_head, logits), seen[0]
 
     def predict(self, images: Tensor) -> Tensor:
         """Logits (B, 19, H, W) at the size of the images (B, 3, H, W), resized bilinearly.
@@ -114,8 +150,15 @@ class Segmentor(nn.Module):
         """(place in the description, head) of every head."""
         return [("decode_head", self.decode_head), *(("auxiliary_head", head) for head in self.auxiliary_heads())]
 
-    def check_output_stride(self, stride: float) -> None:
-        """Refuse a decode head whose map has another stride than the trunk was described with; here any will do."""
+    def check(self, images: Tensor, logits: Tensor) -> None:
+        """Refuse what a dry run shows to be wrong with this kind of trunk; here nothing.
+
+        Args:
+            images: (1, 3, H, W). logits: (1, 19, h, w) of the decode head, shown the maps of the whole images.
+
+        Raises:
+            ModelError: with what to change in the description.
+        """
 
     def _auxiliary(self, stages: Sequence[Tensor]) -> tuple[Auxiliary, ...]:
         if not self.training:
@@ -127,22 +170,6 @@ class Segmentor(nn.Module):
 
     def _head(self, stages: Sequence[Tensor]) -> Any:
         return self.decode_head(stages)
-
-    def _decode(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        # The hook lives for this one call: nothing keeps a tensor alive, a copy copies no hook, and any head of
-        # mmseg's works, because all classify with `conv_seg`.
-        seen: list[Tensor] = []
-        handle = self.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            logits = self._head(stages)
-        finally:
-            handle.remove()
-        if len(seen) != 1:
-            raise ModelError(
-                f"decode_head {name_of(self.decode_head)} ran its conv_seg {len(seen)} times, not once: it has no "
-                f"single map of features. Choose another head."
-            )
-        return one_map(self.decode_head, logits), seen[0]
 
 
 def channels_last(module: nn.Module) -> None:
@@ -158,6 +185,17 @@ def size_divisor(backbone: nn.Module) -> int:
         return 1
     later = zip(backbone.strides[1:], backbone.downsamples, strict=True)
     return int(backbone.strides[0] * 2 ** sum(stride == 2 or pooled for stride, pooled in later))
+
+
+def parts_of(model: Any) -> dict[str, Any]:
+    """The parts of an mmseg ``EncoderDecoder`` by the names that :class:`Segmentor` takes them by."""
+    return {
+        "backbone": model.backbone,
+        "neck": model.neck if model.with_neck else None,
+        "decode_head": model.decode_head,
+        "auxiliary_head": model.auxiliary_head if model.with_auxiliary_head else None,
+        "size_divisor": size_divisor(model.backbone),
+    }
 
 
 def one_map(head: nn.Module, logits: Any) -> Tensor:

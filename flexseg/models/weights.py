@@ -272,14 +272,15 @@ def _as_mmseg_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-_MIT: dict[tuple[int, tuple[int, ...]], str] = {
-    (32, (2, 2, 2, 2)): "MiT-B0",
-    (64, (2, 2, 2, 2)): "MiT-B1",
-    (64, (3, 4, 6, 3)): "MiT-B2",
-    (64, (3, 4, 18, 3)): "MiT-B3",
-    (64, (3, 8, 27, 3)): "MiT-B4",
-    (64, (3, 6, 40, 3)): "MiT-B5",
+MIT: dict[str, tuple[int, tuple[int, ...]]] = {
+    "b0": (32, (2, 2, 2, 2)),
+    "b1": (64, (2, 2, 2, 2)),
+    "b2": (64, (3, 4, 6, 3)),
+    "b3": (64, (3, 4, 18, 3)),
+    "b4": (64, (3, 8, 27, 3)),
+    "b5": (64, (3, 6, 40, 3)),
 }
+"""Width and blocks of each stage of the MiTs (Xie et al., SegFormer, NeurIPS 2021, table 6)."""
 _RESNET: dict[tuple[bool, tuple[int, ...]], str] = {
     (False, (2, 2, 2, 2)): "ResNet-18",
     (False, (3, 4, 6, 3)): "ResNet-34",
@@ -294,7 +295,8 @@ def seems_to_be(tensors: Mapping[str, Tensor]) -> str:
     if "layers.0.0.projection.weight" in tensors:
         width = tensors["layers.0.0.projection.weight"].shape[0]
         blocks = _depths(tensors, r"layers\.(\d+)\.1\.(\d+)\.")
-        return f"a {_MIT.get((width, blocks), 'MiT')} (width {width}, {'-'.join(map(str, blocks))} blocks)"
+        name = next((f"MiT-{name.upper()}" for name, sizes in MIT.items() if sizes == (width, blocks)), "MiT")
+        return f"a {name} (width {width}, {'-'.join(map(str, blocks))} blocks)"
     if "layer1.0.conv1.weight" in tensors:
         bottleneck = "layer1.0.conv3.weight" in tensors
         blocks = _depths(tensors, r"layer(\d+)\.(\d+)\.")

@@ -15,7 +15,7 @@ from torch import Tensor
 from flexseg.benchmark.blocks import Size
 from flexseg.engine.inference import label_size, prepare_image
 from flexseg.models.registry import MODELS, EncoderDecoder
-from flexseg.models.segmentor import Segmentor, size_divisor
+from flexseg.models.segmentor import Segmentor, parts_of
 
 
 @MODELS.register_module()
@@ -28,7 +28,7 @@ class PaddedEncoderDecoder(EncoderDecoder):
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Any) -> Tensor:
         """Logits (B, 19, H, W) of images (B, 3, H, W)."""
-        return Segmentor(self, size_divisor(self.backbone)).train(self.training).predict(inputs)
+        return Segmentor(**parts_of(self)).train(self.training).predict(inputs)
 
 
 @TRANSFORMS.register_module()

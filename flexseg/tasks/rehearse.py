@@ -27,15 +27,6 @@ from flexseg.errors import UserError
 from flexseg.files import file_digest
 
 Content = dict[str, Any]
-MIT = {
-    "b0": (32, [2, 2, 2, 2]),
-    "b1": (64, [2, 2, 2, 2]),
-    "b2": (64, [3, 4, 6, 3]),
-    "b3": (64, [3, 4, 18, 3]),
-    "b4": (64, [3, 8, 27, 3]),
-    "b5": (64, [3, 6, 40, 3]),
-}
-"""Width and depths of the MiTs (Xie et al., SegFormer, NeurIPS 2021, table 6)."""
 MEANING = (
     "A rehearsal: rendered stand-ins in the place of the data sets, small sizes, a few steps, random weights. It shows "
     "that the benchmark runs. Its numbers mean nothing."
@@ -234,6 +225,8 @@ def _count(domain: Content, split: str, settings: Settings) -> int:
 
 
 def _exchange_trunk(model: Content, path: str, trunk: str, put: Put) -> None:
+    from flexseg.models.weights import MIT  # imports torch
+
     if trunk not in MIT:
         raise UserError(f"there is no MiT {trunk!r}: choose {', '.join(MIT)}")
     backbone, head = model.get("backbone", {}), model.get("decode_head", {})
@@ -241,7 +234,7 @@ def _exchange_trunk(model: Content, path: str, trunk: str, put: Put) -> None:
         raise UserError(f"{path}backbone is a {backbone.get('type')}, which no MiT can replace: leave --trunk out")
     width, depths = MIT[trunk]
     put(backbone, "embed_dims", width, f"{path}backbone.")
-    put(backbone, "num_layers", depths, f"{path}backbone.")
+    put(backbone, "num_layers", list(depths), f"{path}backbone.")
     widths = [width * heads for heads in backbone["num_heads"]]
     put(head, "in_channels", widths, f"{path}decode_head.")
     if "hrda" in model:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d, dropout2d, interpolate, relu
 
-from flexseg.models import DAFormerHead
+from flexseg.models.daformer import DAFormerHead
 
 BN = {"type": "BN"}
 

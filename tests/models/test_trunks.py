@@ -1,4 +1,4 @@
-"""The trunks of the paper's benchmarks: their sizes against published ones, checkpointing, and memory."""
+"""The trunks of the paper's benchmarks: their sizes against published ones, and activation checkpointing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.functional import cross_entropy, interpolate
 
+from flexseg.benchmark.reading import read_content
 from flexseg.models import build_segmentor
-from flexseg.models.memory import _loss, estimate
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,7 @@ def count(module: nn.Module) -> int:
 
 
 def trunk_of(benchmark: str) -> dict[str, Any]:
-    return yaml.safe_load((ROOT / "benchmarks" / f"{benchmark}.yaml").read_text())["model"]
+    return read_content(benchmark, ROOT / "benchmarks")["model"]
 
 
 # Sizes. The counts are exact, so that a change of a trunk is seen; the published ones stand beside them.
@@ -120,67 +120,11 @@ def test_checkpointing_changes_no_gradient(kind: str) -> None:
         torch.manual_seed(0)
         model = build_segmentor(tiny(kind, checkpointing))
         images = torch.randn(2, 3, 64, 96)
-        _loss(model, images, torch.randint(19, (2, 64, 96))).backward()
+        labels, output = torch.randint(19, (2, 64, 96)), model(images)
+        maps = [output.logits, *(part.logits for part in output.auxiliary)]
+        sum(cross_entropy(interpolate(x, (64, 96), mode="bilinear"), labels) for x in maps).backward()
         gradients.append({key: p.grad for key, p in model.named_parameters()})
     plain, checked = gradients
     for key, gradient in plain.items():
         assert gradient is not None
         torch.testing.assert_close(checked[key], gradient, rtol=1e-4, atol=1e-6, msg=lambda text, k=key: f"{k}: {text}")
-
-
-# Memory
-
-
-def saved_bytes(config: dict[str, Any], crop: tuple[int, int], batch: int) -> int:
-    """What autograd saves in a real forward pass in float32, without the weights and the images; by torch's hooks."""
-    model = build_segmentor(config)
-    images, labels = torch.randn(batch, 3, *crop), torch.zeros(batch, *crop, dtype=torch.int64)
-    given = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers(), images, labels)}
-    saved: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in given:
-            saved[storage.data_ptr()] = storage  # kept, so that no other takes its address
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _loss(model, images, labels)
-    return sum(storage.nbytes() for storage in saved.values())
-
-
-@pytest.mark.parametrize("kind", TINY)
-@pytest.mark.filterwarnings("ignore:torch.utils.checkpoint")
-def test_the_estimate_is_what_autograd_saves(kind: str) -> None:
-    crop, batch = (64, 96), 2
-    sizes = {}
-    for checkpointing in (False, True):
-        config = tiny(kind, checkpointing)
-        found = estimate(config, crop, batch, bf16=False)
-        torch.manual_seed(0)
-        assert abs(found.activations - saved_bytes(config, crop, batch)) < 0.03 * found.activations
-        sizes[checkpointing] = found
-    assert sizes[True].activations < 0.9 * sizes[False].activations
-    assert sizes[True].peak < sizes[False].peak
-    assert estimate(tiny(kind, False), crop, batch).activations < 0.9 * sizes[False].activations, "bfloat16 is smaller"
-
-
-def test_what_stands_all_the_time() -> None:
-    config = TINY["mit"]
-    model = build_segmentor(config)
-    tensors = 4 * sum(p.numel() for p in model.parameters()) + sum(
-        b.numel() * b.element_size() for b in model.buffers()
-    )
-    moments, encoder = 8 * count(model), 4 * count(model.backbone)
-    alone = estimate(config, (64, 64), 1, average=False, frozen_encoder=False)
-    assert alone.parameters == count(model)
-    assert alone.standing == tensors + moments
-    assert estimate(config, (64, 64), 1).standing == 2 * tensors + moments + encoder
-    assert alone.peak > alone.standing + 4 * count(model), "gradients stand beside them at the end"
-
-
-@pytest.mark.slow
-def test_the_papers_trunks_fit_a_card_of_24_gigabytes() -> None:
-    """Two crops in bfloat16, with everything that stands beside them, leave half of the card to what is not counted."""
-    for benchmark, crop in (("gta5_daformer", (512, 512)), ("gta5_hrda", (1024, 1024))):
-        assert estimate(trunk_of(benchmark), crop, 2).peak < 12 * 2**30
