@@ -1,4 +1,16 @@
-"""Reading a benchmark file: ``extends``, and every mistake as one clear error with its place."""
+"""Reading a benchmark file: ``extends``, and every mistake as one clear error with its place.
+
+A file with ``extends: other`` says only what differs from the other file:
+
+- A mapping is merged with the inherited one key by key, at any depth.
+- Every other value, lists included, replaces the inherited one.
+- ``null`` takes an inherited key out, be it a row, a domain or an option. Where nothing is inherited, it is a value.
+- A mapping that says by one of :data:`KINDS` that it describes another thing than the inherited one replaces it whole:
+  a MiT has no use for a UNet's widths, nor a method for another's options. So does a trunk of mmseg's parts a
+  ``detectron2`` one, and the other way round.
+
+A protocol that differs needs an ``id`` of its own, since records of one id meet in a table.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +48,15 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
     return benchmark.with_methods(folder.parent / "methods")
 
 
-MERGED = ("domains", "rows", "studies")
-"""Keys of which a benchmark that extends another has the other's entries too."""
+KINDS = ("type", "kind", "method", "extends", "dataset", "world")
+"""Keys whose text says what a mapping describes: a part of a trunk, a sampling, a row or a domain."""
 
 
 def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The keys of ``benchmarks/<name>.yaml``, with those of the benchmark that it extends, unchecked.
+    """The keys of ``benchmarks/<name>.yaml``, merged into those of the benchmark that it extends, unchecked.
 
     Raises:
-        UserError: no such file, no YAML, or benchmarks that extend each other.
+        UserError: no such file, no YAML, benchmarks that extend each other, or a protocol under another one's id.
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
@@ -65,8 +77,34 @@ def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[st
     if base in (*seen, name):
         raise UserError(f"{path}: benchmarks extend each other in a circle: {' → '.join((*seen, name, str(base)))}")
     inherited = read_content(str(base), folder, (*seen, name))
-    merged = {key: inherited[key] | content[key] for key in MERGED if key in inherited and key in content}
-    return inherited | content | merged
+    merged = _merge(inherited, content)
+    ours, theirs = merged.get("protocol"), inherited.get("protocol")
+    if isinstance(ours, dict) and isinstance(theirs, dict) and ours != theirs and ours.get("id") == theirs.get("id"):
+        raise UserError(
+            f"{path}: protocol differs from that of {base} and so needs an id of its own, not {ours.get('id')!r}"
+        )
+    return merged
+
+
+def _merge(inherited: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
+    """The rules of the module's docstring for one mapping."""
+    merged = dict(inherited)
+    for key, value in content.items():
+        before = inherited.get(key)
+        if value is None and key in inherited:
+            del merged[key]
+        elif isinstance(value, dict) and isinstance(before, dict) and not _is_another(key, value, before):
+            merged[key] = _merge(before, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _is_another(key: str, value: dict[str, Any], inherited: dict[str, Any]) -> bool:
+    """Whether the mapping ``value`` of ``key`` says that it describes another thing than the inherited one."""
+    if key == "model" and ("detectron2" in value) != ("detectron2" in inherited):
+        return True
+    return any(isinstance(value.get(kind), str) and value[kind] != inherited.get(kind) for kind in KINDS)
 
 
 def select_rows(benchmark: Benchmark, study: str = "default", rows: str = "", seeds: str = "") -> Benchmark:

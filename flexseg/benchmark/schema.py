@@ -68,8 +68,9 @@ class Tuning(Strict):
 class Benchmark(Strict):
     """A checked benchmark file. ``name`` is the file's stem.
 
-    ``extends`` names the benchmark whose keys it has where it gives none of its own, and ``runs`` the one whose trained
-    runs it evaluates, without training any. ``data_root`` is where data sets lie, if FLEXSEG_DATA does not say it.
+    ``extends`` names the benchmark that it is merged into (:mod:`flexseg.benchmark.reading`), and ``runs`` the one
+    whose trained runs it evaluates, without training any. ``data_root`` is where data sets lie, if FLEXSEG_DATA
+    does not say it.
     """
 
     name: str

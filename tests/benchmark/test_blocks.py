@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from flexseg.benchmark import Benchmark, SetDomain, WorldDomain, fingerprint, load_benchmark
+from flexseg.benchmark.reading import read_content
 from flexseg.errors import UserError
 
 Content = dict[str, Any]
@@ -144,6 +145,88 @@ def test_a_benchmark_extends_another_key_by_key(write: Write, extend: Callable[.
     assert found.run_definition("dginstyle", 0)["benchmark"] == "more"
 
 
+BASE: Content = {
+    "title": "Base",
+    "seeds": [0, 1],
+    "model": {
+        "backbone": {"type": "UNet", "base_channels": 8, "norm_cfg": {"type": "BN", "eps": 0.1}},
+        "decode_head": {"type": "FCNHead", "in_channels": 8},
+    },
+    "domains": {"a": {"world": "source", "train": 3}, "b": {"dataset": "acdc", "test": "val"}},
+    "training": {"iterations": 9, "sampling": {"kind": "rare_classes", "min_pixels": 30}},
+    "rows": {
+        "plain": {"method": "dginstyle", "training": {"iterations": 5}},
+        "full": {"method": "flexseg", "gap": False},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "wanted"),
+    [
+        ("title", "Mine", "Mine"),
+        ("seeds", [7], [7]),
+        ("training", {"iterations": 2}, BASE["training"] | {"iterations": 2}),
+        ("training", {"sampling": {"min_pixels": 1}}, {
+            "iterations": 9, "sampling": {"kind": "rare_classes", "min_pixels": 1}}),
+        ("training", {"sampling": {"kind": "class_uniform"}}, {"iterations": 9, "sampling": {"kind": "class_uniform"}}),
+        ("training", {"sampling": None}, {"iterations": 9}),
+        ("training", {"mix": None}, BASE["training"] | {"mix": None}),
+        ("training", None, "<gone>"),
+        (
+            "model",
+            {"backbone": {"base_channels": 4, "norm_cfg": {"eps": 0.2}}},
+            BASE["model"] | {"backbone": {"type": "UNet", "base_channels": 4, "norm_cfg": {"type": "BN", "eps": 0.2}}},
+        ),
+        ("model", {"backbone": {"type": "UNet", "depth": 2}}, BASE["model"] | {
+            "backbone": BASE["model"]["backbone"] | {"depth": 2}}),
+        ("model", {"backbone": {"type": "MiT", "depth": 2}}, BASE["model"] | {"backbone": {"type": "MiT", "depth": 2}}),
+        ("model", {"detectron2": {"MODEL": {}}}, {"detectron2": {"MODEL": {}}}),
+        ("domains", {"a": {"train": 4}}, BASE["domains"] | {"a": {"world": "source", "train": 4}}),
+        ("domains", {"a": {"dataset": "gta5"}, "b": None}, {"a": {"dataset": "gta5"}}),
+        ("rows", {"full": {"ube": False}}, BASE["rows"] | {"full": {"method": "flexseg", "gap": False, "ube": False}}),
+        ("rows", {"full": {"gap": None}}, BASE["rows"] | {"full": {"method": "flexseg"}}),
+        ("rows", {"full": {"extends": "plain"}}, BASE["rows"] | {"full": {"extends": "plain"}}),
+        ("rows", {"plain": {"training": {"mix": None}}}, BASE["rows"] | {
+            "plain": {"method": "dginstyle", "training": {"iterations": 5, "mix": None}}}),
+        ("rows", {"type": {"method": "x"}}, BASE["rows"] | {"type": {"method": "x"}}),
+    ],
+)  # fmt: skip
+def test_what_a_benchmark_says_is_merged_into_what_it_extends(
+    tmp_path: Path, key: str, change: Any, wanted: Any
+) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(BASE))
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"extends": "base", key: change}))
+    found = read_content("more", tmp_path)
+    assert found.pop("extends") == "base"
+    assert found.pop(key, "<gone>") == wanted
+    assert found == {name: value for name, value in BASE.items() if name != key}
+
+
+def test_a_trunk_of_detectron2_is_merged_with_one_and_replaced_by_others(tmp_path: Path) -> None:
+    trunk = {"detectron2": {"MODEL": {"FPN": {"NORM": "BN", "OUT_CHANNELS": 8}}}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"model": trunk}))
+    merged = {"detectron2": {"MODEL": {"FPN": {"NORM": "GN", "OUT_CHANNELS": 8}}}}
+    changes = (({"detectron2": {"MODEL": {"FPN": {"NORM": "GN"}}}}, merged), (BASE["model"], BASE["model"]))
+    for change, wanted in changes:
+        (tmp_path / "more.yaml").write_text(yaml.safe_dump({"extends": "base", "model": change}))
+        assert read_content("more", tmp_path)["model"] == wanted
+
+
+def test_another_protocol_has_another_id(write: Write, extend: Callable[..., Benchmark]) -> None:
+    base = write("base")
+    assert (
+        extend("same", extends="base", protocol={"boundary_width": base.protocol.boundary_width}).protocol
+        == base.protocol
+    )
+    found = extend("wider", extends="base", protocol={"id": "wider-v1", "boundary_width": 4}).protocol
+    assert found == base.protocol.model_copy(update={"id": "wider-v1", "boundary_width": 4})
+    with pytest.raises(
+        UserError, match=r"wider\.yaml: protocol differs from that of base and so needs an id of its own"
+    ):
+        extend("wider", extends="base", protocol={"boundary_width": 4})
+
+
 def test_a_benchmark_is_not_named_as_a_folder_of_the_suite(write: Write) -> None:
     with pytest.raises(UserError, match="results/frames/ is a folder of the suite"):
         write("frames")
@@ -159,6 +242,8 @@ def test_evaluating_the_runs_of_another_benchmark_defines_the_same_runs(
     write: Write, extend: Callable[..., Benchmark]
 ) -> None:
     base = write("base")
-    other = extend("other", extends="base", runs="base", targets=["night"], averages={"Mean": ["night"]})
+    averages = {"Avg2": None, "Avg3": None, "Avg5": None, "Mean": ["night"]}
+    other = extend("other", extends="base", runs="base", targets=["night"], averages=averages)
+    assert list(other.averages) == ["Mean"]
     assert fingerprint(other.run_definition("flexseg", 0)) == fingerprint(base.run_definition("flexseg", 0))
     assert other.evaluation_definition() != base.evaluation_definition()

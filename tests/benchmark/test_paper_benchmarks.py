@@ -70,6 +70,27 @@ def test_recipes_are_those_of_the_papers(benchmarks: dict[str, Benchmark]) -> No
     assert (resnet.learning_rate, resnet.weight_decay, resnet.power, resnet.scale) == (0.01, 5e-4, 0.9, (0.5, 2.0))
 
 
+@pytest.mark.parametrize(
+    ("name", "base", "wanted"),
+    [
+        ("gta5_hrda", "gta5_daformer", {"model.hrda", "training.resize", "training.crop", "training.sampling"}),
+        ("gta5_resnet101", "gta5_resnet50", {"model.backbone", "model.decode_head", "model.weights"}),
+    ],
+)
+def test_a_second_trunk_trains_as_the_first_but_for_what_its_paper_changed(
+    benchmarks: dict[str, Benchmark], name: str, base: str, wanted: set[str]
+) -> None:
+    ours, theirs = benchmarks[name].model_dump(), benchmarks[base].model_dump()
+    assert wanted == {
+        f"{block}.{key}"
+        for block in ("model", "training")
+        for key in ours[block].keys() | theirs[block].keys()
+        if ours[block].get(key) != theirs[block].get(key)
+    }
+    assert ours["domains"].keys() == theirs["domains"].keys()
+    assert {row for row in ours["rows"] if ours["rows"][row] != theirs["rows"][row]} == {"shade"}
+
+
 def test_studies_ask_what_the_paper_asks(benchmarks: dict[str, Benchmark]) -> None:
     for name in ("gta5_daformer", "gta5_hrda"):
         benchmark = benchmarks[name]
