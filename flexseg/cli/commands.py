@@ -331,14 +331,14 @@ def new_method(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the file, e.g. my_method.")],
     title: Annotated[str, typer.Option(help="What the tables call it.")] = "",
     paper: Annotated[str, typer.Option(help="Authors, title, venue.")] = "",
-    benchmark: Annotated[str, typer.Option(help="The file in benchmarks/ that gets a row for it.")] = DEFAULT,
+    benchmark: Annotated[str, typer.Option(help="The benchmark to try it on.")] = DEFAULT,
 ) -> None:
-    """Write methods/NAME.py, a method that trains like the baseline until you edit it, and a row for it."""
+    """Write methods/NAME.py, a method that trains like the baseline until you edit it."""
     from flexseg.cli.new_method import new_method as write
     from flexseg.cli.new_method import next_steps
 
     written = write(name, title, paper, benchmark, METHODS, BENCHMARKS)
-    print(next_steps(written, load_benchmark(benchmark, BENCHMARKS).reference))
+    print(next_steps(written, benchmark, load_benchmark(benchmark, BENCHMARKS).reference))
 
 
 def main(arguments: list[str] | None = None) -> Any:
