@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flexseg.benchmark.schedule import Sampling
+from flexseg.benchmark.schema import ORIGINS
 from flexseg.classes import NUM_CLASSES
 from flexseg.components.losses import mean_over_valid, pixel_cross_entropy
 from flexseg.data.draws import Purpose, generator
@@ -79,15 +80,6 @@ class Setup:
         return wanted if drawn == image else NO_CLASS
 
 
-ORIGINS = {
-    "published": "as the paper has it",
-    "assumed": "left open by the paper and chosen by this suite",
-    "scaled": "shrunk from the paper's value with this suite's small images, trunk or schedule",
-    "own": "of a control that this suite adds",
-}
-"""Where the default of an option can come from. The reports list it for every row."""
-
-
 def option(default: Any, help: str, *, origin: str = "published") -> Any:
     """A knob of a method's ``Options``: its default, what it does, and where the default comes from (:data:`ORIGINS`).
 
@@ -124,8 +116,14 @@ class Method:
         self.setup = setup
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
-        """Build the model from the benchmark's trunk configuration (mmseg's vocabulary)."""
-        return build_segmentor(config)
+        """Build the model from the benchmark's trunk configuration (mmseg's vocabulary).
+
+        Raises:
+            RunError: the trunk has not what the method ``needs``, before a method changes parts of it.
+        """
+        model = build_segmentor(config)
+        check_needs(self, model.backbone)
+        return model
 
     def build_training_modules(self, model: Segmentor) -> nn.Module | None:
         """Modules that are trained and saved with the model but not needed afterwards (a projection head)."""

@@ -31,7 +31,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ from flexseg.components.contrast import (
     sample_views,
     semantic_disentangled_contrast,
 )
-from flexseg.components.norms import Standardisation, covariances, put_at_stage_end, stages_with_batch_norm
+from flexseg.components.norms import Standardisation, covariances, put_at_stage_ends
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.photometric import photometric_view
 from flexseg.method import Batch, Method, auxiliary_losses, cross_entropy, option, weighted
@@ -124,10 +124,7 @@ class BlindNet(Method):
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
-        stages = stages_with_batch_norm(model.backbone, self.name)
-        for path, norms in list(stages.items())[: self.options.stages]:
-            channels = cast(Any, model.backbone.get_submodule(norms[-1])).num_features
-            put_at_stage_end(model.backbone, path, norms[-1], Standardisation(channels))
+        put_at_stage_ends(model.backbone, self.options.stages, Standardisation)
         return model
 
     def build_training_modules(self, model: Segmentor) -> nn.Module | None:

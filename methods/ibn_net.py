@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flexseg.components.norms import is_residual, put_at_stage_end, replace_module, stages_with_batch_norm
+from flexseg.components.norms import is_residual, put_at_stage_ends, replace_module, stages_with_batch_norm
 from flexseg.method import Method, option
 from flexseg.models import Segmentor
 
@@ -69,17 +69,15 @@ class IBNNet(Method):
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
         backbone = model.backbone
-        stages = stages_with_batch_norm(backbone, self.name)
-        residual = {stage: norms for stage, norms in stages.items() if is_residual(backbone.get_submodule(stage))}
-        if self.options.variant == "a":
-            for stage, norms in list((residual or stages).items())[: self.options.stages]:
-                firsts = {_block(stage, norm): norm for norm in reversed(norms)}.values() if residual else norms[:1]
-                for norm in firsts:
-                    replace_module(backbone, norm, InstanceBatchNorm(backbone.get_submodule(norm).num_features))
+        if self.options.variant == "b":
+            put_at_stage_ends(backbone, self.options.stages, InstanceNorm)
             return model
-        for stage, norms in list(stages.items())[: self.options.stages]:
-            norm = InstanceNorm(backbone.get_submodule(norms[-1]).num_features)
-            put_at_stage_end(backbone, stage, norms[-1], norm)
+        stages = stages_with_batch_norm(backbone)
+        residual = {stage: norms for stage, norms in stages.items() if is_residual(backbone.get_submodule(stage))}
+        for stage, norms in list((residual or stages).items())[: self.options.stages]:
+            firsts = {_block(stage, norm): norm for norm in reversed(norms)}.values() if residual else norms[:1]
+            for norm in firsts:
+                replace_module(backbone, norm, InstanceBatchNorm(backbone.get_submodule(norm).num_features))
         return model
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexseg.components.norms import group_size, newton_whitening, replace_module, stages_with_batch_norm
+from flexseg.components.norms import group_size, newton_whitening, replace_last_norms
 from flexseg.method import Method, option
 from flexseg.models import Segmentor
 
@@ -94,12 +94,10 @@ class IterNorm(Method):
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
-        stages = stages_with_batch_norm(model.backbone, self.name)
         chosen = self.options
-        for norms in list(stages.values())[: chosen.stages]:
-            norm = model.backbone.get_submodule(norms[-1])
-            layer = IterativeWhitening(norm.num_features, chosen.group, chosen.iterations, chosen.momentum, chosen.eps)
-            if norm.affine:  # the norm that ends a residual block may start at γ = 0
-                layer.weight, layer.bias = norm.weight, norm.bias
-            replace_module(model.backbone, norms[-1], layer)
+
+        def make(channels: int) -> IterativeWhitening:
+            return IterativeWhitening(channels, chosen.group, chosen.iterations, chosen.momentum, chosen.eps)
+
+        replace_last_norms(model.backbone, chosen.stages, make)
         return model

@@ -67,8 +67,6 @@ class LoRA(Method):
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
-        if not getattr(model.backbone, "is_frozen_vit", False):
-            return model  # refused by what the method needs
         for block in model.backbone.blocks:  # type: ignore[union-attr]
             for letter in self.options.projections:
                 base = getattr(block.attention, f"{letter}_proj")

@@ -79,7 +79,6 @@ class Rein(Method):
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
         trunk: Any = model.backbone
-        if getattr(trunk, "is_frozen_vit", False):  # any other is refused by what the method needs
-            knobs = self.options
-            trunk.adapter = Refinement(len(trunk.blocks), trunk.embed_dims, knobs.tokens, knobs.rank, knobs.scale)
+        knobs = self.options
+        trunk.adapter = Refinement(len(trunk.blocks), trunk.embed_dims, knobs.tokens, knobs.rank, knobs.scale)
         return model

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexseg.components.norms import Standardisation, covariances, put_at_stage_end, stages_with_batch_norm
+from flexseg.components.norms import Standardisation, covariances, put_at_stage_ends
 from flexseg.components.ranks import sum_over_ranks
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.photometric import photometric_view
@@ -155,11 +155,7 @@ class RobustNet(Method):
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
-        backbone = model.backbone
-        stages = stages_with_batch_norm(backbone, self.name)
-        for path, norms in list(stages.items())[: self.options.stages]:
-            standardisation = Standardisation(backbone.get_submodule(norms[-1]).num_features)
-            put_at_stage_end(backbone, path, norms[-1], standardisation)
+        put_at_stage_ends(model.backbone, self.options.stages, Standardisation)
         return model
 
     def build_training_modules(self, model: Segmentor) -> nn.Module | None:

@@ -69,7 +69,7 @@ class SanSaw(Method):
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
         backbone = model.backbone
-        stages = list(stages_with_batch_norm(backbone, self.name).items())[1 : self.options.stages + 1]
+        stages = list(stages_with_batch_norm(backbone).items())[1 : self.options.stages + 1]
         if len(stages) < self.options.stages:
             raise RunError(f"{self.name} needs {self.options.stages} stages with BatchNorm behind the first")
         for path, norms in stages:

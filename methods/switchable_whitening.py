@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexseg.components.norms import group_size, newton_whitening, replace_module, stages_with_batch_norm
+from flexseg.components.norms import group_size, newton_whitening, replace_last_norms
 from flexseg.method import Method, Setup, option
 from flexseg.models import Segmentor
 
@@ -108,22 +108,16 @@ class SwitchableWhitening(Method):
 
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__(options, setup)
-        self._layers: list[SwitchableWhitening2d] = []
+        self._layers: list[Any] = []  # SwitchableWhitening2d
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
-        stages = stages_with_batch_norm(model.backbone, self.name)
         chosen = self.options
-        self._layers = []
-        for norms in list(stages.values())[: chosen.stages]:
-            norm = model.backbone.get_submodule(norms[-1])
-            layer = SwitchableWhitening2d(
-                norm.num_features, chosen.group, chosen.iterations, chosen.momentum, chosen.eps
-            )
-            if norm.affine:  # the norm that ends a residual block may start at γ = 0
-                layer.weight, layer.bias = norm.weight, norm.bias
-            replace_module(model.backbone, norms[-1], layer)
-            self._layers.append(layer)
+
+        def make(channels: int) -> SwitchableWhitening2d:
+            return SwitchableWhitening2d(channels, chosen.group, chosen.iterations, chosen.momentum, chosen.eps)
+
+        self._layers = replace_last_norms(model.backbone, chosen.stages, make)
         return model
 
     @torch.no_grad()

@@ -267,19 +267,19 @@ def reason_of(failure: Mapping[str, Any]) -> str:
     return " ".join(str(failure.get("reason") or "no reason recorded").split())
 
 
-def _difference(old: Any, new: Any, path: str = "") -> str:
-    """The first few places where two definitions differ, in words."""
-    found = list(_differences(old, new, path))
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return "; ".join(found[:3]) + more
-
-
-def _differences(old: Any, new: Any, path: str) -> list[str]:
+def differences(old: Any, new: Any, place: str = "") -> list[tuple[str, Any, Any]]:
+    """Where two definitions differ, leaf by leaf: (dotted place, old value, new value), None for what is missing."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         found = []
-        for key in sorted(old.keys() | new.keys()):
-            found += _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+        for key in sorted(old.keys() | new.keys(), key=str):
+            found += differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
         return found
-    if isinstance(old, list | tuple) and isinstance(new, list | tuple) and list(old) == list(new):
-        return []
-    return [] if old == new else [f"{path} was {old!r}, now {new!r}"]
+    listed = [list(value) if isinstance(value, tuple) else value for value in (old, new)]  # JSON has lists alone
+    return [] if listed[0] == listed[1] else [(place, old, new)]
+
+
+def _difference(old: Any, new: Any) -> str:
+    """The first few places where two definitions differ, in words."""
+    found = [f"{place} was {before!r}, now {after!r}" for place, before, after in differences(old, new)]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return "; ".join(found[:3]) + more

@@ -25,6 +25,13 @@ from flexseg.files import file_digest
 ROW_KEYS = ("method", "extends", "title", "generated", "tuned", "training", "model", "published")
 """Keys of a row that are the row's own; every other key is an option of its method."""
 
+ORIGINS = {
+    "published": "as the paper has it",
+    "assumed": "left open by the paper and chosen by this suite",
+    "scaled": "shrunk from the paper's value with this suite's small images, trunk or schedule",
+    "own": "of a control that this suite adds",
+}
+"""Where the default of a method's option can come from. The reports list it for every row."""
 
 FOLDERS = ("data", "logs", "tables", "tuning")
 """Folders of ``results/<benchmark>/`` beside those of the rows."""

@@ -7,13 +7,12 @@ starts with the weights of the plain trunk.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from flexseg.errors import RunError
 
 
 class Standardisation(nn.GroupNorm):
@@ -23,13 +22,10 @@ class Standardisation(nn.GroupNorm):
         super().__init__(channels, channels, affine=False)
 
 
-def stages_with_batch_norm(backbone: nn.Module, method: str) -> dict[str, list[str]]:
+def stages_with_batch_norm(backbone: nn.Module) -> dict[str, list[str]]:
     """The paths of each stage's BatchNorms, in the order in which an image meets them; shortcuts' are left out.
 
     A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
-
-    Raises:
-        RunError: the backbone has no BatchNorm.
     """
     stages: dict[str, list[str]] = {}
     for path, module in backbone.named_modules():
@@ -37,9 +33,6 @@ def stages_with_batch_norm(backbone: nn.Module, method: str) -> dict[str, list[s
             parts = path.split(".")
             listed = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
             stages.setdefault(".".join(parts[: 1 + listed]), []).append(path)
-    if not stages:
-        kind = type(backbone).__name__
-        raise RunError(f"{method} needs a backbone with BatchNorm, which this benchmark's {kind} has not")
     return stages
 
 
@@ -72,16 +65,41 @@ def _rectify(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     return functional.relu(inputs[0])
 
 
-def put_at_stage_end(backbone: nn.Module, stage: str, last_norm: str, norm: nn.Module) -> None:
-    """Let ``norm`` normalise what a stage gives: behind the sum of ResNet blocks, else in place of the last BatchNorm.
+def put_at_stage_ends(backbone: nn.Module, count: int, make: Callable[[int], nn.Module]) -> None:
+    """Normalise what each of the first stages gives: behind the sum of ResNet blocks, else in place of the last norm.
 
     Args:
-        stage: the stage's path. last_norm: the path of its last BatchNorm, as :func:`stages_with_batch_norm` gives it.
+        backbone: changed in place. count: how many of its stages with BatchNorm.
+        make: makes the norm of a stage for its number of channels.
     """
-    if is_residual(backbone.get_submodule(stage)):
-        append_behind_sum(backbone.get_submodule(stage), norm)
-    else:
-        replace_module(backbone, last_norm, norm)
+    for path, norms in list(stages_with_batch_norm(backbone).items())[:count]:
+        stage, norm = backbone.get_submodule(path), make(cast(Any, backbone.get_submodule(norms[-1])).num_features)
+        if is_residual(stage):
+            append_behind_sum(stage, norm)
+        else:
+            replace_module(backbone, norms[-1], norm)
+
+
+def replace_last_norms(backbone: nn.Module, count: int, make: Callable[[int], nn.Module]) -> list[nn.Module]:
+    """Replace the last BatchNorm of each of the first stages by another norm, which takes over its γ and β.
+
+    Args:
+        backbone: changed in place. count: how many of its stages with BatchNorm.
+        make: makes the other norm for a number of channels, with ``weight`` (γ) and ``bias`` (β).
+
+    Returns:
+        The other norms, first stage first.
+    """
+    layers = []
+    for norms in list(stages_with_batch_norm(backbone).values())[:count]:
+        path = norms[-1]
+        old: Any = backbone.get_submodule(path)
+        layer: Any = make(old.num_features)
+        if old.affine:  # the norm that ends a residual block may start at γ = 0
+            layer.weight, layer.bias = old.weight, old.bias
+        replace_module(backbone, path, layer)
+        layers.append(layer)
+    return layers
 
 
 def group_size(channels: int, wanted: int) -> int:

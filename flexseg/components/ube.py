@@ -82,14 +82,6 @@ def uncertainty_boundary_losses(
     return weights * negative_log_likelihood(log_p, labels, ignore)
 
 
-def uncertainty_boundary_loss(
-    logits: Tensor, labels: Tensor, boundary_mask: Tensor, alpha: float = 3.0, eps: float = 1e-6, ignore: int = 255
-) -> Tensor:
-    """L_UBE, the ``mean_over_valid`` of the ``uncertainty_boundary_losses``: a float32 scalar. Shapes as there."""
-    losses = uncertainty_boundary_losses(logits, labels, boundary_mask, alpha, eps, ignore)
-    return mean_over_valid(losses, labels, ignore)
-
-
 def constant_weights(boundary_mask: Tensor, weight: float) -> Tensor:
     """``weight`` on boundary pixels, 1 elsewhere: ``(B, H, W)`` float32 from ``(B, H, W)`` bool.
 

@@ -96,12 +96,7 @@ class Detectron2Segmentor(Segmentor):
         Raises:
             RunError: H or W is no multiple of ``size_divisor``.
         """
-        height, width = images.shape[2:]
-        if height % self.size_divisor or width % self.size_divisor:
-            raise RunError(
-                f"this detectron2 trunk takes multiples of {self.size_divisor} pixels only, not {height}×{width}: "
-                f"choose such a training.crop"
-            )
+        self.check_size(images)
         maps = self.backbone(images)
         return tuple(maps[name] for name in self._maps)
 

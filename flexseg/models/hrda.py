@@ -195,12 +195,8 @@ class HRDASegmentor(Segmentor):
         Raises:
             RunError: H or W is no multiple of ``size_divisor``.
         """
+        self.check_size(images)
         height, width = images.shape[2:]
-        if height % self.size_divisor or width % self.size_divisor:
-            raise RunError(
-                f"this trunk of two scales takes multiples of {self.size_divisor} pixels only, not {height}×{width}: "
-                f"choose such a training.crop"
-            )
         stages = self.stages(self.context(images))
         context, features = self.decode(stages)
         attention = torch.sigmoid(self.scale_attention(stages))

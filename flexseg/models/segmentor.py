@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
+from flexseg.errors import RunError
 from flexseg.models.description import ModelError, name_of
 
 
@@ -138,6 +139,19 @@ class Segmentor(nn.Module):
         logits = self(images).logits
         logits = interpolate(logits, images.shape[2:], mode="bilinear", align_corners=self.align_corners)
         return logits[:, :, :height, :width]
+
+    def check_size(self, images: Tensor) -> None:
+        """Refuse images (B, 3, H, W) that a trunk cannot do without ``predict``'s padding.
+
+        Raises:
+            RunError: H or W is no multiple of ``size_divisor``.
+        """
+        height, width = images.shape[2:]
+        if height % self.size_divisor or width % self.size_divisor:
+            raise RunError(
+                f"this trunk takes multiples of {self.size_divisor} pixels only, not {height}×{width}: choose such a "
+                f"training.crop"
+            )
 
     def context(self, images: Tensor) -> Tensor:
         """What of (B, 3, H, W) images the first pass of the backbone sees in :meth:`forward`: here the images.

@@ -20,6 +20,7 @@ from flexseg.data.label_maps import LabelMap, load_map
 from flexseg.data.layouts import Pair, condition_of
 from flexseg.data.sets import DataSet, Encoding, Layout, Listing
 from flexseg.world.frame import render
+from flexseg.world.write import write_png
 
 CELL = 8
 """Side in pixels of the patches of one class that share an id of the data set."""
@@ -119,28 +120,22 @@ def _write_image(path: Path, pixels: np.ndarray, alpha: bool) -> None:
         Image.fromarray(pixels).save(path, quality=JPEG_QUALITY)
         return
     opaque = [np.full((*pixels.shape[:2], 1), 255, dtype=np.uint8)] if alpha else []
-    _write_png(path, np.concatenate([pixels[:, :, ::-1], *opaque], axis=2))
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    """Pixels in OpenCV's order of channels, of 8 or 16 bits."""
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f"could not write {path}")
+    write_png(path, np.concatenate([pixels[:, :, ::-1], *opaque], axis=2))
 
 
 def _write_label(path: Path, ids: np.ndarray, mapping: LabelMap, encoding: Encoding, palette: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if encoding == "red16":  # B, G, R: red is the class, green counts instances
         instances = np.arange(ids.size, dtype=np.uint16).reshape(ids.shape) // CELL
-        _write_png(path, np.stack([np.zeros_like(instances), instances, ids.astype(np.uint16)], axis=2))
+        write_png(path, np.stack([np.zeros_like(instances), instances, ids.astype(np.uint16)], axis=2))
     elif encoding == "colours":
-        _write_png(path, _colours(mapping)[ids][:, :, ::-1])
+        write_png(path, _colours(mapping)[ids][:, :, ::-1])
     elif palette:
         picture = Image.fromarray(ids)
         picture.putpalette(_colours(mapping).tobytes())
         picture.save(path)
     else:
-        _write_png(path, ids)
+        write_png(path, ids)
 
 
 def _colours(mapping: LabelMap) -> np.ndarray:

@@ -12,8 +12,8 @@ import numpy as np
 from flexseg.world.frame import render
 
 
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write whole or not at all: to a temporary file in the same directory, then rename it."""
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write pixels in OpenCV's order of channels, of 8 or 16 bits, whole or not at all."""
     ok, data = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])
     if not ok:
         raise OSError(f"could not encode {path.name}")
@@ -52,7 +52,7 @@ def write_domain(
         label = Path(root) / "gtFine" / split / frame.condition / f"{stem}_gtFine_labelTrainIds.png"
         for path, pixels in ((image, frame.image[:, :, ::-1]), (label, frame.label)):
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_png(path, pixels)
+            write_png(path, pixels)
         paths.append(image)
         if progress is not None:
             progress(index + 1)

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from flexseg.analysis.stats.compare import Comparison, check_per, compare, differences, load_pair
+from flexseg.analysis.stats.compare import Comparison, check_per, compare, load_pair
 from flexseg.analysis.stats.metrics import iou_of_counts, mean_iou_of_counts
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, blocked_noise, half_width
 from flexseg.benchmark import Benchmark, fingerprint
+from flexseg.benchmark.identity import differences
 from flexseg.cli.print import print_comparison
 from flexseg.errors import UserError
 
@@ -282,8 +283,9 @@ def test_differences_are_named_by_their_place() -> None:
     old = {"training": {"iterations": 960, "ema": 0.9}, "options": {"a": 1}, "method_digest": "0" * 64}
     new = {"training": {"iterations": 480, "ema": 0.9}, "options": {"b": None}, "method_digest": "f" * 64}
     assert differences(old, new) == [
-        "method_digest: 000000000000… → ffffffffffff…",
-        "options.a: 1 → none",
-        "training.iterations: 960 → 480",
+        ("method_digest", "0" * 64, "f" * 64),
+        ("options.a", 1, None),
+        ("training.iterations", 960, 480),
     ]
+    assert differences({"crop": (2, 3)}, {"crop": [2, 3]}) == [], "JSON has lists alone"
     assert differences(old, old) == []

@@ -12,9 +12,10 @@ import pytest
 
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.tables.cost import COSTS, ORIGINS, cost_table, origins_table
+from flexseg.analysis.tables.cost import COSTS, cost_table, origins_table
 from flexseg.analysis.tables.write import write_all
 from flexseg.benchmark import Benchmark
+from flexseg.benchmark.schema import ORIGINS
 
 ROWS = ["source_only", "dginstyle", "flexseg", "flexseg_tuned", "flexseg_no_has"]
 Built = tuple[Benchmark, Path]
@@ -101,9 +102,3 @@ def test_files_hold_every_option_and_every_cost(built: Built, tmp_path: Path) ->
     }  # fmt: skip
     assert options["flexseg", "lambda_gap"]["origin"] == "published"
     assert options["flexseg", "momentum"]["origin"] == "assumed"
-
-
-def test_origins_are_those_of_the_methods() -> None:
-    from flexseg.method import ORIGINS as DECLARED
-
-    assert tuple(DECLARED) == ORIGINS

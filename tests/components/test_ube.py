@@ -12,17 +12,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flexseg.components.boundary import label_boundary
+from flexseg.components.losses import mean_over_valid
 from flexseg.components.ube import (
     clipped_cross_entropy,
     constant_weights,
     predictive_entropy,
-    uncertainty_boundary_loss,
+    uncertainty_boundary_losses,
     uncertainty_weights,
     weighted_cross_entropy,
 )
 
 VOID = 255
 C = 5
+
+
+def uncertainty_boundary_loss(logits: Tensor, label: Tensor, mask: Tensor, *knobs: float) -> Tensor:
+    """L_UBE."""
+    return mean_over_valid(uncertainty_boundary_losses(logits, label, mask, *knobs), label)
 
 
 def pixels(label: Tensor) -> list[tuple[int, int, int]]:

@@ -12,7 +12,7 @@ import torch
 from flexseg.benchmark import Benchmark, Row, Run
 from flexseg.engine.checkpoint import load_tensors
 from flexseg.errors import RunError, UserError
-from flexseg.method import Setup, check_needs, parse_options
+from flexseg.method import Setup, parse_options
 from flexseg.method_files import load_method
 from flexseg.models import Segmentor, build_segmentor
 
@@ -57,9 +57,7 @@ def build(name: str, options: dict[str, Any], config: dict[str, Any], seed: int 
     method = load_method(name, METHODS)
     instance = method(parse_options(method, options), Setup(seed, 1, np.zeros(0, np.int8)))
     torch.manual_seed(seed)
-    model = instance.build_model(config)
-    check_needs(instance, model.backbone)
-    return model
+    return instance.build_model(config)
 
 
 @EACH

@@ -13,7 +13,7 @@ import torch
 
 from flexseg.benchmark import Benchmark, load_benchmark
 from flexseg.errors import RunError
-from flexseg.method import Setup, check_needs, parse_options
+from flexseg.method import Setup, parse_options
 from flexseg.method_files import load_method
 
 ROOT = Path(__file__).parents[2]
@@ -78,9 +78,9 @@ def test_the_frozen_transformer_does_not_move_and_all_else_does(name: str, make_
 def test_another_trunk_is_refused_in_one_sentence(name: str) -> None:
     method = load_method(name, ROOT / "methods")
     instance = method(parse_options(method, {}), Setup(0, 1, torch.zeros(0, dtype=torch.int8).numpy()))
-    model = instance.build_model(load_benchmark("smoke", ROOT / "benchmarks").model)
+    trunk = load_benchmark("smoke", ROOT / "benchmarks").model
     if not method.needs:
-        check_needs(instance, model.backbone)
+        instance.build_model(trunk)
         return
     with pytest.raises(RunError, match=rf"^{name} needs a frozen vision transformer[^.\n]*UNet is not$"):
-        check_needs(instance, model.backbone)
+        instance.build_model(trunk)

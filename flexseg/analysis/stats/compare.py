@@ -23,6 +23,7 @@ from flexseg.analysis.stats.statistics import Difference, Mean, blocked_noise, p
 from flexseg.analysis.stats.verdict import judged
 from flexseg.analysis.tables.domains import class_names, class_places
 from flexseg.benchmark import Benchmark
+from flexseg.benchmark.identity import differences
 from flexseg.errors import UserError, did_you_mean
 
 Floats = NDArray[np.float64]
@@ -129,7 +130,9 @@ def _changes(here: Records, there: Records, a: str, b: str) -> list[str]:
     notes = []
     theirs = next((run.info for run in there.of_row(a) if run.status == "finished"), {})
     ours = next((run.info for run in here.of_row(b) if run.status == "finished"), {})
-    found = differences(_defined(theirs), _defined(ours)) if theirs and ours and a == b else []  # rows differ anyway
+    both = theirs and ours and a == b  # rows differ anyway
+    leaves = differences(_defined(theirs), _defined(ours)) if both else []
+    found = [f"{place}: {_short(before)} → {_short(after)}" for place, before, after in leaves]
     if found:
         more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
         notes.append(f"Defined differently: {'; '.join(found[:4])}{more}.")
@@ -141,16 +144,6 @@ def _changes(here: Records, there: Records, a: str, b: str) -> list[str]:
 def _defined(info: Mapping[str, Any]) -> dict[str, Any]:
     definition = info.get("definition")
     return {k: v for k, v in definition.items() if k not in ("row", "seed")} if isinstance(definition, dict) else {}
-
-
-def differences(old: Any, new: Any, place: str = "") -> list[str]:
-    """What differs between two definitions, leaf by leaf: ``training.iterations: 960 → 480``."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        found = []
-        for key in sorted(map(str, old.keys() | new.keys())):
-            found += differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
-        return found
-    return [] if old == new else [f"{place}: {_short(old)} → {_short(new)}"]
 
 
 def _short(value: Any) -> str:

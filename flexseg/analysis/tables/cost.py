@@ -12,6 +12,7 @@ from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Mean, t_interval
 from flexseg.analysis.tables.common import HOW, Notes, TableFiles, target_title
 from flexseg.analysis.tables.origins import row_changes, value_text
+from flexseg.benchmark.schema import ORIGINS
 
 COSTS: dict[str, tuple[str, str, float, int]] = {
     "train_seconds": ("training (s)", "wall time of training", 1.0, 0),
@@ -30,8 +31,6 @@ COSTS: dict[str, tuple[str, str, float, int]] = {
     "inference_seconds": ("image (ms)", "time of predicting an image, in batches", 1e3, 1),
 }
 """What ``run.json`` holds of a run's cost → heading, meaning, factor, digits."""
-ORIGINS = ("published", "assumed", "scaled", "own")
-"""Where a default comes from, as the methods' options say (``flexseg.method.ORIGINS``, which needs torch)."""
 
 
 def cost_table(scores: Scores) -> Table:
