@@ -28,9 +28,15 @@ from torch import Tensor
 def label_boundary(label: Tensor, kernel: int, ignore: int = 255) -> Tensor:
     """The pixels in whose ``kernel`` × ``kernel`` window lies another class.
 
-    label: ``(B, H, W)`` integers, class ids below 2¹⁵ or ``ignore`` (void). kernel: odd, at least 3, in pixels of
-    ``label``.
-    Returns ``(B, H, W)`` bool, never true on void. Raises ValueError for an even or too small kernel.
+    Args:
+        label: (B, H, W) integers, class ids below 2¹⁵ or ``ignore`` (void).
+        kernel: odd, at least 3, in pixels of ``label``.
+
+    Returns:
+        (B, H, W) bool, never true on void.
+
+    Raises:
+        ValueError: an even or too small kernel.
     """
     return granularity(label, (kernel,), ignore) >= 0
 
@@ -38,11 +44,17 @@ def label_boundary(label: Tensor, kernel: int, ignore: int = 255) -> Tensor:
 def granularity(label: Tensor, kernels: Sequence[int] = (3, 5, 7), ignore: int = 255) -> Tensor:
     """How close each pixel lies to a class boundary: the index of the smallest kernel that reaches another class.
 
-    label: ``(B, H, W)`` integers, class ids below 2¹⁵ or ``ignore``. kernels: odd, rising, in pixels of ``label``
-    (3/5/7 **assumed**).
-    Returns ``(B, H, W)`` int8: 0 thin, 1 medium, 2 thick (exclusive rings, the finest wins: **assumed**), -1 not on a
-    boundary, or void.
-    Raises ValueError for kernels that are even, below 3 or not rising, TypeError for a label that is not of integers.
+    Args:
+        label: (B, H, W) integers, class ids below 2¹⁵ or ``ignore``.
+        kernels: odd, rising, in pixels of ``label`` (3/5/7 **assumed**).
+
+    Returns:
+        (B, H, W) int8: 0 thin, 1 medium, 2 thick (exclusive rings, the finest wins: **assumed**), −1 not on a boundary,
+        or void.
+
+    Raises:
+        ValueError: kernels that are even, below 3 or not rising.
+        TypeError: a label that is not of integers.
     """
     odd = all(k >= 3 and k % 2 == 1 for k in kernels)
     if not kernels or not odd or any(a >= b for a, b in pairwise(kernels)):
@@ -65,10 +77,16 @@ def granularity(label: Tensor, kernels: Sequence[int] = (3, 5, 7), ignore: int =
 
 
 def downsample_label(label: Tensor, size: Sequence[int]) -> Tensor:
-    """Nearest-neighbour resize of ``(B, H, W)`` to ``(B, *size)``; keeps the dtype, so no class is ever invented.
+    """Resize a label map to its nearest neighbours, so that no class is ever invented.
 
     The convention is that of ``torch.nn.functional.interpolate(mode="nearest")``, which mmseg's ``resize`` calls:
     output pixel i reads input pixel ⌊i · in/out⌋ (the upper left one of a cell, not its centre).
+
+    Args:
+        label: (B, H, W). size: (h, w).
+
+    Returns:
+        (B, h, w) of the same dtype.
     """
     rows, columns = (_nearest(n_in, n_out, label.device) for n_in, n_out in zip(label.shape[-2:], size, strict=True))
     return label[..., rows[:, None], columns]
@@ -81,9 +99,14 @@ def _nearest(n_in: int, n_out: int, device: torch.device) -> Tensor:
 
 
 def over_window(x: Tensor, radius: int, op: Callable[..., Tensor]) -> Tensor:
-    """``op`` (largest, smallest, bitwise or) over the square window of ``radius`` around each pixel of ``(B, H, W)``.
+    """Reduce the square window around each pixel, clipped at the border: first along W, then along H.
 
-    The window is clipped at the border: first along W, then along H.
+    Args:
+        x: (B, H, W). radius: of the window, in pixels.
+        op: what reduces two values to one, of torch's functions with ``out=``: largest, smallest, bitwise or.
+
+    Returns:
+        (B, H, W) of the same dtype.
     """
     for dim in (-1, -2):
         n = x.shape[dim]

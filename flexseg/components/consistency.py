@@ -17,12 +17,12 @@ from torch.autograd.function import once_differentiable
 
 
 def kullback_leibler(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p‖q) of every pixel: (B, H, W), from (B, H, W, C)."""
+    """KL(p‖q) of every pixel: (B, H, W), from log-probabilities (B, H, W, C)."""
     return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
 
 
 def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """JS(p, q) of every pixel: (B, H, W), from (B, H, W, C). Has first derivatives only."""
+    """JS(p, q) of every pixel: (B, H, W), from log-probabilities (B, H, W, C). Has first derivatives only."""
     return _JensenShannon.apply(log_p, log_q)  # type: ignore[no-untyped-call, no-any-return]
 
 

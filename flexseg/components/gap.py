@@ -33,18 +33,23 @@ _NOT_A_TARGET = -100
 
 
 class PrototypeBank(nn.Module):
-    """The prototypes p_{c,g}: C classes × G granularities × D dimensions. Buffers: saved with the model, never
-    trained by a gradient.
+    """The prototypes p_{c,g} as buffers, which are saved with the model and never trained by a gradient.
 
-    prototypes: ``(C, G, D)`` float32, unit length, zero until the cell is first seen.
-    updates: ``(C, G)`` int64, the number of batches that updated the cell.
-
-    momentum: m in [0, 1], 0.99 **assumed**. clip: the range of w_{c,g}, (0.1, 10) **assumed**.
     Leave the module in float32 (autocast does): in bfloat16 a step of 1 − m would be rounded away.
+
+    Args:
+        num_classes: C. dim: D. granularities: G.
+        momentum: m in [0, 1], 0.99 **assumed**.
+        clip: the range of w_{c,g}, (0.1, 10) **assumed**.
+
+    Raises:
+        ValueError: a momentum or a range that cannot be.
     """
 
     prototypes: Tensor
+    """(C, G, D) float32, of unit length, zero until the cell is first seen."""
     updates: Tensor
+    """(C, G) int64, the number of batches that updated the cell."""
 
     def __init__(
         self,
@@ -66,13 +71,14 @@ class PrototypeBank(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor, classes: Tensor, granularities: Tensor, basis: Tensor | None = None) -> None:
-        """Move each prototype towards the mean feature of its cell in the batch, then back to unit length
-        (**assumed**).
+        """Move each prototype towards its cell's mean feature in the batch, then back to unit length (**assumed**).
 
-        features: ``(N, D)`` of unit length. classes, granularities: ``(N,)`` integers in [0, C) and [0, G).
-        basis: None, or A of ``(D, E)``; then features are ``(N, E)`` and f_i = A u_i is what has unit length.
-        The mean is over the batch of all ranks. A collective: every rank calls it, also with N = 0.
-        Bit-reproducible on the CPU; on CUDA if ``torch.use_deterministic_algorithms`` is on.
+        The mean is over the batch of all ranks. A collective: every rank calls it, also with N = 0. Bit-reproducible on
+        the CPU; on CUDA if ``torch.use_deterministic_algorithms`` is on.
+
+        Args:
+            features: (N, D) of unit length. classes, granularities: (N,) integers in [0, C) and [0, G).
+            basis: None, or A of (D, E); then features are (N, E) and f_i = A u_i is what has unit length.
         """
         cell = self._cell(classes, granularities)
         bank, cells = self.prototypes.flatten(0, 1), self.updates.numel()
@@ -89,11 +95,13 @@ class PrototypeBank(nn.Module):
         self.updates += updated.view_as(self.updates)
 
     def weights(self) -> Tensor:
-        """w_{c,g}, ``(C, G)``: larger for the cells whose prototype was rarely updated; 0 for those never seen, which
-        no loss contains.
+        """w_{c,g}, larger for the cells whose prototype was rarely updated.
 
         **Assumed**: inverse to the number of batches that updated the cell, scaled to mean 1 over the seen cells,
         clipped to ``clip``, then scaled to mean 1 again (so that a weight may end a little outside ``clip``).
+
+        Returns:
+            (C, G) float32; 0 for cells never seen, which no loss contains.
         """
         seen = self.updates > 0
         number = seen.sum().clamp_min(1)
@@ -110,12 +118,15 @@ class PrototypeBank(nn.Module):
         temperature: float = 0.07,
         basis: Tensor | None = None,
     ) -> Tensor:
-        """L_GAP of the pixels against the bank as it stands, a float32 scalar. The prototypes get no gradient.
+        """L_GAP of the pixels against the bank as it stands. The prototypes get no gradient.
 
-        features: ``(N, D)`` of unit length. classes, granularities: ``(N,)`` integers in [0, C) and [0, G).
-        temperature: τ > 0. basis: as in ``update``.
-        The sum, and N, are over the pixels of this rank whose own cell has been seen; without any, it is zero, with a
-        graph.
+        Args:
+            features: (N, D) of unit length. classes, granularities: (N,) integers in [0, C) and [0, G).
+            temperature: τ > 0. basis: as in ``update``.
+
+        Returns:
+            A float32 scalar. The sum, and N, are over the pixels of this rank whose own cell has been seen; without
+            any, it is zero, with a graph.
         """
         cell = self._cell(classes, granularities)
         seen = self.updates.flatten() > 0
@@ -135,21 +146,28 @@ class PrototypeBank(nn.Module):
         return total / number
 
     def _cell(self, classes: Tensor, granularities: Tensor) -> Tensor:
-        """The index of each pixel's cell (c, g) in the flattened bank, ``(N,)`` int64."""
+        """The index of each pixel's cell (c, g) in the flattened bank, (N,) int64."""
         return classes.long() * self.updates.shape[1] + granularities.long()
 
 
 class GranularPrototypes(nn.Module):
     """GAP as one loss: find the boundary pixels, project their features, compare them with the bank, update the bank.
 
-    in_channels: channels of the feature map. dim: length of a projected feature (256, paper).
-    temperature: τ (0.07, paper).
-    kernels: k_g, one granularity each (3/5/7 **assumed**); a single kernel gives plain boundary prototypes.
-    rings_at: ``"feature"`` draws the rings on the label reduced to feature size (paper); the kernels count feature
-    pixels. ``"label"`` draws them at label size, then reduces label and rings alike; the kernels count label pixels.
-    max_pixels: 0 takes all boundary pixels (paper); otherwise at most so many a rank and batch, evenly spaced in
-    raster order, which needs no random number (**assumed**, to save time: the cost grows with the number of pixels).
-    momentum, clip: see ``PrototypeBank``. ignore: the id of void.
+    Args:
+        in_channels: Cf, channels of the feature map. dim: D, length of a projected feature (256, paper).
+        kernels: k_g, one granularity each (3/5/7 **assumed**); a single kernel gives plain boundary prototypes.
+        momentum, clip: as for :class:`PrototypeBank`.
+        temperature: τ (0.07, paper).
+        rings_at: ``"feature"`` draws the rings on the label reduced to feature size (paper); the kernels count feature
+            pixels. ``"label"`` draws them at label size, then reduces label and rings alike; the kernels count label
+            pixels.
+        max_pixels: 0 takes all boundary pixels (paper); otherwise at most so many per rank and batch, evenly spaced in
+            raster order, which needs no random number (**assumed**, to save time: the cost grows with the number of
+            pixels).
+        ignore: the id of void.
+
+    Raises:
+        ValueError: a value outside its range.
     """
 
     def __init__(
@@ -182,11 +200,18 @@ class GranularPrototypes(nn.Module):
         self.bank = PrototypeBank(num_classes, dim, len(self.kernels), momentum, clip)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """L_GAP of a batch, a float32 scalar; in training mode the bank is updated afterwards.
+        """L_GAP of a batch; in training mode the bank is updated afterwards.
 
-        features: ``(B, Cf, h, w)``. labels: ``(B, H, W)`` integers in [0, C) or void; H×W need not equal h×w.
-        A collective: every rank calls it, also with a batch without any boundary. Raises ValueError if the batch
-        sizes differ.
+        A collective: every rank calls it, also with a batch without any boundary.
+
+        Args:
+            features: (B, Cf, h, w). labels: (B, H, W) integers in [0, C) or void; H×W need not equal h×w.
+
+        Returns:
+            A float32 scalar.
+
+        Raises:
+            ValueError: the batch sizes differ.
         """
         if features.shape[0] != labels.shape[0]:
             raise ValueError(f"{features.shape[0]} feature maps but {labels.shape[0]} labels")
@@ -203,8 +228,7 @@ class GranularPrototypes(nn.Module):
         return loss
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``(N, Cf)`` to the normalised projection ``(N, dim)``; or, if Cf < dim, to u_i ``(N, Cf + 1)`` and its
-        basis."""
+        """(N, Cf) to the normalised projection (N, D); or, if Cf < D, to u_i (N, Cf + 1) and its basis."""
         if x.shape[1] >= self.projection.out_features:
             return F.normalize(self.projection(x.to(self.projection.weight.dtype)).float(), dim=1), None
         with torch.autocast(x.device.type, enabled=False):
@@ -214,14 +238,14 @@ class GranularPrototypes(nn.Module):
             return x * squared_norm.clamp_min(1e-24).rsqrt(), basis
 
     def _classes_and_rings(self, labels: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Class and granularity of every feature pixel, both ``(B, h, w)``."""
+        """Class and granularity of every feature pixel, both (B, h, w)."""
         classes = downsample_label(labels, size)
         if self.rings_at == "feature":
             return classes, granularity(classes, self.kernels, self.ignore)
         return classes, downsample_label(granularity(labels, self.kernels, self.ignore), size)
 
     def _select(self, rings: Tensor) -> Tensor:
-        """The flat indices of the boundary pixels of ``(B, h, w)``, ``(N,)``, evenly thinned to ``max_pixels``."""
+        """The flat indices of the boundary pixels of (B, h, w), (N,), evenly thinned to ``max_pixels``."""
         pixels = (rings.flatten() >= 0).nonzero().squeeze(1)
         number = len(pixels)
         if self.max_pixels and number > self.max_pixels:

@@ -34,13 +34,20 @@ _STREAM = int.from_bytes(b"flex-HAS", "big")
 def uniform_threshold(
     t: ArrayLike, schedule: Schedule = "sigmoid", k: float = 0.05, midpoint: float = 50.0
 ) -> NDArray[np.float64]:
-    """The probability of a uniform draw at time ``t``, in [0, 1]; the shape of ``t``.
+    """The probability of a uniform draw at a time.
 
-    t: in the unit of ``midpoint`` (see ``progress_unit``); k: the steepness, per that unit.
-    schedule: ``"sigmoid"`` 1/(1 + e^{k(t − m)}) (paper); ``"linear"`` 1 − t/(2m), from 1 at t = 0 to 0 at t = 2m,
-    then 0 (its end points **assumed**);
-    ``"none"`` 0 at every t: no warm-up, always by hardness (**assumed** reading of the paper's ablation).
-    Raises ValueError for another schedule.
+    Args:
+        t: in the unit of ``midpoint`` (see ``progress_unit``), of any shape.
+        schedule: ``"sigmoid"`` 1/(1 + e^{k(t − m)}) (paper); ``"linear"`` 1 − t/(2m), from 1 at t = 0 to 0 at t = 2m,
+            then 0 (its end points **assumed**); ``"none"`` 0 at every t: no warm-up, always by hardness (**assumed**
+            reading of the paper's ablation).
+        k: the steepness, per unit of ``midpoint``. midpoint: m.
+
+    Returns:
+        In [0, 1], of the shape of ``t``.
+
+    Raises:
+        ValueError: another schedule.
     """
     t = np.asarray(t, dtype=np.float64)
     if schedule == "sigmoid":
@@ -53,8 +60,14 @@ def uniform_threshold(
 
 
 def progress_unit(iteration: int, iterations: int, unit: Unit = "percent") -> float:
-    """The time t of an iteration (from 0) of a training of ``iterations``: ``"percent"`` 0 … 100 (**assumed**), or
-    ``"iteration"`` as it is."""
+    """The time t of an iteration (from 0) of a training of ``iterations``.
+
+    Args:
+        unit: ``"percent"`` 0 … 100 (**assumed**), or ``"iteration"`` as it is.
+
+    Raises:
+        ValueError: another unit.
+    """
     if unit == "percent":
         return 100.0 * iteration / iterations
     if unit == "iteration":
@@ -65,12 +78,17 @@ def progress_unit(iteration: int, iterations: int, unit: Unit = "percent") -> fl
 class HardnessSampler:
     """Chooses training images by their hardness, and keeps it.
 
-    hardness: ``(n,)`` float64, the moving average of each image's loss; 0 while ``seen`` is false.
-    seen: ``(n,)`` bool, whether the image's loss was ever observed.
+    ``hardness`` (n,) float64 is the moving average of each image's loss, 0 while ``seen`` (n,) bool, whether it was
+    ever observed, is false. In a distributed run every rank keeps the same hardness: gather indices and losses of all
+    ranks before ``update``.
 
-    temperature: τ > 0. decay: of the moving average, in [0, 1). k, midpoint, unit, schedule: see
-    ``uniform_threshold`` and ``progress_unit``. In a distributed run every rank keeps the same hardness: gather
-    indices and losses of all ranks before ``update``.
+    Args:
+        num_images: n. seed, iterations: of the run.
+        temperature: τ > 0. decay: of the moving average, in [0, 1).
+        k, midpoint, unit, schedule: as for ``uniform_threshold`` and ``progress_unit``.
+
+    Raises:
+        ValueError: a value outside its range.
     """
 
     def __init__(
@@ -112,7 +130,7 @@ class HardnessSampler:
         return float(uniform_threshold(t, self.schedule, self.k, self.midpoint))
 
     def probabilities(self) -> NDArray[np.float64]:
-        """P(i) = softmax(h_i / τ), ``(n,)``, of a draw by hardness; uniform until a first loss was observed."""
+        """P(i) = softmax(h_i / τ) of a draw by hardness, (n,) float64; uniform until a first loss was observed."""
         mean = self.hardness[self.seen].mean() if self.seen.any() else 0.0
         scaled = np.where(self.seen, self.hardness, mean) / self.temperature
         p = np.exp(scaled - scaled.max())
@@ -125,13 +143,19 @@ class HardnessSampler:
     def choose(
         self, iteration: int, slots: Sequence[int], base: Callable[[int, int], int] | None = None
     ) -> NDArray[np.int64]:
-        """The image for each slot of the batch at ``iteration``: ``(len(slots),)`` indices in [0, n).
-
-        base: (iteration, slot) → image, the draw that is not by hardness; without it, uniform.
+        """The image for each slot of the batch at ``iteration``.
 
         A pure function of (seed, iteration, slot, hardness): it changes nothing, and a slot's image does not depend
-        on the other slots, so workers, ranks and a resumed run all draw the same. Raises ValueError for a negative
-        iteration or slot.
+        on the other slots, so workers, ranks and a resumed run all draw the same.
+
+        Args:
+            base: (iteration, slot) → image, the draw that is not by hardness; without it, uniform.
+
+        Returns:
+            (len(slots),) int64 indices in [0, n).
+
+        Raises:
+            ValueError: a negative iteration or slot.
         """
         if iteration < 0 or any(slot < 0 for slot in slots):
             raise ValueError(f"iteration and slots must not be negative, but are {iteration} and {list(slots)}")
@@ -149,13 +173,14 @@ class HardnessSampler:
         return np.minimum(np.where(hard, by_hardness, otherwise), n - 1).astype(np.int64)
 
     def update(self, indices: ArrayLike, losses: ArrayLike) -> None:
-        """Observe the losses of a batch: h_i ← decay · h_i + (1 − decay) · loss_i; the first loss of an image is
-        copied.
+        """Observe the losses of a batch: h_i ← decay · h_i + (1 − decay) · loss_i; an image's first loss is copied.
 
-        indices, losses: ``(b,)``, in any order: an image that occurs more than once is observed once, with its mean
-        loss.
-        Raises ValueError, and changes nothing, if a loss is not finite, an index is outside [0, n) or the lengths
-        differ.
+        Args:
+            indices, losses: (b,), in any order: an image that occurs more than once is observed once, with its mean
+                loss.
+
+        Raises:
+            ValueError: a loss is not finite, an index is outside [0, n) or the lengths differ. Nothing is changed then.
         """
         index = np.atleast_1d(np.asarray(indices, dtype=np.int64))
         loss = np.atleast_1d(np.asarray(losses, dtype=np.float64))
@@ -180,8 +205,12 @@ class HardnessSampler:
         return {"hardness": self.hardness.copy(), "seen": self.seen.copy()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take back what ``state`` gave, exactly. Raises ValueError if it is of another number of images, KeyError if
-        it is incomplete."""
+        """Take back what ``state`` gave, exactly.
+
+        Raises:
+            ValueError: it is of another number of images.
+            KeyError: it is incomplete.
+        """
         hardness, seen = np.asarray(state["hardness"]), np.asarray(state["seen"])
         if hardness.shape != self.hardness.shape or seen.shape != self.seen.shape:
             raise ValueError(f"the state is of {hardness.shape} and {seen.shape} images, not {self.hardness.shape}")

@@ -10,19 +10,31 @@ from torch import Tensor
 
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """log p of ``(B, C, H, W)`` logits as ``(B, H, W, C)`` float32.
+    """The log-probabilities log p_c of every pixel.
 
     The classes come last because a channels-last trunk gives them so without a copy, and a CPU is then three times as
     fast.
+
+    Args:
+        logits: (B, C, H, W).
+
+    Returns:
+        (B, H, W, C) float32.
     """
     return F.log_softmax(logits.permute(0, 2, 3, 1).float(), dim=-1)
 
 
 def negative_log_likelihood(log_p: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """−log p of the label of every pixel: ``(B, H, W)`` float32, 0 on void. log_p: ``(B, H, W, C)``.
+    """−log p of the label of every pixel.
+
+    Args:
+        log_p: (B, H, W, C). labels: (B, H, W) integers in [0, C) or ``ignore``.
+
+    Returns:
+        (B, H, W) float32, 0 on void.
 
     Raises:
-        ValueError: labels that are not ``(B, H, W)``.
+        ValueError: labels that are not (B, H, W).
     """
     same_shape(labels, log_p[..., 0], "labels", "each class of the logits")
     flat = F.nll_loss(log_p.flatten(0, 2), labels.flatten().long(), ignore_index=ignore, reduction="none")
@@ -30,19 +42,45 @@ def negative_log_likelihood(log_p: Tensor, labels: Tensor, ignore: int = 255) ->
 
 
 def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """L_CE of every pixel: ``(B, H, W)`` float32, 0 on void. logits: ``(B, C, H, W)``. labels: ``(B, H, W)``."""
+    """L_CE of every pixel.
+
+    Args:
+        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or ``ignore``.
+
+    Returns:
+        (B, H, W) float32, 0 on void.
+    """
     return negative_log_likelihood(log_probabilities(logits), labels, ignore)
 
 
 def mean_over_valid(losses: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """(1/N) Σ of ``(B, H, W)`` pixel losses, N the number of valid pixels: a scalar; zero, with a graph, if all is
-    void."""
+    """(1/N) Σ of the losses of pixels, N the number of valid pixels.
+
+    Args:
+        losses: (B, H, W), 0 on void. labels: (B, H, W).
+
+    Returns:
+        A scalar; zero, with a graph, if all is void.
+
+    Raises:
+        ValueError: other shapes.
+    """
     same_shape(losses, labels, "losses", "labels")
     return losses.sum() / (labels != ignore).sum().clamp_min(1)
 
 
 def mean_over_images(losses: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """The mean over each image's valid pixels of ``(B, H, W)`` pixel losses: ``(B,)``; 0 for an image of void."""
+    """The mean loss of each image's valid pixels.
+
+    Args:
+        losses: (B, H, W), 0 on void. labels: (B, H, W).
+
+    Returns:
+        (B,); 0 for an image of void.
+
+    Raises:
+        ValueError: other shapes.
+    """
     same_shape(losses, labels, "losses", "labels")
     return losses.sum(dim=(1, 2)) / (labels != ignore).sum(dim=(1, 2)).clamp_min(1)
 

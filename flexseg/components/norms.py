@@ -1,8 +1,8 @@
 """Where a backbone's BatchNorms sit and how another norm takes their place; covariances of features, and whitening.
 
 Methods that change normalisation find the places with :func:`stages_with_batch_norm` and change them with
-:func:`replace_module` or :func:`put_at_stage_end`. Nothing here draws a random number, so that what is not replaced
-starts with the weights of the plain trunk.
+:func:`replace_module`, :func:`replace_last_norms` or :func:`put_at_stage_ends`. Nothing here draws a random number, so
+that what is not replaced starts with the weights of the plain trunk.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def gather_over_ranks(tensor: Tensor) -> Tensor:
-    """The tensors ``(n, ...)`` of all processes, joined in the order of their ranks: ``(world · n, ...)``."""
+    """The tensors (n, …) of all processes, joined in the order of their ranks: (world · n, …)."""
     if _distributed():
         parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, tensor.detach().contiguous())

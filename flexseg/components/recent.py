@@ -9,13 +9,19 @@ from flexseg.components.ranks import gather_over_ranks
 
 
 class Recent(nn.Module):
-    """The last ``size`` rows that were pushed on any rank. Buffers: saved with the model, equal on all ranks.
+    """The last rows that were pushed on any rank, as buffers: saved with the model, and equal on all ranks.
 
-    rows: ``(size, D)`` float32, a ring. pushed: the number of rows pushed so far, int64.
+    Args:
+        size: how many rows are kept. dim: D, the length of a row.
+
+    Raises:
+        ValueError: a size below 1.
     """
 
     rows: Tensor
+    """(size, D) float32, a ring."""
     pushed: Tensor
+    """int64, the number of rows pushed so far."""
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
@@ -29,9 +35,12 @@ class Recent(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Add ``rows`` (N, D) of each rank, in the order of the ranks; the oldest make room.
+        """Add the rows of each rank, in the order of the ranks; the oldest make room.
 
         A collective: every rank calls it, with equally many rows.
+
+        Args:
+            rows: (N, D).
         """
         rows = gather_over_ranks(rows.float())
         kept = rows[-len(self.rows) :]

@@ -92,7 +92,11 @@ class SemanticNormalisation(nn.Module):
         return class_normalised(x, weights, self.weight, self.bias).to(x.dtype)
 
     def weights(self, x: Tensor, logits: Tensor) -> Tensor:
-        """p_k a_k r_k: (B, S, H, W) float32. x: (B, C, H, W). logits: (B, 19, H, W)."""
+        """p_k a_k r_k: (B, S, H, W) float32.
+
+        Args:
+            x: (B, C, H, W). logits: (B, 19, H, W).
+        """
         with torch.autocast(x.device.type, enabled=False):
             p = logits.float().softmax(dim=1)[:, self.classes]
             features = x.float()

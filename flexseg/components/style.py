@@ -23,16 +23,27 @@ EPS = 1e-6
 
 
 def channel_statistics(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
-    """μ and σ of each channel of each image, (B, C) float32 each; σ is never below √eps."""
+    """μ and σ of each channel of each image.
+
+    Args:
+        features: (B, C, H, W) or (B, L, C). eps: ε, added to the variances.
+
+    Returns:
+        (B, C) float32 each; σ is never below √ε.
+    """
     values = features.float() if features.ndim == 3 else features.float().flatten(2).transpose(1, 2)
     variance, mean = torch.var_mean(values, dim=1, correction=0)
     return mean, (variance + eps).sqrt()
 
 
 def stylise(features: Tensor, mean: Tensor, std: Tensor, eps: float = EPS) -> Tensor:
-    """x' of a map with the styles ``mean`` and ``std``, (B, C) each: of the shape and type of ``features``.
+    """x', a map in other styles. Gradients pass through its own statistics, and the given ones where they carry any.
 
-    Gradients pass through the map's own statistics too, and through the given ones where they carry any.
+    Args:
+        features: (B, C, H, W) or (B, L, C). mean, std: (B, C), the styles. eps: ε, added to the variances.
+
+    Returns:
+        Of the shape and type of ``features``.
     """
     own_mean, own_std = channel_statistics(features, eps)
     scale = std.float() / own_std
@@ -45,10 +56,15 @@ def stylise(features: Tensor, mean: Tensor, std: Tensor, eps: float = EPS) -> Te
 
 
 def farthest_points(points: Tensor, count: int, first: int = 0) -> Tensor:
-    """Farthest-point sampling: each next point is the one whose nearest chosen point is farthest. (count,) int64.
+    """Farthest-point sampling: each next point is the one whose nearest chosen point is farthest.
 
-    points: (N, D). first: the point to begin with. All N, in that order, where ``count`` is not below N. No point is
-    chosen twice, also where some are equal; of equally far points the first is taken.
+    No point is chosen twice, also where some are equal; of equally far points the first is taken.
+
+    Args:
+        points: (N, D). count: how many to choose; from N on, all of them. first: the point to begin with.
+
+    Returns:
+        (min(count, N),) int64, in the order in which they were chosen.
     """
     count = min(count, len(points))
     chosen = torch.empty(count, dtype=torch.int64, device=points.device)
@@ -92,7 +108,11 @@ def changed_outputs(backbone: nn.Module, changes: Mapping[str, Callable[[Tensor]
 
 @torch.no_grad()
 def stage_channels(backbone: nn.Module, path: str, size: tuple[int, int] = (64, 128)) -> int:
-    """C of the map that the module at ``path`` gives, found with a black image of ``size``. Leaves all as it was."""
+    """C of the map that the module at ``path`` gives, found with a black image. Leaves all as it was.
+
+    Args:
+        size: (height, width) of the image in pixels.
+    """
     seen: list[int] = []
 
     def note(features: Tensor) -> Tensor:

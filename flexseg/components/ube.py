@@ -32,20 +32,33 @@ from flexseg.components.ranks import sum_over_ranks
 
 
 def predictive_entropy(logits: Tensor) -> Tensor:
-    """H = −Σ_c p_c log p_c of the softmax of ``(B, C, H, W)`` logits: ``(B, H, W)`` float32 in nats, from 0 to ln C.
+    """H = −Σ_c p_c log p_c of the softmax, without gradient.
 
-    Carries no gradient.
+    Args:
+        logits: (B, C, H, W).
+
+    Returns:
+        (B, H, W) float32 in nats, from 0 to ln C.
     """
     return _entropy(log_probabilities(logits.detach()))
 
 
 def uncertainty_weights(entropy: Tensor, boundary_mask: Tensor, alpha: float = 3.0, eps: float = 1e-6) -> Tensor:
-    """w of L_UBE: 1 + α · sigmoid((H − μ)/(σ + ε)) on boundary pixels, 1 elsewhere. ``(B, H, W)`` float32, without
-    gradient.
+    """w of L_UBE: 1 + α · sigmoid((H − μ)/(σ + ε)) on boundary pixels, 1 elsewhere; without gradient.
 
-    entropy: ``(B, H, W)`` in nats. boundary_mask: ``(B, H, W)`` bool, of valid pixels (as ``label_boundary`` gives it).
-    μ and σ (population) are over the boundary pixels of all ranks; without any, all weights are 1.
-    A collective: every rank calls it, also with a batch without boundary.
+    μ and σ (population) are over the boundary pixels of all ranks; without any, all weights are 1. A collective: every
+    rank calls it, also with a batch without boundary.
+
+    Args:
+        entropy: (B, H, W) in nats.
+        boundary_mask: (B, H, W) bool, of valid pixels (as ``label_boundary`` gives it).
+        alpha: α. eps: ε.
+
+    Returns:
+        (B, H, W) float32.
+
+    Raises:
+        ValueError: other shapes.
     """
     same_shape(boundary_mask, entropy, "boundary_mask", "entropy")
     entropy = entropy.detach().float()
@@ -59,10 +72,17 @@ def uncertainty_weights(entropy: Tensor, boundary_mask: Tensor, alpha: float = 3
 
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, ignore: int = 255) -> Tensor:
-    """(1/N) Σ w · L_CE, N the number of valid pixels: a float32 scalar; zero, with a graph, if all is void.
+    """(1/N) Σ w · L_CE, N the number of valid pixels.
 
-    logits: ``(B, C, H, W)``. labels: ``(B, H, W)`` integers in [0, C) or ``ignore``. weights: ``(B, H, W)``, not
-    differentiated.
+    Args:
+        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or ``ignore``.
+        weights: (B, H, W), not differentiated.
+
+    Returns:
+        A float32 scalar; zero, with a graph, if all is void.
+
+    Raises:
+        ValueError: other shapes.
     """
     same_shape(weights, labels, "weights", "labels")
     return mean_over_valid(weights.detach().float() * pixel_cross_entropy(logits, labels, ignore), labels, ignore)
@@ -71,11 +91,19 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, igno
 def uncertainty_boundary_losses(
     logits: Tensor, labels: Tensor, boundary_mask: Tensor, alpha: float = 3.0, eps: float = 1e-6, ignore: int = 255
 ) -> Tensor:
-    """w · L_CE of every pixel under the ``uncertainty_weights`` of the ``predictive_entropy``: ``(B, H, W)`` float32.
+    """w · L_CE of every pixel under the ``uncertainty_weights`` of the ``predictive_entropy``; L_UBE is their mean.
 
-    The log-softmax, which dominates, is computed once for both.
-    logits: ``(B, C, H, W)``. labels: ``(B, H, W)``. boundary_mask: ``(B, H, W)`` bool. A collective: every rank calls
-    it.
+    The log-softmax, which dominates, is computed once for both. A collective: every rank calls it.
+
+    Args:
+        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or ``ignore``. boundary_mask: (B, H, W) bool.
+        alpha, eps: as for ``uncertainty_weights``.
+
+    Returns:
+        (B, H, W) float32, 0 on void: L_UBE is its ``mean_over_valid``.
+
+    Raises:
+        ValueError: other shapes.
     """
     log_p = log_probabilities(logits)
     weights = uncertainty_weights(_entropy(log_p.detach()), boundary_mask, alpha, eps)
@@ -83,9 +111,14 @@ def uncertainty_boundary_losses(
 
 
 def constant_weights(boundary_mask: Tensor, weight: float) -> Tensor:
-    """``weight`` on boundary pixels, 1 elsewhere: ``(B, H, W)`` float32 from ``(B, H, W)`` bool.
+    """One weight on boundary pixels, 1 elsewhere.
 
-    weight: 0 ignores the boundary, below 1 reduces it, above 1 enhances it; 1 + α/2 is UBE without its uncertainty.
+    Args:
+        boundary_mask: (B, H, W) bool.
+        weight: 0 ignores the boundary, below 1 reduces it, above 1 enhances it; 1 + α/2 is UBE without its uncertainty.
+
+    Returns:
+        (B, H, W) float32.
     """
     return torch.ones_like(boundary_mask, dtype=torch.float32).masked_fill_(boundary_mask, weight)
 
@@ -95,7 +128,15 @@ def clipped_cross_entropy(
 ) -> Tensor:
     """The ``clip`` policy: the mean over valid pixels of min(``limit``, L_CE) on boundary pixels and of L_CE elsewhere.
 
-    A pixel above the limit (in nats) has no gradient. Shapes and the case of all void as in ``weighted_cross_entropy``.
+    Args:
+        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or ``ignore``. boundary_mask: (B, H, W) bool.
+        limit: in nats; a pixel above it has no gradient.
+
+    Returns:
+        A float32 scalar; zero, with a graph, if all is void.
+
+    Raises:
+        ValueError: other shapes.
     """
     same_shape(boundary_mask, labels, "boundary_mask", "labels")
     losses = pixel_cross_entropy(logits, labels, ignore)

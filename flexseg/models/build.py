@@ -52,7 +52,7 @@ def build_segmentor(config: Mapping[str, Any], pretrained: bool = True) -> Segme
         from flexseg.models.detectron2 import build_detectron2
 
         segmentor: Segmentor = build_detectron2(config)
-        _dry_run(segmentor)
+        dry_run(segmentor)
         return segmentor
 
     described = describe(config)
@@ -60,7 +60,7 @@ def build_segmentor(config: Mapping[str, Any], pretrained: bool = True) -> Segme
 
     with registry.building():
         segmentor = _build(described)
-        _dry_run(segmentor)
+        dry_run(segmentor)
     if pretrained and config.get("weights") is not None:
         load_weights(segmentor.backbone, config["weights"])
     return segmentor
@@ -138,8 +138,12 @@ def _build(described: Mapping[str, Any]) -> Segmentor:
 
 
 @torch.no_grad()
-def _dry_run(segmentor: Segmentor) -> None:
-    """One small black image through the trunk in eval mode: finds parts that do not fit. Draws no random number."""
+def dry_run(segmentor: Segmentor) -> None:
+    """Show the trunk one small black image in eval mode, to find parts that do not fit. Draws no random number.
+
+    Raises:
+        ModelError: names the part that does not fit.
+    """
     step = segmentor.size_divisor
     images = torch.zeros(1, 3, -(-64 // step) * step, -(-128 // step) * step)
     segmentor.eval()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
@@ -194,21 +195,19 @@ def _transformers() -> ModuleType:
     return transformers
 
 
-class _quietly:
+@contextmanager
+def _quietly(library: ModuleType) -> Iterator[None]:
     """Without the library's progress bars and reports: what is wrong with weights is said in our own errors."""
-
-    def __init__(self, library: ModuleType) -> None:
-        self._logging = library.utils.logging
-
-    def __enter__(self) -> None:
-        self._level, self._bar = self._logging.get_verbosity(), self._logging.is_progress_bar_enabled()
-        self._logging.set_verbosity(self._logging.CRITICAL)
-        self._logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        self._logging.set_verbosity(self._level)
-        if self._bar:
-            self._logging.enable_progress_bar()
+    logging = library.utils.logging
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def _load(

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ import yaml
 
 from flexseg.errors import MissingExtra, RunError
 from flexseg.models import ModelError, Segmentor, build_segmentor
+from flexseg.models.build import dry_run
 from flexseg.models.detectron2 import COMMIT, RECIPE, Detectron2Segmentor, build_detectron2
 
 HERE = importlib.util.find_spec("detectron2") is not None
@@ -63,6 +65,55 @@ def config(name: str = "fpn", change: Callable[[dict[str, Any]], object] = lambd
 def build(name: str = "fpn", seed: int = 0) -> Segmentor:
     torch.manual_seed(seed)
     return build_segmentor(config(name))
+
+
+class Pyramid(torch.nn.Module):
+    """What the adapter asks of a detectron2 backbone, so that it is tested without detectron2 too."""
+
+    size_divisibility = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine, self.coarse = torch.nn.Conv2d(3, 8, 3, 4, 1), torch.nn.Conv2d(8, 8, 3, 2, 1)
+
+    def output_shape(self) -> dict[str, Any]:
+        return {"p2": SimpleNamespace(stride=4), "p3": SimpleNamespace(stride=8)}
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        fine = self.fine(x)
+        return {"p2": fine, "p3": self.coarse(fine)}
+
+
+class Head(torch.nn.Module):
+    """What the adapter asks of a semantic-segmentation head."""
+
+    def __init__(self, *maps: str, classes: int = 19) -> None:
+        super().__init__()
+        self.in_features, self.predictor = maps, torch.nn.Conv2d(8, classes, 1)
+
+    def layers(self, maps: dict[str, torch.Tensor]) -> torch.Tensor:
+        sizes = maps["p2"].shape[2:]
+        return self.predictor(sum(torch.nn.functional.interpolate(maps[name], sizes) for name in self.in_features))
+
+
+def test_the_adapter_is_a_segmentor() -> None:
+    model = Detectron2Segmentor(Pyramid(), Head("p2", "p3"))
+    dry_run(model)
+    assert (model.training, model.size_divisor, model.feature_channels) == (True, 8, 8)
+    assert {key.split(".")[0] for key in model.state_dict()} == {"backbone", "decode_head"}
+    output = model(torch.randn(2, 3, 32, 64))
+    assert torch.equal(model.classifier(output.features), output.logits)
+    assert output.logits.shape == (2, 19, 8, 16)
+    assert model.eval().predict(torch.randn(1, 3, 33, 65)).shape == (1, 19, 33, 65)
+    with pytest.raises(RunError, match=r"multiples of 8 pixels only, not 30×64"):
+        model(torch.zeros(1, 3, 30, 64))
+
+
+def test_the_dry_run_finds_what_does_not_fit() -> None:
+    with pytest.raises(ModelError, match=r"2 weights take no part in the prediction, e\.g\. backbone\.coarse"):
+        dry_run(Detectron2Segmentor(Pyramid(), Head("p2")))
+    with pytest.raises(ModelError, match=r"decode_head Head gives \(1, 7, 16, 32\) instead of \(1, 19, h, w\)"):
+        dry_run(Detectron2Segmentor(Pyramid(), Head("p2", "p3", classes=7)))
 
 
 @WITH
