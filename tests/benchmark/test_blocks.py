@@ -120,7 +120,13 @@ def test_a_target_may_have_a_size_of_its_own(write: Write, smoke_content: Any) -
         ({"accumulate": 3}, "3 parts of a batch of 4 are not even"),
         ({"sampling": {"kind": "rare_classes", "temprature": 1}}, "training.sampling.temprature: unknown key (did you"),
         ({"sampling": {"kind": "rarest"}}, "training.sampling"),
-        ({"feature_distance": {"classes": ["lorry"]}}, "there is no class 'lorry'"),
+        ({"sampling": {"kind": "rare_classes", "temperature": 0}}, "training.sampling.temperature"),
+        ({"feature_distance": {"classes": ["cars"]}}, "there is no class 'cars' (did you mean 'car'?)"),
+        ({"feature_distance": {"classes": []}}, "classes: name a class"),
+        ({"feature_distance": {"weight": -1}}, "training.feature_distance.weight"),
+        ({"feature_distance": {"cell_share": 0.5}}, "training.feature_distance.cell_share"),
+        ({"mix": [0, 0]}, "mix: source and generated images cannot both have the share 0"),
+        ({"mix": [1, -1]}, "training.mix.1"),
     ],
 )
 def test_mistakes_in_a_recipe(write: Write, smoke_content: Any, change: Content, message: str) -> None:
