@@ -76,6 +76,8 @@ def test_where_a_data_set_lies_is_no_part_of_its_definition_and_what_is_taken_of
         ({"dataset": "dark_zurich", "test": {"split": "val", "images": 0}}, "domains.night.test.images"),
         ({"dataset": "dark_zurich"}, "domains.night.test: a target without images"),
         ({"world": "night", "tset": 4}, "domains.night.tset: unknown key (did you mean 'test'?)"),
+        ({"world": "night", "test": 4, "skip": ["x"]}, "domains.night.skip: unknown key"),
+        ({"dataset": "dark_zurich", "test": "val", "misalignment": 1}, "domains.night.misalignment: unknown key"),
     ],
 )
 def test_mistakes_in_a_domain_are_named(write: Write, smoke_content: Any, domain: Content, place: str) -> None:
