@@ -14,7 +14,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from flexseg.benchmark import Run, WorldDomain, fingerprint, load_benchmark, select_rows
+from flexseg.benchmark import Run, fingerprint, load_benchmark, select_rows
 from flexseg.errors import UserError
 from flexseg.files import file_digest
 from flexseg.provenance import code_digest
@@ -61,7 +61,7 @@ def training_data(row):
 
 
 def is_rendered(domain):
-    return isinstance(BENCHMARK.domains[domain], WorldDomain)
+    return BENCHMARK.domains[domain].rendered
 
 
 def run_fingerprint(wildcards):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, model_validator
 
@@ -28,32 +29,6 @@ class World(Strict):
     width: int = Field(ge=32)
 
 
-class WorldDomain(Strict):
-    """One domain of the street world: which, how strongly misaligned, and how many images of each split."""
-
-    world: str
-    title: str = ""
-    analogue_of: str = ""
-    misalignment: float = Field(default=0.0, ge=0)
-    train: int = Field(default=0, ge=0)
-    val: int = Field(default=0, ge=0)
-    test: int = Field(default=0, ge=0)
-
-    @property
-    def splits(self) -> dict[str, int]:
-        """Number of images of each split that is not empty."""
-        counts = {"train": self.train, "val": self.val, "test": self.test}
-        return {split: count for split, count in counts.items() if count}
-
-    def has(self, split: str) -> bool:
-        """Whether there are images for training (``train``), validation (``val``) or evaluation (``test``)."""
-        return split in self.splits
-
-    def size(self, split: str) -> int | None:
-        """How many images a split has."""
-        return self.splits.get(split, 0)
-
-
 class Part(Strict):
     """What a benchmark takes of a data set: one of its splits, or so many ``images`` of it, drawn by the run's seed.
 
@@ -70,17 +45,79 @@ class Part(Strict):
         return {"split": value} if isinstance(value, str) else value
 
 
-class SetDomain(Strict):
+class _Domain(Strict):
+    """What the domains have in common, wherever their images come from."""
+
+    rendered: ClassVar[bool]
+    """Whether the suite renders the images itself."""
+
+    title: str = ""
+    analogue_of: str = ""
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """What is taken for training, validation and evaluation, by those names; only what is taken."""
+        raise NotImplementedError
+
+    def has(self, split: str) -> bool:
+        """Whether there are images for training (``train``), validation (``val``) or evaluation (``test``)."""
+        return split in self.parts
+
+    def size(self, split: str) -> int | None:
+        """How many images a split has, if the file says so."""
+        part = self.parts.get(split)
+        return 0 if part is None else part.expected if self.rendered else part.images
+
+
+class WorldDomain(_Domain):
+    """One domain of the street world: which, how strongly misaligned, and how many images of each split.
+
+    It is a data set that the suite renders; all of it is taken, as it is.
+    """
+
+    rendered: ClassVar[Literal[True]] = True
+    dataset: ClassVar[str] = "streetworld"
+    root: ClassVar[str] = ""
+    label_map: ClassVar[str] = ""
+    skip: ClassVar[Sequence[str]] = ()
+    conditions: ClassVar[Sequence[str]] = ()
+    resize: ClassVar[Pixels | None] = None
+
+    world: str
+    misalignment: float = Field(default=0.0, ge=0)
+    train: int = Field(default=0, ge=0)
+    val: int = Field(default=0, ge=0)
+    test: int = Field(default=0, ge=0)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The splits that are rendered."""
+        counts = {"train": self.train, "val": self.val, "test": self.test}
+        return {split: Part(split=split, expected=count) for split, count in counts.items() if count}
+
+    def definition(self, world: World | None) -> dict[str, Any]:
+        """All that decides its pixels, in this ``world``: what its data are keyed by."""
+        assert world is not None
+        return {
+            "world": world.model_dump(),
+            "domain": self.world,
+            "misalignment": self.misalignment,
+            "splits": {split: part.expected for split, part in self.parts.items()},
+        }
+
+
+class SetDomain(_Domain):
     """A data set that lies on disk in its own layout: which, where if not in its usual place, and what is taken of it.
 
     ``root`` is absolute or below the data root; ``label_map`` another map to the 19 classes than the data set's own;
     ``skip`` are ids that are left out; ``conditions`` those that are kept, all of them if empty. ``resize`` is the size
-    of this domain's training images, where it is not the schedule's.
+    of this domain's training images, where it is not the schedule's. Nobody knows its ``misalignment``.
     """
 
+    rendered: ClassVar[Literal[False]] = False
+    misalignment: ClassVar[float | None] = None
+
     dataset: str
-    title: str = ""
-    analogue_of: str = ""
     root: str = ""
     label_map: str = ""
     skip: list[str] = Field(default_factory=list)
@@ -96,19 +133,15 @@ class SetDomain(Strict):
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {split: part for split, part in parts.items() if part is not None}
 
-    def has(self, split: str) -> bool:
-        """Whether there are images for training (``train``), validation (``val``) or evaluation (``test``)."""
-        return split in self.parts
-
-    def size(self, split: str) -> int | None:
-        """How many images a split has, if the file says so."""
-        part = self.parts.get(split)
-        return 0 if part is None else part.images
+    def definition(self, world: World | None) -> dict[str, Any]:
+        """All that decides its pixels, wherever it lies: what its data are keyed by."""
+        kept = {"dataset", "label_map", "skip", "conditions", "resize", "train", "val", "test"}
+        return self.model_dump(include=kept, exclude_none=True)
 
 
 def _kind(value: Any) -> str:
-    found = value.get("dataset") if isinstance(value, dict) else getattr(value, "dataset", None)
-    return "<data set>" if found is not None else "<world>"
+    on_disk = value.get("dataset") is not None if isinstance(value, dict) else isinstance(value, SetDomain)
+    return "<data set>" if on_disk else "<world>"
 
 
 Domain = Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from flexseg.benchmark.blocks import Pixels, Strict
 from flexseg.classes import CLASSES, TRAIN_ID
@@ -38,7 +38,11 @@ Sampling = Annotated[RareClasses | ClassUniform, Field(discriminator="kind")]
 
 
 class FeatureDistance(Strict):
-    """Thing-class feature distance to the encoder as it was before training (Hoyer et al., DAFormer, CVPR 2022)."""
+    """Thing-class feature distance to the encoder as it was before training (Hoyer et al., DAFormer, CVPR 2022).
+
+    ``stage`` of the encoder gives the maps, from 0, -1 the deepest; a cell counts if the share ``cell_share`` of its
+    pixels is of one of ``classes``.
+    """
 
     weight: PositiveFloat = 0.005
     classes: tuple[str, ...] = THINGS
@@ -47,6 +51,8 @@ class FeatureDistance(Strict):
 
     @model_validator(mode="after")
     def _known(self) -> FeatureDistance:
+        if not self.classes:
+            raise ValueError("classes: name a class; for no distance leave feature_distance out")
         for name in self.classes:
             if name not in TRAIN_ID:
                 raise ValueError(f"classes: there is no class {name!r}{did_you_mean(name, TRAIN_ID)}")
@@ -58,9 +64,9 @@ class Training(Strict):
 
     What is left out from ``resize`` on is not done, and is no part of a run's definition. ``resize`` brings every
     training image to one size before it is cropped; ``max_class_share`` crops again while one class covers more than
-    this share; ``mix`` is the ratio of source to generated images among the draws (otherwise all images alike);
-    ``sampling`` how images are drawn; ``photometric`` how colours change; ``accumulate`` into how many parts a
-    device's share of a batch is cut, to save memory; ``feature_distance`` a loss that all rows share.
+    this share; ``mix`` is the ratio of source to generated images among the draws (otherwise all images alike), one of
+    which may be 0; ``sampling`` how images are drawn; ``photometric`` how colours change; ``accumulate`` into how many
+    parts a device's share of a batch is cut, to save memory; ``feature_distance`` a loss beside the method's own.
     """
 
     iterations: PositiveInt
@@ -81,7 +87,7 @@ class Training(Strict):
     momentum: float | None = Field(default=None, ge=0, lt=1)
     accumulate: PositiveInt | None = None
     max_class_share: float | None = Field(default=None, gt=0, le=1)
-    mix: tuple[PositiveFloat, PositiveFloat] | None = None
+    mix: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
     sampling: Sampling | None = None
     photometric: Literal["mmseg", "jitter_blur"] | None = None
     feature_distance: FeatureDistance | None = None
@@ -94,6 +100,8 @@ class Training(Strict):
             raise ValueError(f"warmup ({self.warmup}) must be shorter than iterations ({self.iterations})")
         if self.momentum is not None and self.optimizer != "sgd":
             raise ValueError("momentum belongs to optimizer: sgd")
+        if self.mix is not None and not any(self.mix):
+            raise ValueError("mix: source and generated images cannot both have the share 0")
         if self.accumulate is not None and self.batch_size % self.accumulate:
             raise ValueError(f"accumulate: {self.accumulate} parts of a batch of {self.batch_size} are not even")
         return self

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from flexseg.benchmark.ablation import Ablation
-from flexseg.benchmark.blocks import Domain, Protocol, SetDomain, Strict, World, WorldDomain
+from flexseg.benchmark.blocks import Domain, Protocol, Strict, World
 from flexseg.benchmark.mistakes import problems
 from flexseg.benchmark.schedule import Training
 from flexseg.errors import UserError, did_you_mean
@@ -120,7 +120,7 @@ class Benchmark(Strict):
             if not self.domains[target].has("test"):
                 raise ValueError(f"domains.{target}.test: a target without images cannot be evaluated; give it some")
         for name, domain in self.domains.items():
-            if isinstance(domain, WorldDomain) and self.world is None:
+            if domain.rendered and self.world is None:
                 raise ValueError(f"domains.{name}: the street world renders it, so `world:` must say version and size")
         for target in self.protocol.sizes or {}:
             if target not in self.targets:
@@ -239,17 +239,7 @@ class Benchmark(Strict):
 
     def domain_definition(self, name: str) -> dict[str, Any]:
         """All that decides the pixels of domain ``name``, wherever it lies: what its data are keyed by."""
-        domain = self.domains[name]
-        if isinstance(domain, SetDomain):
-            kept = {"dataset", "label_map", "skip", "conditions", "resize", "train", "val", "test"}
-            return domain.model_dump(include=kept, exclude_none=True)
-        assert self.world is not None
-        return {
-            "world": self.world.model_dump(),
-            "domain": domain.world,
-            "misalignment": domain.misalignment,
-            "splits": domain.splits,
-        }
+        return self.domains[name].definition(self.world)
 
     def run_definition(self, row_name: str, seed: int) -> dict[str, Any]:
         """All that decides the weights of a run, except the library's own code: what its fingerprint is made of."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flexseg.errors import RunError
-from flexseg.models.weights import load_weights
 
 
 def class_cells(labels: Tensor, size: Sequence[int], classes: Sequence[int], share: float = 0.75) -> Tensor:
@@ -75,9 +73,8 @@ def watch_encoder(backbone: nn.Module, stage: int = -1) -> Iterator[list[Tensor]
 class FrozenEncoder(nn.Module):
     """A copy of a backbone's encoder that never changes and is always in eval mode: images → the map of ``stage``.
 
-    Its weights are buffers: checkpoints hold them, and neither the optimiser nor data parallelism takes them for
-    something to train. A BatchNorm that has not seen a batch yet has no statistics to evaluate with: it takes those of
-    the batch, as the copied encoder does while it trains.
+    A BatchNorm that has not seen a batch yet has no statistics to evaluate with: it takes those of the batch, as the
+    copied encoder does while it trains.
 
     Args:
         backbone: is copied. stage: of the encoder, from 0; -1 is the deepest.
@@ -96,10 +93,8 @@ class FrozenEncoder(nn.Module):
         self.stage = stage
         self.whole = copy.deepcopy(backbone) if stages is None else None
         self.chain = None if stages is None else copy.deepcopy(stages[: stage % len(stages) + 1])
+        self.requires_grad_(False)
         for module in self.modules():
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                delattr(module, name)
-                module.register_buffer(name, parameter.detach())
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_fresh(module):
                 module.track_running_stats = False
                 module.running_mean = module.running_var = module.num_batches_tracked = None
@@ -129,16 +124,3 @@ def _listed(maps: Any) -> Sequence[Tensor]:
 def _is_fresh(norm: Any) -> bool:
     """Whether a BatchNorm's running statistics are still those of its construction: mean 0 and variance 1."""
     return norm.running_mean is not None and not norm.running_mean.any() and bool((norm.running_var == 1).all())
-
-
-def with_weights(backbone: nn.Module, path: Path, sha256: str) -> nn.Module:
-    """A copy of a backbone with the weights of a file, which is read only if its checksum is ``sha256``.
-
-    What kinds of files: :mod:`flexseg.models.weights`.
-
-    Raises:
-        RunError: there is no such file, it is another one or damaged, or its weights do not fit.
-    """
-    result = copy.deepcopy(backbone)
-    load_weights(result, {"file": str(path.absolute()), "sha256": sha256})
-    return result

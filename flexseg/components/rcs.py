@@ -49,21 +49,17 @@ class RareClassSampler:
     images: for each class the places of the images that show enough of it, ascending.
 
     class_pixels: ``(N, C)``, the pixels of each class in each image. temperature: T > 0. An image shows enough of a
-    class that covers more than the share min_share of its labelled pixels, in [0, 1), and more than min_pixels ≥ 0.
+    class with more than min_pixels ≥ 0 of its pixels.
     Raises ValueError for values outside these ranges, or if no image shows enough of any class.
     """
 
-    def __init__(
-        self, class_pixels: ArrayLike, *, temperature: float = 0.01, min_share: float = 0.0015, min_pixels: int = 0
-    ) -> None:
+    def __init__(self, class_pixels: ArrayLike, *, temperature: float = 0.01, min_pixels: int = 3000) -> None:
         pixels = np.asarray(class_pixels, dtype=np.int64)
         if pixels.ndim != 2:
             raise ValueError(f"class_pixels must be (images, classes), not {pixels.shape}")
-        if not 0.0 <= min_share < 1.0:
-            raise ValueError(f"min_share must lie in [0, 1), not {min_share}")
         if min_pixels < 0:
             raise ValueError(f"min_pixels must not be negative, but is {min_pixels}")
-        enough = pixels > np.maximum(min_share * pixels.sum(axis=1, keepdims=True), min_pixels)
+        enough = pixels > min_pixels
         self.images = [np.flatnonzero(column) for column in enough.T]
         self.probabilities = class_probabilities(class_frequencies(pixels), temperature, enough.any(axis=0))
 

@@ -1,18 +1,12 @@
 """The index of a domain: which image has which label, its condition, size, hash and pixels of each class.
 
-A domain of the street world lies on disk in Cityscapes' directory layout with trainId labels::
-
-    leftImg8bit/<split>/<condition>/<id>_leftImg8bit.png
-    gtFine/<split>/<condition>/<id>_gtFine_labelTrainIds.png
-
-so any code that reads Cityscapes reads it. A data set lies elsewhere, in its own layout, and only its index is here
-(:mod:`flexseg.data.indexing` makes it). An index is written once, after every pair was decoded and checked.
+An index is written once, after every pair was decoded and checked (:mod:`flexseg.data.indexing`). A domain of the
+street world lies beside its index, in Cityscapes' layout; any other data set stays where it is, in its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flexseg.classes import NUM_CLASSES
-from flexseg.data.images import decode_pair
 from flexseg.errors import UserError
 from flexseg.files import digest, replacing
 
-IMAGE_SUFFIX = "_leftImg8bit.png"
-LABEL_SUFFIX = "_gtFine_labelTrainIds.png"
 INDEX_NAME = "index.parquet"
 SCHEMA = pa.schema(
     {
@@ -94,59 +85,10 @@ def facts_of(image: np.ndarray, label: np.ndarray, image_bytes: bytes, label_byt
     }
 
 
-def _pairs(root: Path, split: str) -> list[tuple[Path, Path]]:
-    folder = root / "leftImg8bit" / split
-    images = sorted(folder.glob(f"*/*{IMAGE_SUFFIX}"))
-    if not images:
-        raise UserError(f"{folder} holds no image (*/*{IMAGE_SUFFIX}): is {root} the folder of a domain?")
-    pairs = []
-    for image in images:
-        name = image.name.removesuffix(IMAGE_SUFFIX) + LABEL_SUFFIX
-        label = root / "gtFine" / split / image.parent.name / name
-        if not label.is_file():
-            raise UserError(f"{image} has no label: {label} does not exist")
-        pairs.append((image, label))
-    return pairs
-
-
-def build_index(
-    root: Path, counts: dict[str, int], fingerprint: str, progress: Callable[[int], None] | None = None
-) -> Index:
-    """Decode and check every pair of the splits in ``counts`` (split → expected number) and write the index.
-
-    Raises:
-        UserError: an image without label, a damaged file, a wrong id, differing sizes, or another number of images.
-    """
-    rows = []
-    for split, expected in counts.items():
-        pairs = _pairs(root, split)
-        if len(pairs) != expected:
-            raise UserError(f"{root} holds {len(pairs)} images in its split {split!r}, expected {expected}")
-        for image_path, label_path in pairs:
-            image_bytes, label_bytes = image_path.read_bytes(), label_path.read_bytes()
-            image, label = decode_pair(image_path, image_bytes, label_path, label_bytes)
-            rows.append(
-                {
-                    "id": image_path.name.removesuffix(IMAGE_SUFFIX),
-                    "image": str(image_path.relative_to(root)),
-                    "label": str(label_path.relative_to(root)),
-                    "split": split,
-                    "condition": image_path.parent.name,
-                }
-                | facts_of(image, label, image_bytes, label_bytes)
-            )
-            if progress is not None:
-                progress(1)
-    write_index(root, pd.DataFrame(rows), fingerprint)
-    return read_index(root)
-
-
-def write_index(
-    folder: Path, table: pd.DataFrame, fingerprint: str, label_map: str = "", encoding: str = "index"
-) -> None:
-    """Write ``table`` (columns of :data:`SCHEMA`) as the index in ``folder``, whole; equal arguments, equal bytes."""
-    metadata = {"fingerprint": fingerprint, "label_map": label_map, "encoding": encoding}
-    written = pa.Table.from_pandas(table, schema=SCHEMA, preserve_index=False).replace_schema_metadata(metadata)
+def write_index(folder: Path, index: Index) -> None:
+    """Write an index into ``folder``, whole; equal indices, equal bytes."""
+    metadata = {"fingerprint": index.fingerprint, "label_map": index.label_map, "encoding": index.encoding}
+    written = pa.Table.from_pandas(index.table, schema=SCHEMA, preserve_index=False).replace_schema_metadata(metadata)
     with replacing(folder / INDEX_NAME) as temporary:
         pq.write_table(written, temporary)
 

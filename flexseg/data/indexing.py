@@ -85,7 +85,7 @@ def index_set(
     dataset: DataSet,
     located: Located,
     split: str,
-    cache: Path,
+    cache: Path | None,
     label_map: str = "",
     pairs: Sequence[Pair] | None = None,
     workers: int = 1,
@@ -94,6 +94,7 @@ def index_set(
     """Read and check every pair of a split that the journal below ``cache`` does not know yet.
 
     Args:
+        cache: None keeps no journal, for files that are written anew whenever they are indexed.
         label_map: the user's choice, if any. pairs: the split's, where the caller has listed them already.
         progress: is called with the number of pairs done since last time; all those known are done at once.
 
@@ -164,9 +165,11 @@ def select(index: SetIndex, split: str, conditions: Sequence[str] = (), skip: Se
     if len(bad):
         shown = "\n".join(f"  {row.id}: {row.problem}" for row in bad.head(5).itertuples())
         more = f"\n  … and {len(bad) - 5} more" if len(bad) > 5 else ""
+        remedy = index.dataset.remedy(
+            "unpack their archive again, or leave them out: name their ids under the domain's `skip:`"
+        )
         raise UserError(
-            f"{title}: {len(bad)} of {len(kept)} pairs cannot be used:\n{shown}{more}\n"
-            "Unpack their archive again, or leave them out: name their ids under the domain's `skip:`"
+            f"{title}: {len(bad)} of {len(kept)} pairs cannot be used:\n{shown}{more}\n{remedy[0].upper()}{remedy[1:]}"
         )
     if kept.empty:
         raise UserError(f"{title}: no image is left of {len(table)}")
@@ -178,22 +181,22 @@ class Journal:
     """What was found of each pair, as a folder of parts that appear whole; readers and writers need no lock.
 
     A part is never changed. Whoever gathers parts into one writes that first and then removes them, so a reader who
-    misses a part looks again.
+    misses a part looks again. Without a folder nothing is kept.
     """
 
-    folder: Path
+    folder: Path | None
     label_map: str
     encoding: str
 
     @cached_property
     def _version(self) -> str:
-        classes = load_map(self.label_map)
-        return digest([FORMAT, self.encoding, classes.table.tolist(), classes.known.tolist()])
+        classes = load_map(self.label_map) if self.label_map else None
+        return digest([FORMAT, self.encoding, *([classes.table.tolist(), classes.known.tolist()] if classes else [])])
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write a part with these records, if there are any, but for those of files that could not be read."""
-        if kept := [row for row in rows if UNREAD not in row]:
-            self._write(_table_of(kept))
+        if self.folder and (kept := [row for row in rows if UNREAD not in row]):
+            self._write(self.folder, _table_of(kept))
 
     def read(self) -> pd.DataFrame:
         """All records (columns of :data:`JOURNAL`); several of a pair whose files were changed."""
@@ -202,19 +205,19 @@ class Journal:
     def compact(self) -> None:
         """Gather all parts into one."""
         records, parts = self._read()
-        if len(parts) > 1:
-            self._write(records)
+        if self.folder and len(parts) > 1:
+            self._write(self.folder, records)
             for part in parts:
                 part.unlink(missing_ok=True)
 
-    def _write(self, table: pa.Table) -> None:
-        with replacing(self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex}.parquet") as temporary:
+    def _write(self, folder: Path, table: pa.Table) -> None:
+        with replacing(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex}.parquet") as temporary:
             pq.write_table(table.replace_schema_metadata({"version": self._version}), temporary)
 
     def _read(self) -> tuple[pa.Table, list[Path]]:
         """All records, each once, and the parts that they were read from."""
         while True:
-            parts, tables = sorted(self.folder.glob("*.parquet")), [JOURNAL.empty_table()]
+            parts, tables = sorted(self.folder.glob("*.parquet") if self.folder else ()), [JOURNAL.empty_table()]
             try:
                 for part in parts:
                     tables += self._part(part)
@@ -239,9 +242,9 @@ def _table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=JOURNAL)
 
 
-def _journal(dataset: DataSet, located: Located, split: str, cache: Path, label_map: str) -> Journal:
+def _journal(dataset: DataSet, located: Located, split: str, cache: Path | None, label_map: str) -> Journal:
     chosen = dataset.map_of(located.layout, label_map)
-    folder = cache / dataset.name / f"{located.layout.name}-{split}-{chosen}"
+    folder = cache and cache / dataset.name / f"{located.layout.name}-{split}-{chosen}"
     return Journal(folder, chosen, dataset.encoding_of(located.layout))
 
 
@@ -333,7 +336,7 @@ def _examine(root: Path, row: dict[str, Any], journal: Journal) -> dict[str, Any
     record = {name: row[name] for name in (*FILES, "touched")}
     try:
         files = image_path, image_path.read_bytes(), label_path, label_path.read_bytes()
-        image, label = decode_pair(*files, load_map(journal.label_map), journal.encoding)
+        image, label = decode_pair(*files, journal.label_map, journal.encoding)
     except MemoryError:
         raise
     except UserError as error:

@@ -133,10 +133,10 @@ def list_pairs(dataset: DataSet, located: Located, split: str, conditions: Itera
     if found.denied:
         raise UserError(f"{found.denied[0]} of {dataset.title} may not be read: change its permissions")
     if found.unlabelled:
+        remedy = dataset.remedy(f"unpack {archives_of(dataset, 'labels')} completely into {located.root}")
         raise UserError(
             f"{len(found.unlabelled)} of {len(found.pairs) + len(found.unlabelled)} images of {dataset.title}, split "
-            f"{split!r}, have no label, first {found.unlabelled[0]}: "
-            f"unpack {archives_of(dataset, 'labels')} completely into {located.root}"
+            f"{split!r}, have no label, first {found.unlabelled[0]}: {remedy}"
         )
     if found.absent:
         raise UserError(

@@ -41,15 +41,23 @@ def base_drawing(
 
     Args:
         origins: (N,), 0 for a source image, 1 for a generated one. class_pixels: (N, 19) int64, as on disk.
-        mix: weights of source and generated images.
+        mix: weights of source and generated images; a kind of weight 0 is never drawn.
 
     Raises:
-        UserError: no image has enough of any class.
+        UserError: no image has enough of any class, or the ratio gives nothing to the only kind that there is.
     """
     everywhere = np.arange(len(origins))
-    kinds = [everywhere] if mix is None else [everywhere[origins == 0], everywhere[origins > 0]]
+    if mix is None:
+        return _within(everywhere, class_pixels, len(origins), sampling)
+    kinds = [everywhere[chosen] for chosen, weight in zip((origins == 0, origins > 0), mix, strict=True) if weight]
     drawings = [_within(places, class_pixels, len(origins), sampling) for places in kinds if len(places)]
-    if mix is None or len(drawings) < 2:
+    if not drawings:
+        kind = "generated" if mix[0] else "source"
+        raise UserError(
+            f"training.mix: {mix[0]:g} : {mix[1]:g} draws no {kind} image, and this run has no others: give them a "
+            "share, or leave mix out"
+        )
+    if len(drawings) == 1:
         return drawings[0]
     source, generated = drawings
     share = mix[1] / sum(mix)
@@ -81,9 +89,7 @@ def _within(
 def _rare_classes(places: np.ndarray, class_pixels: np.ndarray, count: int, settings: RareClasses) -> Drawing:
     """A class by its rarity, then an image with more than ``min_pixels`` of it (Hoyer et al., DAFormer, CVPR 2022)."""
     try:
-        sampler = RareClassSampler(
-            class_pixels, temperature=settings.temperature, min_share=0.0, min_pixels=settings.min_pixels
-        )
+        sampler = RareClassSampler(class_pixels, temperature=settings.temperature, min_pixels=settings.min_pixels)
     except ValueError as error:
         raise UserError(
             f"training.sampling: none of {len(places)} training images has more than {settings.min_pixels} pixels of "

@@ -127,7 +127,7 @@ class DataSet(_Strict):
     folders: list[str]
     """Folders below the data root where the set is looked for, in turn; ``.`` is the data root itself."""
     label_map: str
-    """The label map that is used unless another one is asked for."""
+    """The label map that is used unless another one is asked for; empty: files hold trainIds, and may hold no other."""
     other_label_maps: list[str] = Field(default_factory=list)
     """Further label maps that fit the set's ids."""
     encoding: Encoding = "index"
@@ -140,6 +140,8 @@ class DataSet(_Strict):
     splits: dict[str, Split]
     conditions: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Conditions told by fields (regular expressions), in turn, where the paths have no field ``condition``."""
+    rendered: bool = False
+    """Whether the suite renders it itself, so that nobody has it to look for."""
     known_bad: dict[str, str] = Field(default_factory=dict)
     """Images that are known to be unusable, id → reason: listed, left out, not an error."""
     note: str = ""
@@ -157,6 +159,10 @@ class DataSet(_Strict):
         if len(set(names)) != len(names):
             raise ValueError("two layouts have the same name")
         return self
+
+    def remedy(self, unpack: str) -> str:
+        """What to do about missing or damaged files: ``unpack``, in words, or render them again if they are ours."""
+        return "write the domain again with `flexseg dataset`" if self.rendered else unpack
 
     def split(self, name: str) -> Split:
         """The split of this name.
@@ -214,8 +220,8 @@ class DataSet(_Strict):
 
 
 def set_names() -> list[str]:
-    """The names of all data sets, sorted."""
-    return sorted(path.stem for path in SETS.glob("*.yaml"))
+    """The names of all data sets that lie somewhere on disk, sorted: not that which the suite renders."""
+    return sorted(path.stem for path in SETS.glob("*.yaml") if not load_set(path.stem).rendered)
 
 
 @lru_cache

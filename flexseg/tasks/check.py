@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flexseg.benchmark import Benchmark, WorldDomain
+from flexseg.benchmark import Benchmark
 from flexseg.errors import MissingExtra, UserError
 from flexseg.files import digest
 
@@ -36,7 +36,7 @@ def _check_world(benchmark: Benchmark) -> None:
             f"this library renders version {world.VERSION}"
         )
     for name, domain in benchmark.domains.items():
-        if isinstance(domain, WorldDomain) and domain.world not in world.DOMAINS:
+        if domain.rendered and domain.world not in world.DOMAINS:
             raise UserError(
                 f"benchmark {benchmark.name}: domains.{name}.world: the street world has no domain {domain.world!r}; "
                 f"it has {', '.join(world.DOMAINS)}"

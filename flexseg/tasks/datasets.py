@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flexseg.benchmark import Benchmark, Part, SetDomain, Size, WorldDomain, fingerprint
+from flexseg.benchmark import Benchmark, Domain, Part, Size, WorldDomain, fingerprint
 from flexseg.console import progress_bar
-from flexseg.data.index import Index, build_index, read_index, write_index
+from flexseg.data.index import Index, read_index, write_index
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import replacing
 
@@ -30,7 +30,7 @@ def sets_folder(results: Path) -> Path:
 
 
 def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int = 1) -> None:
-    """Render a domain into ``results/<benchmark>/data/<domain>``, or check a data set where it lies; write its index.
+    """Index a data set where it lies, in ``results/<benchmark>/data/<domain>``; render it there first if it is ours.
 
     Raises:
         UserError: the benchmark has no such domain; the data set is missing, incomplete or damaged.
@@ -43,61 +43,70 @@ def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int 
     settings, folder = benchmark.domains[domain], domain_folder(results, benchmark, domain)
     name = fingerprint(benchmark.domain_definition(domain))
     with disk_errors(folder):
-        if isinstance(settings, WorldDomain):
-            _render(benchmark, domain, settings, folder, name)
-        else:
-            _index(benchmark, domain, settings, folder, name, results, workers)
+        if settings.rendered:
+            assert benchmark.world is not None
+            render_domain(settings, folder, (benchmark.world.height, benchmark.world.width), domain)
+        located = locate_domain(benchmark, domain, results)
+        cache = None if settings.rendered else sets_folder(results)  # what was rendered just now is in no journal
+        index = build_index(settings, located, name, cache, workers, domain)
+        if settings.has("test") and not settings.rendered:
+            _write_shown(index, folder / "shown", benchmark.predictions, benchmark.protocol.size_of(domain))
+        write_index(folder, index)  # last: it tells that all is there
 
 
-def _render(benchmark: Benchmark, domain: str, settings: WorldDomain, root: Path, name: str) -> None:
+def render_domain(settings: WorldDomain, root: Path, size: tuple[int, int], name: str) -> None:
+    """Render all images of a domain below ``root``, of ``size`` (height, width); what was there before goes."""
     from flexseg.world.write import write_domain
 
-    assert benchmark.world is not None
     for folder in ("leftImg8bit", "gtFine"):
         shutil.rmtree(root / folder, ignore_errors=True)
-    with progress_bar(f"rendering {domain}", sum(settings.splits.values())) as advance:
-        for split, count in settings.splits.items():
+    counts = {split: part.expected or 0 for split, part in settings.parts.items()}
+    height, width = size
+    with progress_bar(f"rendering {name}", sum(counts.values())) as advance:
+        for split, count in counts.items():
             write_domain(
                 root,
                 settings.world,
                 split,
                 count,
-                height=benchmark.world.height,
-                width=benchmark.world.width,
+                height=height,
+                width=width,
                 misalignment=settings.misalignment,
-                progress=advance,
+                progress=lambda _: advance(1),
             )
-    with progress_bar(f"checking {domain}", sum(settings.splits.values())) as advance:
-        build_index(root, settings.splits, name, advance)
 
 
-def _index(
-    benchmark: Benchmark, domain: str, settings: SetDomain, folder: Path, name: str, results: Path, workers: int
-) -> None:
+def build_index(
+    settings: Domain, located: Any, fingerprint: str, cache: Path | None = None, workers: int = 1, name: str = ""
+) -> Index:
+    """The index of all that a domain takes of its data set, every pair read and checked; it is not written yet.
+
+    Args:
+        located: where the data lie (:class:`flexseg.data.layouts.Located`). cache: where what was found out is kept.
+
+    Raises:
+        UserError: the data are incomplete or damaged.
+    """
     import pandas as pd
 
     from flexseg.data.indexing import index_set, select
     from flexseg.data.sets import load_set
 
-    dataset, located = load_set(settings.dataset), locate_set(benchmark, settings)
-    tables, found, seen = [], None, set[str]()
-    for split, part in settings.parts.items():
-        pairs = list_domain_pairs(dataset, located, part)
-        with progress_bar(f"checking {domain}, {part.split}", len(pairs)) as advance:
-            cache = sets_folder(results)
-            found = index_set(dataset, located, part.split, cache, settings.label_map, pairs, workers, advance)
-        seen.update(found.table["id"])
-        tables.append(select(found, split, settings.conditions, settings.skip))
-    assert found is not None
+    dataset = load_set(settings.dataset)
+    pairs = {split: list_domain_pairs(dataset, located, part) for split, part in settings.parts.items()}
+    tables, seen, label_map = [], set[str](), settings.label_map
+    with progress_bar(f"checking {name or settings.dataset}", sum(map(len, pairs.values()))) as advance:
+        for split, part in settings.parts.items():
+            found = index_set(dataset, located, part.split, cache, label_map, pairs[split], workers, advance)
+            seen.update(found.table["id"])
+            tables.append(select(found, split, settings.conditions, settings.skip))
     if problem := unknown_skips(settings, seen):
         raise UserError(problem)
-    index = Index(located.root, name, pd.concat(tables), found.label_map, found.encoding)
-    if settings.test is not None:
-        _write_shown(index, folder / "shown", benchmark.predictions, benchmark.protocol.size_of(domain))
-    write_index(folder, index.table, name, index.label_map, index.encoding)  # last: it tells that all is there
+    chosen = dataset.map_of(located.layout, label_map)
+    return Index(located.root, fingerprint, pd.concat(tables), chosen, dataset.encoding_of(located.layout))
 
 
-def unknown_skips(settings: SetDomain, there: Collection[str]) -> str:
+def unknown_skips(settings: Domain, there: Collection[str]) -> str:
     """What is wrong with a domain's ``skip:``, in words; ``there`` are the ids in all of its splits.
 
     A name that no split holds is a slip. Who says ``expected:`` uses a part of the set, where some may well be missing.
@@ -123,9 +132,10 @@ def list_domain_pairs(dataset: Any, located: Any, part: Part) -> Any:
     pairs = list_pairs(dataset, located, part.split)
     expected = part.expected or dataset.split(part.split).images
     if expected is not None and len(pairs) != expected:
+        use_it = f"say `expected: {len(pairs)}` beside the split if this is what you want to use"
         raise UserError(
-            f"{located.root} holds {len(pairs)} of the {expected} images of {dataset.title}, {part.split}: unpack its "
-            f"archives again, or say `expected: {len(pairs)}` beside the split if this is what you want to use"
+            f"{located.root} holds {len(pairs)} of the {expected} images of {dataset.title}, {part.split}: "
+            + dataset.remedy(f"unpack its archives again, or {use_it}")
         )
     return pairs
 
@@ -148,24 +158,27 @@ def _write_shown(index: Index, folder: Path, count: int, size: Size) -> None:
                 Image.fromarray(pixels).save(temporary, format="png")
 
 
-def locate_set(benchmark: Benchmark, settings: SetDomain) -> Any:
-    """Where a domain's data set lies and in which layout (:class:`flexseg.data.layouts.Located`).
+def locate_domain(benchmark: Benchmark, domain: str, results: Path) -> Any:
+    """Where a domain's images lie and in which layout (:class:`flexseg.data.layouts.Located`).
 
     Raises:
-        UserError: it is not there, or not as it should be; says where it was looked for and what to do.
+        UserError: a data set is not there, or not as it should be; says where it was looked for and what to do.
     """
-    from flexseg.data.layouts import locate
+    from flexseg.data.layouts import Located, locate
     from flexseg.data.places import data_root
     from flexseg.data.sets import load_set
 
-    return locate(load_set(settings.dataset), data_root(benchmark.data_root), settings.root)
+    settings = benchmark.domains[domain]
+    dataset = load_set(settings.dataset)
+    if settings.rendered:
+        return Located(domain_folder(results, benchmark, domain), dataset.layouts[0])
+    return locate(dataset, data_root(benchmark.data_root), settings.root)
 
 
 def open_index(benchmark: Benchmark, domain: str, results: Path) -> Index:
     """The index of a domain, checked to be the data that the benchmark defines."""
-    settings = benchmark.domains[domain]
-    root = locate_set(benchmark, settings).root if isinstance(settings, SetDomain) else None
     name = fingerprint(benchmark.domain_definition(domain))
+    root = locate_domain(benchmark, domain, results).root
     return read_index(domain_folder(results, benchmark, domain), name, root)
 
 
@@ -186,8 +199,8 @@ def training_pool(
     parts: list[Any] = []
     for domain, index in indices.items():
         settings = benchmark.domains[domain]
-        wanted = settings.size("train") if isinstance(settings, SetDomain) else None
-        if wanted is None or not isinstance(settings, SetDomain):
+        wanted = settings.parts["train"].images
+        if wanted is None:
             parts.append((index, "train"))
         else:  # by the folder's name, so that a smaller part of it lies within a larger one of another domain
             name = settings.root or settings.dataset
@@ -199,8 +212,7 @@ def training_pool(
 
 def training_size(benchmark: Benchmark, domain: str, resize: tuple[int, int] | None) -> tuple[int, int] | None:
     """The size of a domain's training images: its own, or the schedule's."""
-    settings = benchmark.domains[domain]
-    return (settings.resize if isinstance(settings, SetDomain) else None) or resize
+    return benchmark.domains[domain].resize or resize
 
 
 def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]:

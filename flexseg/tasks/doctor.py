@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from flexseg.benchmark import Benchmark, SetDomain, WorldDomain
+from flexseg.benchmark import Benchmark, SetDomain
 from flexseg.console import progress_bar
 from flexseg.data.frames import cache_folder
 from flexseg.data.indexing import index_set, recall
@@ -60,7 +60,7 @@ def examine(benchmark: Benchmark, results: Path, *, full: bool = False, fit: boo
     sets, rendered = [], []
     for name in needed_domains(benchmark):
         settings = benchmark.domains[name]
-        if isinstance(settings, WorldDomain):
+        if settings.rendered:
             rendered.append(name)
             continue
         uses: dict[str, list[str]] = {}

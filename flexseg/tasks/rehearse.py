@@ -20,7 +20,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from flexseg.benchmark import Benchmark, SetDomain, load_benchmark
+from flexseg.benchmark import Benchmark, load_benchmark
 from flexseg.benchmark.reading import read_content
 from flexseg.data.places import VARIABLE
 from flexseg.errors import UserError
@@ -269,7 +269,7 @@ def write_data(benchmark: Benchmark, root: Path, settings: Settings, console: Co
 
     written: set[tuple[str, str]] = set()
     for domain in benchmark.domains.values():
-        if not isinstance(domain, SetDomain):
+        if domain.rendered:
             continue
         dataset = load_set(domain.dataset)
         look, sizes = STAND_INS.get(domain.dataset, ANY_STAND_IN)

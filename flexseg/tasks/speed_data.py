@@ -15,15 +15,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from flexseg.benchmark import Benchmark, SetDomain
+from flexseg.benchmark import Benchmark, WorldDomain
 from flexseg.benchmark.schedule import Training
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.frames import Frame, FrameCache, frames_of, write_frames
-from flexseg.data.index import Index, build_index
+from flexseg.data.index import Index
 from flexseg.data.loading import Prefetcher
 from flexseg.data.pool import spread
 from flexseg.errors import UserError
-from flexseg.tasks.datasets import open_index
+from flexseg.tasks.datasets import build_index, open_index, render_domain
 
 GTA5_SIZE = (1052, 1914)
 """Height and width of a GTA5 image, on which the pipeline is measured where the benchmark's own are missing."""
@@ -81,7 +81,8 @@ def measure_data(
 
 def _images(benchmark: Benchmark, results: Path, images: int, folder: Path) -> tuple[Index, str]:
     """The index of the source's images, or of rendered ones, and what they are."""
-    from flexseg.world.write import write_domain
+    from flexseg.data.layouts import Located
+    from flexseg.data.sets import load_set
 
     domain = benchmark.domains[benchmark.source]
     try:
@@ -89,10 +90,11 @@ def _images(benchmark: Benchmark, results: Path, images: int, folder: Path) -> t
     except UserError as error:
         reason = str(error).splitlines()[0]
     world = benchmark.world
-    height, width = GTA5_SIZE if isinstance(domain, SetDomain) or world is None else (world.height, world.width)
-    root = folder / "rendered"
-    write_domain(root, "source", "train", images, height=height, width=width)
-    return build_index(root, {"train": images}, ""), f"rendered here, as the benchmark's are missing ({reason})"
+    size = GTA5_SIZE if world is None or not domain.rendered else (world.height, world.width)
+    root, stand_in = folder / "rendered", WorldDomain(world="source", train=images)
+    render_domain(stand_in, root, size, "source")
+    index = build_index(stand_in, Located(root, load_set(stand_in.dataset).layouts[0]), "", name="source")
+    return index, f"rendered here, as the benchmark's are missing ({reason})"
 
 
 def _measure(

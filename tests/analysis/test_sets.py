@@ -118,7 +118,7 @@ def test_words_on_sizes_windows_label_maps_and_images(made: Made) -> None:
     data, training, *_ = methods_text(scores)
     assert "ACDC (4 images)" in data
     assert "from the ImageNet weights mit_b5_20220624-658746d9.pth" in training
-    assert "rare class sampling (T = 0.01)" in training
+    assert "rare class sampling (T = 0.01, more than 3000 pixels)" in training
 
 
 def test_a_benchmark_without_a_factorial_study_names_none(made: Made) -> None:

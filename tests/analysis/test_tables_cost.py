@@ -79,6 +79,18 @@ def test_origins_count_defaults_and_name_what_is_set(built: Built) -> None:
     assert int(plain["published"]) == int(tuned["published"]) + 1
 
 
+def test_what_a_row_changes_of_the_training_is_an_origin_too(builder: Callable[..., Built], tmp_path: Path) -> None:
+    built = builder(["dginstyle", "daformer"], [0, 1], 6, incidents=False)
+    assert "rare class sampling" in line(built, "daformer", origins_table)["set for this row"]
+    write_all(Scores(load_records(*built), 50), tmp_path)
+    with (tmp_path / "origins.csv").open(newline="") as file:
+        found = {each["option"]: each for each in csv.DictReader(file) if each["row"] == "daformer"}
+    assert found.keys() == {"training.sampling", "training.feature_distance"}
+    distance = found["training.feature_distance"]
+    assert (json.loads(distance["value"])["stage"], distance["default"], distance["origin"]) == (3, "null", "set")
+    assert "feature distance" in distance["meaning"]
+
+
 def test_a_rows_own_schedule_is_named(built: Built) -> None:
     benchmark, results = built
     changed = benchmark.row("dginstyle").model_copy(update={"training": {"iterations": 1200}})

@@ -77,6 +77,8 @@ def test_where_a_data_set_lies_is_no_part_of_its_definition_and_what_is_taken_of
         ({"dataset": "dark_zurich", "test": {"split": "val", "images": 0}}, "domains.night.test.images"),
         ({"dataset": "dark_zurich"}, "domains.night.test: a target without images"),
         ({"world": "night", "tset": 4}, "domains.night.tset: unknown key (did you mean 'test'?)"),
+        ({"world": "night", "test": 4, "skip": ["x"]}, "domains.night.skip: unknown key"),
+        ({"dataset": "dark_zurich", "test": "val", "misalignment": 1}, "domains.night.misalignment: unknown key"),
     ],
 )
 def test_mistakes_in_a_domain_are_named(write: Write, smoke_content: Any, domain: Content, place: str) -> None:
@@ -121,7 +123,13 @@ def test_a_target_may_have_a_size_of_its_own(write: Write, smoke_content: Any) -
         ({"accumulate": 3}, "3 parts of a batch of 4 are not even"),
         ({"sampling": {"kind": "rare_classes", "temprature": 1}}, "training.sampling.temprature: unknown key (did you"),
         ({"sampling": {"kind": "rarest"}}, "training.sampling"),
-        ({"feature_distance": {"classes": ["lorry"]}}, "there is no class 'lorry'"),
+        ({"sampling": {"kind": "rare_classes", "temperature": 0}}, "training.sampling.temperature"),
+        ({"feature_distance": {"classes": ["cars"]}}, "there is no class 'cars' (did you mean 'car'?)"),
+        ({"feature_distance": {"classes": []}}, "classes: name a class"),
+        ({"feature_distance": {"weight": -1}}, "training.feature_distance.weight"),
+        ({"feature_distance": {"cell_share": 0.5}}, "training.feature_distance.cell_share"),
+        ({"mix": [0, 0]}, "mix: source and generated images cannot both have the share 0"),
+        ({"mix": [1, -1]}, "training.mix.1"),
     ],
 )
 def test_mistakes_in_a_recipe(write: Write, smoke_content: Any, change: Content, message: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flexseg.analysis.tables.origins import exceptions
+from flexseg.analysis.tables.origins import exceptions, training_changes
 from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
 from flexseg.errors import UserError
 from flexseg.files import read_json
@@ -45,6 +45,25 @@ def test_a_rows_changes_are_part_of_what_defines_it(load: Callable[..., Benchmar
     assert "training" not in definitions["longer"]["options"]
     assert exceptions(benchmark) == "equal for every row but longer (iterations 20), again (iterations 20)"
     assert exceptions(select_rows(benchmark, rows="dginstyle")) == "equal for every row"
+
+
+def test_what_a_row_changes_of_the_recipe_is_said_in_words(load: Callable[..., Benchmark]) -> None:
+    rare = {"kind": "rare_classes", "min_pixels": 12, "min_crop_pixels": 6}
+    benchmark = load(
+        both={"extends": "dginstyle", "training": {"sampling": rare, "feature_distance": {"stage": 3}}},
+        alone={"extends": "dginstyle", "training": {"mix": [0, 1], "photometric": None}},
+    )
+    shared = benchmark.model_copy(update={"training": benchmark.training.model_copy(update={"photometric": "mmseg"})})
+    sampling, distance = "rare class sampling (T = 0.01, more than 12 pixels)", "feature distance to the frozen encoder"
+    assert training_changes(benchmark, "both") == {
+        "sampling": sampling,
+        "feature_distance": f"{distance} (weight 0.005, stage 3)",
+    }
+    assert training_changes(benchmark, "alone")["photometric"] == "photometric null"
+    assert training_changes(shared, "alone") == {
+        "mix": "source and generated images drawn 0 : 1",
+        "photometric": "without photometric distortion",
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flexseg.benchmark import WorldDomain
+from flexseg.data.index import Index, read_index, write_index
+from flexseg.data.layouts import Located
+from flexseg.data.sets import load_set
+from flexseg.tasks.datasets import build_index
+
 IMAGE = "{split}/{condition}/{name}_leftImg8bit.png"
 LABEL = "{split}/{condition}/{name}_gtFine_labelTrainIds.png"
 
@@ -32,6 +38,12 @@ class Domain:
         for path, array in ((self.image(name, split, condition), pixels), (self.label(name, split, condition), ids)):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(path)
+
+    def index(self, counts: dict[str, int], fingerprint: str = "abc") -> Index:
+        """Index and check it, as a rendered domain of these splits, and write the index."""
+        located = Located(self.root, load_set("streetworld").layouts[0])
+        write_index(self.root, build_index(WorldDomain(world="source", **counts), located, fingerprint))
+        return read_index(self.root)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 import flexseg.data.frames as module
 from flexseg.data.frames import Frame, FrameCache, cache_folder, frames_of, measure_need, write_frames
-from flexseg.data.index import Index, build_index
+from flexseg.data.index import Index
 from flexseg.errors import UserError
 
 SIZE = (3, 5)
@@ -23,7 +23,7 @@ TRAILER = 56
 @pytest.fixture
 def frames(domain: Any, counts: dict[str, int]) -> list[Frame]:
     """Four frames of 6×8 pixels, to be 3×5."""
-    return frames_of(build_index(domain.root, counts, "abc"), "train", SIZE)
+    return frames_of(domain.index(counts), "train", SIZE)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_damaged_frame_is_refused_and_written_again(frames: list[Frame], folde
 
 def test_other_data_another_size_and_another_map_are_other_frames(domain: Any, folder: Path) -> None:
     def keys(resize: tuple[int, int] | None = SIZE, label_map: str = "") -> list[str]:
-        index = build_index(domain.root, {"train": 4}, "abc")
+        index = domain.index({"train": 4})
         index = Index(index.root, index.fingerprint, index.table, label_map)
         return [frame.key for frame in frames_of(index, "train", resize)]
 
@@ -96,7 +96,7 @@ def test_other_data_another_size_and_another_map_are_other_frames(domain: Any, f
 
 
 def test_what_a_resize_would_enlarge_is_stored_as_it_is(domain: Any, folder: Path) -> None:
-    index = build_index(domain.root, {"train": 4}, "abc")
+    index = domain.index({"train": 4})
     large, native = frames_of(index, "train", (12, 14)), frames_of(index, "train")
     assert write_frames(large, folder) == 4
     assert write_frames(native, folder) == 0

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from flexseg.data.index import INDEX_NAME, build_index, read_index, write_index
+from flexseg.data.index import INDEX_NAME, Index, read_index, write_index
 from flexseg.data.pool import open_pool
 from flexseg.errors import UserError
 
@@ -22,9 +22,7 @@ Counts = dict[str, int]
 
 
 def test_index_records_every_pair(domain: Any, counts: Counts) -> None:
-    seen: list[int] = []
-    index = build_index(domain.root, counts, "abc", seen.append)
-    assert sum(seen) == 6
+    index = domain.index(counts)
     table = index.table
     assert index.fingerprint == "abc"
     assert table["id"].tolist() == ["a", "b", "c", "d", "e", "f"]
@@ -44,7 +42,7 @@ def test_index_records_every_pair(domain: Any, counts: Counts) -> None:
 
 
 def test_index_counts_the_pixels_of_each_class(domain: Any, counts: Counts) -> None:
-    table = build_index(domain.root, counts, "abc").table
+    table = domain.index(counts).table
     for row in table.itertuples():
         label = np.asarray(Image.open(domain.root / row.label))
         assert row.class_pixels.dtype == np.int64
@@ -53,8 +51,8 @@ def test_index_counts_the_pixels_of_each_class(domain: Any, counts: Counts) -> N
 
 
 def test_index_of_data_that_lie_elsewhere(domain: Any, counts: Counts, tmp_path: Path) -> None:
-    table = build_index(domain.root, counts, "abc").table
-    write_index(tmp_path / "elsewhere", table, "xyz", label_map="cityscapes_ids", encoding="red16")
+    table = domain.index(counts).table
+    write_index(tmp_path / "elsewhere", Index(domain.root, "xyz", table, "cityscapes_ids", "red16"))
     index = read_index(tmp_path / "elsewhere", "xyz", root=domain.root)
     assert (index.root, index.label_map, index.encoding) == (domain.root, "cityscapes_ids", "red16")
     pd.testing.assert_frame_equal(index.table, table)
@@ -62,7 +60,7 @@ def test_index_of_data_that_lie_elsewhere(domain: Any, counts: Counts, tmp_path:
 
 
 def test_index_of_an_earlier_version(domain: Any, counts: Counts) -> None:
-    build_index(domain.root, counts, "abc")
+    domain.index(counts)
     path = domain.root / INDEX_NAME
     pq.write_table(pq.read_table(path).drop_columns("class_pixels"), path)
     with pytest.raises(UserError, match=r"earlier version .*lacks class_pixels.*write the domain again"):
@@ -70,23 +68,23 @@ def test_index_of_an_earlier_version(domain: Any, counts: Counts) -> None:
 
 
 def test_building_twice_writes_the_same_bytes(domain: Any, counts: Counts) -> None:
-    build_index(domain.root, counts, "abc")
+    domain.index(counts)
     first = (domain.root / INDEX_NAME).read_bytes()
-    build_index(domain.root, counts, "abc")
+    domain.index(counts)
     assert (domain.root / INDEX_NAME).read_bytes() == first
 
 
 def test_digest_is_that_of_the_data_alone(domain: Any, counts: Counts) -> None:
-    digest = build_index(domain.root, counts, "abc").digest
-    assert build_index(domain.root, counts, "another").digest == digest
+    digest = domain.index(counts).digest
+    assert domain.index(counts, "another").digest == digest
     domain.write("a")
-    assert build_index(domain.root, counts, "abc").digest != digest
+    assert domain.index(counts).digest != digest
 
 
 def test_image_without_label(domain: Any, counts: Counts) -> None:
     domain.label("c", condition="fog").unlink()
-    with pytest.raises(UserError, match=r"c_leftImg8bit\.png has no label: .*c_gtFine_labelTrainIds\.png"):
-        build_index(domain.root, counts, "abc")
+    with pytest.raises(UserError, match=r"1 of 4 .* have no label, first .*c_leftImg8bit\.png: write the domain again"):
+        domain.index(counts)
     assert not (domain.root / INDEX_NAME).exists()
 
 
@@ -96,8 +94,10 @@ def test_truncated_png(domain: Any, counts: Counts, kind: str, keep: float) -> N
     path = getattr(domain, kind)("b")
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep) if 0 < keep < 1 else int(keep)] if keep != -1 else b"no png")
-    with pytest.raises(UserError, match=f"{path.name} cannot be decoded .*damaged or truncated"):
-        build_index(domain.root, counts, "abc")
+    with pytest.raises(
+        UserError, match=rf"(?s){path.name} cannot be decoded .*damaged or trunc.*Write the domain again"
+    ):
+        domain.index(counts)
 
 
 def test_png_with_a_damaged_byte(domain: Any, counts: Counts) -> None:
@@ -106,7 +106,7 @@ def test_png_with_a_damaged_byte(domain: Any, counts: Counts) -> None:
     content[len(content) // 2] ^= 0xFF
     path.write_bytes(bytes(content))
     with pytest.raises(UserError, match=r"a_leftImg8bit.png cannot be decoded"):
-        build_index(domain.root, counts, "abc")
+        domain.index(counts)
 
 
 @pytest.mark.parametrize("wrong", [19, 33, 254])
@@ -115,13 +115,13 @@ def test_label_with_an_unknown_id(domain: Any, counts: Counts, save_png: Callabl
     ids[2, 3] = wrong
     save_png(domain.label("b"), ids)
     with pytest.raises(UserError, match=rf"b_gtFine_labelTrainIds\.png holds the id {wrong}: .*0–18.*255"):
-        build_index(domain.root, counts, "abc")
+        domain.index(counts)
 
 
 def test_label_of_another_size(domain: Any, counts: Counts, save_png: Callable[..., None]) -> None:
     save_png(domain.label("b"), np.zeros((8, 6), np.uint8))
     with pytest.raises(UserError, match=r"b_gtFine.* is 8×6 pixels, its image b_left.* is 6×8"):
-        build_index(domain.root, counts, "abc")
+        domain.index(counts)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
@@ -133,7 +133,7 @@ def test_image_of_another_mode(domain: Any, counts: Counts, save_png: Callable[.
     else:
         save_png(path, pixels, mode)
     with pytest.raises(UserError, match=f"a_leftImg8bit.png is a picture of mode {mode}, expected RGB"):
-        build_index(domain.root, counts, "abc")
+        domain.index(counts)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "I;16", "1", "LA"])
@@ -142,7 +142,7 @@ def test_label_of_another_mode(domain: Any, counts: Counts, mode: str) -> None:
     picture = Image.fromarray(array) if array is not None else Image.new(mode, (8, 6))
     picture.save(domain.label("a"))
     with pytest.raises(UserError, match=r"a_gtFine_labelTrainIds\.png is a picture of mode"):
-        build_index(domain.root, counts, "abc")
+        domain.index(counts)
 
 
 def test_palette_label_is_read_by_its_index(domain: Any, counts: Counts) -> None:
@@ -151,19 +151,21 @@ def test_palette_label_is_read_by_its_index(domain: Any, counts: Counts) -> None
     picture.putpalette([value for c in range(256) for value in (255 - c, c, 7)])
     assert picture.mode == "P"
     picture.save(domain.label("a"))
-    pool = open_pool([(build_index(domain.root, counts, "abc"), "train")])
+    pool = open_pool([(domain.index(counts), "train")])
     np.testing.assert_array_equal(pool.labels[0], ids)
 
 
 @pytest.mark.parametrize("expected", [3, 5])
 def test_wrong_number_of_images(domain: Any, expected: int) -> None:
-    with pytest.raises(UserError, match=f"holds 4 images in its split 'train', expected {expected}"):
-        build_index(domain.root, {"train": expected}, "abc")
+    with pytest.raises(
+        UserError, match=f"holds 4 of the {expected} images of Street world, train: write the domain again"
+    ):
+        domain.index({"train": expected})
 
 
 def test_split_without_a_folder(domain: Any) -> None:
-    with pytest.raises(UserError, match="holds no image"):
-        build_index(domain.root, {"val": 2}, "abc")
+    with pytest.raises(UserError, match="holds 0 of the 2 images of Street world, val"):
+        domain.index({"val": 2})
 
 
 def test_missing_index(domain: Any) -> None:
@@ -173,7 +175,7 @@ def test_missing_index(domain: Any) -> None:
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5])
 def test_damaged_index(domain: Any, counts: Counts, keep: float) -> None:
-    build_index(domain.root, counts, "abc")
+    domain.index(counts)
     path = domain.root / INDEX_NAME
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * keep) if 0 < keep < 1 else int(keep)])
@@ -182,7 +184,7 @@ def test_damaged_index(domain: Any, counts: Counts, keep: float) -> None:
 
 
 def test_index_of_another_definition(domain: Any, counts: Counts) -> None:
-    build_index(domain.root, counts, "abc")
+    domain.index(counts)
     with pytest.raises(UserError, match=r"another definition \(abc, expected xyz\)"):
         read_index(domain.root, "xyz")
     pq.write_table(pa.table({"id": ["a"]}), domain.root / INDEX_NAME)
@@ -191,7 +193,7 @@ def test_index_of_another_definition(domain: Any, counts: Counts) -> None:
 
 
 def test_pool_holds_the_pixels_in_order(domain: Any, counts: Counts) -> None:
-    index = build_index(domain.root, counts, "abc")
+    index = domain.index(counts)
     seen: list[int] = []
     pool = open_pool([(index, "test"), (index, "train")], progress=seen.append)
     assert len(pool) == sum(seen) == 6
@@ -206,7 +208,7 @@ def test_pool_holds_the_pixels_in_order(domain: Any, counts: Counts) -> None:
 
 @pytest.mark.parametrize("kind", ["image", "label"])
 def test_file_that_changed_after_indexing(domain: Any, counts: Counts, kind: str) -> None:
-    index = build_index(domain.root, counts, "abc")
+    index = domain.index(counts)
     path = getattr(domain, kind)("b")
     picture = np.asarray(Image.open(path)).copy()
     picture[0, 0] = 18 - picture[0, 0] % 19
@@ -217,7 +219,7 @@ def test_file_that_changed_after_indexing(domain: Any, counts: Counts, kind: str
 
 @pytest.mark.parametrize("kind", ["image", "label"])
 def test_file_that_is_gone_after_indexing(domain: Any, counts: Counts, kind: str) -> None:
-    index = build_index(domain.root, counts, "abc")
+    index = domain.index(counts)
     path = getattr(domain, kind)("b")
     path.unlink()
     with pytest.raises(UserError, match=f"{path.name} cannot be read"):

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from flexseg.data import indexing
-from flexseg.data.index import SCHEMA, read_index, write_index
+from flexseg.data.index import SCHEMA, Index, read_index, write_index
 from flexseg.data.indexing import index_set, recall, select
 from flexseg.data.layouts import Located, list_pairs, locate
 from flexseg.data.sets import DataSet
@@ -128,7 +128,7 @@ def test_records_every_pair(root: Path, tmp_path: Path) -> None:
         assert (row.height, row.width) == ids.shape
         expected = {int(t): int((ids == i).sum()) for i, t in zip(IDS, TRAIN_IDS, strict=True) if t != 255}
         assert {c: n for c, n in enumerate(row.class_pixels) if n} == {c: n for c, n in expected.items() if n}
-    write_index(tmp_path / "domain", table, "abc", index.label_map, index.encoding)
+    write_index(tmp_path / "domain", Index(index.located.root, "abc", table, index.label_map, index.encoding))
     again = read_index(tmp_path / "domain", "abc", root=index.located.root)
     pd.testing.assert_frame_equal(again.table, table)
     assert again.label_map == "cityscapes_label_ids"

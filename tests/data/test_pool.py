@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from flexseg.data.frames import frames_of, write_frames
-from flexseg.data.index import Index, build_index
+from flexseg.data.index import Index
 from flexseg.data.pool import Pool, open_pool, spread
 from flexseg.errors import UserError
 
 
 @pytest.fixture
 def index(domain: Any, counts: dict[str, int]) -> Index:
-    return build_index(domain.root, counts, "abc")
+    return domain.index(counts)
 
 
 def assert_same(one: Pool, other: Pool) -> None:

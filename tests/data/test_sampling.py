@@ -104,6 +104,23 @@ def test_a_run_on_one_kind_alone_ignores_the_ratio() -> None:
     assert base_drawing(one, PIXELS, (1.0, 3.0)).probabilities.tolist() == pytest.approx([1 / 40] * 40)
 
 
+@WAYS
+@pytest.mark.parametrize("mix", [(0.0, 1.0), (2.0, 0.0)])
+def test_a_kind_of_share_zero_is_never_drawn(
+    sampling: RareClasses | ClassUniform | None, mix: tuple[float, float]
+) -> None:
+    drawing, kind = base_drawing(ORIGINS, PIXELS, mix, sampling), int(mix[0] == 0)
+    assert set(ORIGINS[drawn(drawing)[:, 0]]) == {kind}
+    assert drawing.probabilities[kind != ORIGINS].sum() == 0
+    assert drawing.probabilities.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("origin", "mix", "kind"), [(0, (0.0, 1.0), "source"), (1, (1.0, 0.0), "generated")])
+def test_nothing_can_be_drawn(origin: int, mix: tuple[float, float], kind: str) -> None:
+    with pytest.raises(UserError, match=rf"training\.mix: .* draws no {kind} image, and this run has no others"):
+        base_drawing(np.full(40, origin, dtype=np.int8), PIXELS, mix)
+
+
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [(RareClasses(kind="rare_classes", min_pixels=3000), "more than 3000 pixels"), (EVEN, "shows any class")],

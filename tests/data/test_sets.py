@@ -44,6 +44,14 @@ def test_every_set(name: str) -> None:
     assert dataset.homepage.startswith("http")
 
 
+def test_the_world_is_a_set_that_nobody_looks_for() -> None:
+    dataset = load_set("streetworld")
+    assert dataset.rendered
+    assert dataset.name not in set_names()
+    assert dataset.map_of(dataset.layouts[0]) == "", "labels hold trainIds, and no map lets another id pass"
+    assert list(dataset.splits) == ["train", "val", "test"]
+
+
 def test_acdcs_night_has_six_more() -> None:
     assert load_set("acdc").splits["val"].conditions == {"fog": 100, "night": 106, "rain": 100, "snow": 100}
 

@@ -82,9 +82,9 @@ def test_records_are_kept_and_only_missing_ones_are_made(
 def test_records_of_other_images_are_made_again(
     tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path
 ) -> None:
-    from flexseg.data.index import build_index
+    from flexseg.data.index import write_index
     from flexseg.tasks import jobs
-    from flexseg.tasks.datasets import domain_folder
+    from flexseg.tasks.datasets import build_index, domain_folder, locate_domain
 
     before = {path.name: path.read_bytes() for path in evaluated.evaluation.iterdir()}
     shared = results / "smoke" / "data"  # a link to what all tests read: change a copy
@@ -96,7 +96,8 @@ def test_records_of_other_images_are_made_again(
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB")).copy()
     Image.fromarray(255 - pixels).save(path)
-    build_index(root, tiny.domains["night"].splits, fingerprint(tiny.domain_definition("night")))
+    located = locate_domain(tiny, "night", results)
+    write_index(root, build_index(tiny.domains["night"], located, fingerprint(tiny.domain_definition("night"))))
     jobs.evaluate_row(tiny, "dginstyle", results)
     after = {path.name: path.read_bytes() for path in evaluated.evaluation.iterdir()}
     assert {name for name in before if before[name] != after[name]} == {"night.parquet"}

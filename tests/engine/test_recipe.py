@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from torch import Tensor
 
 from flexseg.benchmark import Benchmark, Training
 from flexseg.benchmark.identity import RunDirectory
+from flexseg.benchmark.schedule import FeatureDistance
+from flexseg.classes import TRAIN_ID
 from flexseg.components.fd import class_cells
 from flexseg.data.crops import RETRIES, choose_crop, prepare
 from flexseg.data.photometric import jitter_and_blur, photometric_distortion
 from flexseg.data.pool import Pool
 from flexseg.data.sampling import NO_CLASS
 from flexseg.engine.batches import Job, assemble
+from flexseg.engine.recipe import FeatureAnchor
 from flexseg.engine.train import Trainer, build_learner, launch_fabric
 from flexseg.errors import RunError
-from flexseg.method import Setup, parse_options
+from flexseg.method import Batch, Method, Setup, parse_options
 from flexseg.method_files import load_method
+from flexseg.models import Output, build_segmentor
 
 MakeTrainer = Callable[..., Trainer]
 GROUPS = {"type": "GN", "num_groups": 2}
@@ -225,7 +231,8 @@ def test_the_frozen_encoder_follows_the_learner_and_is_not_watched_by_the_method
     learner, _ = build_learner(make_job("robustnet", blocks(0, 8), feature_distance=DISTANCE))
     assert learner.anchor is not None
     learner.double()
-    assert {value.dtype for value in learner.anchor.encoder.buffers() if value.is_floating_point()} == {torch.float64}
+    values = learner.anchor.encoder.state_dict().values()
+    assert {value.dtype for value in values if value.is_floating_point()} == {torch.float64}
     assert any(module._forward_hooks for module in learner.model.backbone.modules()), "ISW watches its layers"
     assert not any(module._forward_hooks for module in learner.anchor.encoder.modules())
 
@@ -247,10 +254,83 @@ def test_every_kind_of_pass_has_a_feature_distance(name: str, make_job: Callable
     assert second["fd"] > 0
 
 
+@pytest.fixture
+def measure(smoke: Benchmark) -> Callable[..., tuple[FeatureAnchor, float, Tensor, Tensor]]:
+    """``measure(labels, stage=-1, **settings)``: the anchor, L_FD, F and F_0 once the trunk's ``stage`` has moved."""
+
+    def run(labels: Tensor, stage: int = -1, **settings: Any) -> tuple[FeatureAnchor, float, Tensor, Tensor]:
+        torch.manual_seed(0)
+        backbone: Any = build_segmentor(smoke.model).backbone
+        anchor = FeatureAnchor(backbone, FeatureDistance(stage=stage, **settings))
+        with torch.no_grad():
+            backbone.encoder[stage][-1].convs[0].bn.bias.add_(0.5)
+        images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+        seen: list[Tensor] = []
+
+        def terms() -> dict[str, Tensor]:
+            maps = images
+            for part in backbone.encoder:
+                maps = part(maps)
+                seen.append(maps)
+            backbone(images)
+            return {}
+
+        batch = Batch(0, np.arange(2), np.arange(2), images, labels)
+        loss = anchor.forward(backbone, batch, terms)["fd"]
+        return anchor, float(loss.detach()), seen[stage], anchor.encoder(images)
+
+    return run
+
+
+CAR = torch.full((2, 64, 96), TRAIN_ID["car"])
+
+
+def test_the_feature_distance_is_the_weighted_mean_norm(measure: Any) -> None:
+    anchor, loss, moved, frozen = measure(CAR, weight=2.0)
+    assert loss == pytest.approx(float(2.0 * torch.linalg.vector_norm(moved.detach() - frozen, dim=1).mean()), rel=1e-3)
+    assert loss > 0.1
+    assert float(anchor.cells) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "cells"),
+    [
+        ("car", {}, 1),
+        ("traffic sign", {}, 1),  # the published code counts signs among the things
+        ("road", {}, 0),
+        ("void", {}, 0),
+        ("road", {"classes": ["road"], "stage": 1}, 1),
+        ("car", {"classes": ["road"], "stage": 1}, 0),
+    ],
+)
+def test_the_feature_distance_looks_at_its_classes_alone(
+    name: str, settings: dict[str, Any], cells: int, measure: Any
+) -> None:
+    anchor, loss, _, _ = measure(torch.full_like(CAR, (TRAIN_ID | {"void": 255})[name]), **settings)
+    assert float(anchor.cells) == cells
+    assert (loss > 0) == bool(cells)
+
+
+@pytest.mark.parametrize(("share", "cells"), [(0.75, 1), (0.99, 0)])
+def test_how_much_of_a_cell_must_be_one_thing(share: float, cells: int, measure: Any) -> None:
+    labels = CAR.clone()
+    labels[:, ::10] = 0  # about a tenth of each cell is road
+    assert float(measure(labels, cell_share=share)[0].cells) == cells
+
+
+def test_a_stage_that_is_not_there(make_job: Callable[..., Job]) -> None:
+    with pytest.raises(RunError, match=r"stage 5 is not among the 5 stages of this benchmark's UNet"):
+        build_learner(make_job("dginstyle", blocks(5, 8), feature_distance={"stage": 5}))
+
+
 def test_two_feature_distances_are_one_too_many(make_job: Callable[..., Job]) -> None:
-    trainer = Trainer(make_job("daformer", blocks(5, 16), feature_distance=DISTANCE), launch_fabric("1"))
+    class Own(Method):
+        def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+            return super().losses(batch, output) | {"fd": output.logits.sum()}
+
+    job = replace(make_job("dginstyle", blocks(5, 16), feature_distance=DISTANCE), method=Own)
     with pytest.raises(RunError, match="keep one of them"):
-        trainer.step(0)
+        Trainer(job, launch_fabric("1")).step(0)
 
 
 @pytest.mark.parametrize("change", [photometric_distortion, jitter_and_blur])

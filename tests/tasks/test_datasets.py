@@ -25,6 +25,7 @@ from flexseg.tasks.datasets import (
     domain_folder,
     make_dataset,
     open_index,
+    sets_folder,
     training_pool,
 )
 from flexseg.world.official import write_official
@@ -92,6 +93,24 @@ def test_what_the_reports_show_is_written_beside_the_index(load: Load, data: Pat
     pool = open_pool([(open_index(benchmark, "night", results), "test")])
     assert [path.name for path in shown] == [f"{pool.ids[i]}.{end}" for i in (0, 2) for end in ("label.png", "png")]
     assert np.array_equal(np.asarray(Image.open(shown[2])), pool.labels[2])
+
+
+def test_a_rendered_domain_is_rendered_anew_and_keeps_no_journal(load: Load, data: Path, tmp_path: Path) -> None:
+    benchmark, results = load(data), tmp_path / "results"
+    make_dataset(benchmark, "clear_city", results)
+    folder = domain_folder(results, benchmark, "clear_city")
+    image = next((folder / "leftImg8bit").rglob("*.png"))
+    before = {path: path.read_bytes() for path in (folder / "index.parquet", image)}
+    image.write_bytes(b"torn")
+    stray = folder / "leftImg8bit" / "test" / "clear" / "old_leftImg8bit.png"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(before[image])
+    make_dataset(benchmark, "clear_city", results)
+    assert {path: path.read_bytes() for path in before} == before
+    assert not stray.exists()
+    assert {path.name for path in folder.iterdir()} == {"gtFine", "index.parquet", "leftImg8bit"}
+    assert not sets_folder(results).exists()
+    assert open_index(benchmark, "clear_city", results).label_map == ""
 
 
 def test_an_index_is_there_only_when_all_is(

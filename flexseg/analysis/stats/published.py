@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flexseg.analysis.stats.effects import factorial_cells
 from flexseg.analysis.stats.records import Records
-from flexseg.benchmark import Benchmark, SetDomain
+from flexseg.benchmark import Benchmark
 from flexseg.errors import UserError
 
 FOLDER = Path(__file__).parent.parent / "published"
@@ -74,7 +74,7 @@ def all_published(records: Records) -> list[Published]:
 
 def same_data(benchmark: Benchmark) -> bool:
     """Whether a benchmark is about the data sets that the published numbers are about, not about analogues of them."""
-    return isinstance(benchmark.domains[benchmark.source], SetDomain)
+    return not benchmark.domains[benchmark.source].rendered
 
 
 def heading(benchmark: Benchmark) -> str:

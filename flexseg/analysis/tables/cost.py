@@ -11,7 +11,7 @@ from flexseg.analysis.stats.records import RunRecords
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Mean, t_interval
 from flexseg.analysis.tables.common import HOW, Notes, TableFiles, target_title
-from flexseg.analysis.tables.origins import row_changes, value_text
+from flexseg.analysis.tables.origins import row_changes, training_changes, value_text
 from flexseg.benchmark.schema import ORIGINS
 
 COSTS: dict[str, tuple[str, str, float, int]] = {
@@ -135,8 +135,9 @@ def _cost_records(scores: Scores) -> Iterator[dict[str, object]]:
 
 
 def _origin_records(scores: Scores) -> Iterator[dict[str, object]]:
-    for row in scores.benchmark.rows:
-        spec = scores.benchmark.row(row)
+    benchmark = scores.benchmark
+    for row in benchmark.rows:
+        spec = benchmark.row(row)
         for name, option in _options(scores, row).items():
             kept = option.get("value") == option.get("default")
             yield {
@@ -147,6 +148,17 @@ def _origin_records(scores: Scores) -> Iterator[dict[str, object]]:
                 "default": value_text(option.get("default")),
                 "origin": option.get("origin", "") if kept else "tuned" if spec.tuned else "set",
                 "meaning": " ".join(str(option.get("help") or "").split()),
+            }
+        shared, own = (each.model_dump(mode="json") for each in (benchmark.training, benchmark.training_of(row)))
+        for key, meaning in training_changes(benchmark, row).items():
+            yield {
+                "row": row,
+                "method": spec.method,
+                "option": f"training.{key}",
+                "value": value_text(own[key]),
+                "default": value_text(shared[key]),
+                "origin": "set",
+                "meaning": meaning,
             }
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.common import target_title
-from flexseg.benchmark.blocks import Part, SetDomain, Size, WorldDomain
+from flexseg.benchmark.blocks import Part, Size
 from flexseg.classes import CLASS_SETS, CLASSES, ClassSet
 from flexseg.data.sets import load_set
 
@@ -67,7 +67,7 @@ def title(scores: Scores, name: str) -> str:
 def strength(scores: Scores, row: str) -> float | None:
     """How strongly the generated images of a row are misaligned; None where nobody knows, as on real data."""
     domain = scores.benchmark.domains[scores.benchmark.row(row).generated or scores.benchmark.generated]
-    return domain.misalignment if isinstance(domain, WorldDomain) else None
+    return domain.misalignment
 
 
 def training_text(scores: Scores) -> str:
@@ -78,17 +78,15 @@ def training_text(scores: Scores) -> str:
     parts = []
     for name in names:
         domain, count = benchmark.domains[name], train_images(scores, name)
-        if isinstance(domain, WorldDomain):
+        if domain.rendered:
             parts.append(f"{count} {kinds[name]}")
         else:
-            parts.append(f"{title(scores, name)}{_part_text(domain.train, count)}")
+            parts.append(f"{title(scores, name)}{_part_text(domain.parts['train'], count)}")
     text = " and ".join(parts)
-    return text if isinstance(benchmark.domains[names[-1]], SetDomain) else f"{text} images"
+    return f"{text} images" if benchmark.domains[names[-1]].rendered else text
 
 
-def _part_text(part: Part | None, count: int | None) -> str:
-    if part is None:
-        return ""
+def _part_text(part: Part, count: int | None) -> str:
     drawn = ", drawn by the run's seed" if part.images else ""
     return f" ({f'{count} images, ' if count else ''}split {part.split}{drawn})"
 
@@ -137,9 +135,7 @@ def _label_map(scores: Scores, target: str) -> str:
         if target in run.targets and run.targets[target].label_map:
             return run.targets[target].label_map
     domain = scores.benchmark.domains[target]
-    if isinstance(domain, SetDomain):
-        return domain.label_map or load_set(domain.dataset).label_map
-    return scores.benchmark.protocol.label_map
+    return domain.label_map or load_set(domain.dataset).label_map or scores.benchmark.protocol.label_map
 
 
 def protocol_text(scores: Scores) -> str:
@@ -154,7 +150,7 @@ def protocol_text(scores: Scores) -> str:
 
 
 def _sets(scores: Scores) -> bool:
-    return any(isinstance(scores.benchmark.domains[target], SetDomain) for target in scores.benchmark.targets)
+    return not all(scores.benchmark.domains[target].rendered for target in scores.benchmark.targets)
 
 
 def _by_value(scores: Scores, describe: Callable[[str], str]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from flexseg.analysis.stats.records import RunRecords, seeds_text
 from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.tables.recipes import PARTS
 from flexseg.benchmark import Benchmark
 
 
@@ -55,8 +56,22 @@ def exceptions(benchmark: Benchmark) -> str:
 def row_changes(benchmark: Benchmark, name: str) -> list[str]:
     """What a row changes of the schedule and the trunk, which all others share; usually nothing."""
     row = benchmark.row(name)
-    changes = [f"{key} {value_text(value)}" for key, value in row.training.items()]
-    return changes + (["a trunk of its own"] if row.model else [])
+    return list(training_changes(benchmark, name).values()) + (["a trunk of its own"] if row.model else [])
+
+
+def training_changes(benchmark: Benchmark, name: str) -> dict[str, str]:
+    """The keys of the schedule that a row changes, and how: ``iterations 1800``, ``photometric distortion``."""
+    keys = benchmark.row(name).training
+    shared, own = (
+        {key: getattr(each, key) for key in keys} for each in (benchmark.training, benchmark.training_of(name))
+    )
+    return {key: _change(key, shared[key], own[key]) for key in keys}
+
+
+def _change(key: str, shared: Any, own: Any) -> str:
+    if key not in PARTS or (own is None and shared is None):
+        return f"{key} {value_text(own)}"
+    return PARTS[key](own) if own is not None else f"without {PARTS[key](shared)}"
 
 
 def value_text(value: Any) -> str:

@@ -1,11 +1,12 @@
-"""How every row of a benchmark trains, in words: what its schedule says beyond iterations, crops and learning rates."""
+"""How the rows of a benchmark train, in words: what a schedule says beyond iterations, crops and learning rates."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flexseg.benchmark import Training
-from flexseg.benchmark.schedule import RareClasses
+from flexseg.benchmark.schedule import FeatureDistance, RareClasses, Sampling
 
 PHOTOMETRIC = {"mmseg": "photometric distortion", "jitter_blur": "colour jitter and blur"}
 
@@ -19,28 +20,30 @@ def optimiser_text(training: Training) -> str:
 
 def recipe_parts(training: Training) -> list[str]:
     """The parts of the recipe that the benchmark has, a few words each; none where training is plain."""
-    parts = []
-    if training.resize is not None:
-        parts.append("frames of {} × {} px before cropping".format(*training.resize))
-    if training.mix is not None:
-        parts.append("source and generated images drawn {:g} : {:g}".format(*training.mix))
-    if training.sampling is not None:
-        parts.append(_sampling(training.sampling))
-    if training.max_class_share is not None:
-        parts.append(f"no class over {100 * training.max_class_share:g} % of a crop")
-    if training.photometric is not None:
-        parts.append(PHOTOMETRIC[training.photometric])
-    if training.feature_distance is not None:
-        parts.append(f"feature distance to the frozen encoder (weight {training.feature_distance.weight:g})")
-    if training.accumulate is not None:
-        parts.append(f"a batch in {training.accumulate} parts")
-    return parts
+    return [words(value) for key, words in PARTS.items() if (value := getattr(training, key)) is not None]
 
 
-def _sampling(sampling: Any) -> str:
+def _sampling(sampling: Sampling) -> str:
     if isinstance(sampling, RareClasses):
-        return f"rare class sampling (T = {sampling.temperature:g})"
+        return f"rare class sampling (T = {sampling.temperature:g}, more than {sampling.min_pixels} pixels)"
     return f"class-uniform sampling of {100 * sampling.share:g} % of the draws"
+
+
+def _distance(distance: FeatureDistance) -> str:
+    stage = "" if distance.stage == -1 else f", stage {distance.stage}"
+    return f"feature distance to the frozen encoder (weight {distance.weight:g}{stage})"
+
+
+PARTS: dict[str, Callable[[Any], str]] = {
+    "resize": lambda size: "frames of {} × {} px before cropping".format(*size),
+    "mix": lambda ratio: "source and generated images drawn {:g} : {:g}".format(*ratio),
+    "sampling": _sampling,
+    "max_class_share": lambda share: f"no class over {100 * share:g} % of a crop",
+    "photometric": PHOTOMETRIC.__getitem__,
+    "feature_distance": _distance,
+    "accumulate": lambda count: f"a batch in {count} parts",
+}
+"""The keys of the schedule that a plain training leaves out, in words."""
 
 
 def initial_weights(model: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from flexseg.analysis.stats.formats import write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
-from flexseg.analysis.tables.origins import assumed, other_code, value_text
+from flexseg.analysis.tables.origins import assumed, other_code, row_changes, value_text
 from flexseg.analysis.web.payload import payload
 from flexseg.analysis.web.text import analogues, facts, methods_text, summary
 
@@ -104,14 +104,14 @@ def _incidents(scores: Scores) -> str:
 
 
 def _settings(scores: Scores) -> str:
-    """The rows as the benchmark file writes them: method, training data, options."""
+    """The rows as the benchmark file writes them: method, training data, options and changes of the training."""
     benchmark = scores.benchmark
     lines = []
     for name in benchmark.rows:
         row = benchmark.row(name)
-        options = ", ".join(f"{key}: {value_text(value)}" for key, value in row.options.items()) or "defaults"
+        options = [f"{key}: {value_text(value)}" for key, value in row.options.items()] + row_changes(benchmark, name)
         generated = row.generated or benchmark.generated
-        cells = [row.method, benchmark.domains[generated].title or generated, options]
+        cells = [row.method, benchmark.domains[generated].title or generated, ", ".join(options) or "defaults"]
         texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         key = f"<code>{escape(name)}</code>"
         lines.append(f'<tr><th scope="row">{escape(row.title)}<br>{key}</th>{texts}</tr>')

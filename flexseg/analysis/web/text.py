@@ -11,7 +11,6 @@ from flexseg.analysis.tables.domains import class_places, images_text, protocol_
 from flexseg.analysis.tables.origins import code_text, commit, counted, joined, machine
 from flexseg.analysis.tables.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
 from flexseg.analysis.tables.write import target_title
-from flexseg.benchmark.blocks import WorldDomain
 from flexseg.classes import NUM_CLASSES
 
 
@@ -69,8 +68,8 @@ def _data(scores: Scores) -> str:
     source, generated = domains[benchmark.source], domains[benchmark.generated]
     tests = [f"{target_title(scores, target)} ({images_text(scores, target)})" for target in benchmark.targets]
     others = sorted({benchmark.row(row).generated for row in benchmark.rows} - {"", benchmark.generated})
-    world_only = all(isinstance(domains[target], WorldDomain) for target in benchmark.targets)
-    if world is not None and isinstance(source, WorldDomain) and isinstance(generated, WorldDomain):
+    world_only = all(domains[target].rendered for target in benchmark.targets)
+    if world is not None and source.rendered and generated.rendered:
         text = (
             f"All {'' if world_only else 'training '}images are rendered by version {world.version} of a procedural "
             f"street world at {world.height} × {world.width} pixels. The training data are {source.train} images of "
@@ -80,8 +79,8 @@ def _data(scores: Scores) -> str:
     else:
         text = f"The training data are {training_text(scores)}."
     for name in others:
-        domain = domains[name]
-        how = f" (strength {domain.misalignment:g})" if isinstance(domain, WorldDomain) else ""
+        strength = domains[name].misalignment
+        how = "" if strength is None else f" (strength {strength:g})"
         text += f" Some rows use “{title(scores, name)}” instead{how}."
     count = counted(len(benchmark.targets), "unseen target domain")
     return text + f" We test on {count}: {and_list(tests)}."
