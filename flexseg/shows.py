@@ -76,8 +76,8 @@ def read_shows(described: Any) -> tuple[Show, ...]:
     found: list[Show] = []
     for entry in described if isinstance(described, list) else []:
         try:
-            values = {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
-            show = KINDS[values.pop("kind")](**values)
+            values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in entry.items()}
+            show = KINDS[str(values.pop("kind"))](**values)
         except (AttributeError, KeyError, TypeError):
             continue
         if not mistake_in(show):

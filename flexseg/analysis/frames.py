@@ -6,7 +6,7 @@
 ``row``, ``title``      the benchmark's row: its name, and how it is called in tables and figures
 ``target``              name of a target domain or of an average over targets
 ``target_title``        how that is called in tables and figures
-``value``               mIoU or IoU in percent unless ``quantity`` or ``measure`` says otherwise; NaN without finished runs
+``value``               mIoU or IoU in percent unless ``quantity`` or ``measure`` says otherwise; NaN without a run
 ``low``, ``high``       ends of the 95 % interval: over seeds (t-interval) for a level, over seeds and test images for a
                         paired difference; NaN for a single seed
 ``n``                   number of seeds
@@ -42,7 +42,6 @@ def load_scores(
     folder: str | Path,
     *,
     benchmarks: str | Path = "benchmarks",
-    methods: str | Path = "methods",
     study: str = "default",
     rows: str = "",
     replicates: int | None = None,
@@ -51,7 +50,7 @@ def load_scores(
 
     Args:
         folder: results of the benchmark that has the folder's name.
-        benchmarks: where ``<name>.yaml`` lies. methods: where the methods lie.
+        benchmarks: where ``<name>.yaml`` lies, with the methods' folder beside it.
         study: whose rows are read. rows: these rows instead (``a,b,c``), as on the command line.
         replicates: how often the test images are resampled for intervals; by default as often as for the tables.
 
@@ -62,9 +61,8 @@ def load_scores(
     if not folder.is_dir():
         near = did_you_mean(folder.name, [each.name for each in folder.parent.glob("*") if each.is_dir()])
         raise UserError(f"there is no results folder {folder}{near}")
-    benchmark = load_benchmark(folder.resolve().name, Path(benchmarks))
-    benchmark = select_rows(benchmark, study, rows, Path(methods))
-    records = load_records(benchmark, folder.resolve().parent, Path(methods))
+    benchmark = select_rows(load_benchmark(folder.resolve().name, Path(benchmarks)), study, rows)
+    records = load_records(benchmark, folder.resolve().parent)
     return Scores(records) if replicates is None else Scores(records, replicates)
 
 
@@ -79,7 +77,7 @@ def frame_scores(scores: Scores, quantity: str = "mIoU") -> pd.DataFrame:
 
 
 def frame_means(scores: Scores, quantity: str = "mIoU") -> pd.DataFrame:
-    """One line per row and target or average: the mean over seeds; ``reference`` marks the benchmark's reference row."""
+    """One line per row and target or average: the mean over seeds; ``reference`` marks the reference row."""
     return pd.DataFrame(
         _places(scores, row, column)
         | {"quantity": quantity, "reference": row == scores.benchmark.reference}
@@ -133,11 +131,15 @@ def frame_conditions(scores: Scores) -> pd.DataFrame:
     )
 
 
-def shown_rows(scores: Scores) -> list[str]:
-    """The baseline and the full rows, as far as they are selected and evaluated."""
+def main_rows(scores: Scores) -> list[str]:
+    """The baseline and the full rows, as far as they are selected."""
     ablation = scores.benchmark.ablation
-    rows = [row for row in dict.fromkeys((ablation.none, *ablation.full)) if row in scores.benchmark.rows]
-    return [row for row in rows if any(run.targets for run in scores.records.of_row(row))]
+    return [row for row in dict.fromkeys((ablation.none, *ablation.full)) if row in scores.benchmark.rows]
+
+
+def shown_rows(scores: Scores) -> list[str]:
+    """Those of :func:`main_rows` that are evaluated."""
+    return [row for row in main_rows(scores) if any(run.targets for run in scores.records.of_row(row))]
 
 
 def frame_rings(scores: Scores, rows: Sequence[str] = ()) -> pd.DataFrame:
@@ -231,16 +233,19 @@ def frame_alignment(scores: Scores) -> pd.DataFrame:
 def frame_training(scores: Scores, rows: Sequence[str] = ()) -> pd.DataFrame:
     """What was logged during training: one line per row, seed, iteration and logged quantity.
 
-    Columns: ``row``, ``title``, ``seed``, ``iteration``, ``quantity`` (``loss``, ``loss/<term>``, ``<part>/<quantity>``)
-    and ``value``. ``rows``: by default all.
+    Columns: ``row``, ``title``, ``seed``, ``iteration``, ``quantity`` (``loss``, ``loss/<term>``, ``part/quantity``)
+    and ``value``. ``rows``: by default all. ``title`` is categorical, so that rows keep their colours when some are
+    left out.
     """
-    entries = []
-    for row in rows or scores.benchmark.rows:
+    entries, rows = [], rows or list(scores.benchmark.rows)
+    for row in rows:
         for run in scores.records.of_row(row):
             for line in _log(run.folder / "train.jsonl") if run.status == "finished" else ():
                 place = _row(scores, row) | {"seed": run.seed, "iteration": line.pop("iteration")}
                 entries += [place | {"quantity": name, "value": value} for name, value in line.items()]
-    return pd.DataFrame(entries, columns=["row", "title", "seed", "iteration", "quantity", "value"])
+    frame = pd.DataFrame(entries, columns=["row", "title", "seed", "iteration", "quantity", "value"])
+    titles = list(dict.fromkeys(scores.benchmark.row(row).title for row in rows))
+    return frame.assign(title=pd.Categorical(frame["title"], categories=titles))
 
 
 def averages(scores: Scores) -> list[str]:
@@ -258,7 +263,9 @@ def _log(path: Path) -> Iterable[dict[str, float]]:
             yield {name: value for name, value in line.items() if isinstance(value, int | float)}
 
 
-def _profile(scores: Scores, rows: Sequence[str], quantities: Mapping[str, str], level: str, paired: str) -> list[Entry]:
+def _profile(
+    scores: Scores, rows: Sequence[str], quantities: Mapping[str, str], level: str, paired: str
+) -> list[Entry]:
     """Levels and paired differences of several ``quantities`` (by their place ``x``) on every target."""
     reference, entries = scores.benchmark.reference, []
     for target in scores.benchmark.targets:

@@ -180,14 +180,12 @@ def draw_maps(show: Maps, moments: dict[int, Arrays], names: list[str], images: 
     for image in images:
         for place, name in enumerate(lines):
             shown = [arrays[name][image] for arrays in moments.values()]
-            pictures = [
-                colours[values] if name == "prediction" else _shaded(scales[name], values) for values in shown
-            ]
+            pictures = [colours[values] if name == "prediction" else _shaded(scales[name], values) for values in shown]
             grid.append([beside[place][image] if place < 2 else None, *pictures])
     heads = ["", *(f"iteration {iteration}" for iteration in moments)]
-    width = (DOUBLE - 1.0) / len(heads)
+    width = (DOUBLE - 0.8 - 0.45 * len(names)) / len(heads)
     with styled():
-        figure = new_figure(0.35 + len(grid) * width / ratio)
+        figure = new_figure(0.3 + len(grid) * width / ratio)
         axes = figure.subplots()
         draw_grid(axes, grid, heads, lines * len(images), ratio)
         axes.set_xticks(axes.get_xticks(), ["image; truth", *heads[1:]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from flexseg.analysis.figures.plate import Plate, empty_plate
 from flexseg.analysis.figures.style import DOUBLE, GREY, RULE, new_figure, styled
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.domains import class_colours, data_folder
@@ -87,6 +89,31 @@ def panel_seed(scores: Scores, rows: tuple[str, str]) -> int | None:
     return None
 
 
+def panel_plates(scores: Scores) -> list[Plate]:
+    """A figure for each predicted image of the targets; at least one, which says why there is none."""
+    benchmark, rows = scores.benchmark, panel_rows(scores)
+    seed, count = panel_seed(scores, rows), max(scores.benchmark.predictions, 1)
+    titles = [benchmark.row(row).title if row in benchmark.rows else row for row in rows]
+    plates = []
+    for index in range(count):
+        name, heading = f"panels_{index + 1}", f"Qualitative panels ({index + 1} of {count})"
+        if seed is None or not benchmark.predictions:
+            why = (
+                "No seed has finished runs of both"
+                if benchmark.predictions
+                else "The benchmark keeps no predictions of"
+            )
+            plates.append(empty_plate(name, heading, f"{why} {titles[0]} and {titles[1]}."))
+            continue
+        caption = (
+            f"Test images that were fixed before training, the same for every run (image {index + 1} of each target); "
+            f"seed {seed}. Chosen by index, not by result. Colours are those of the Cityscapes palette; black is void "
+            "in the truth."
+        )
+        plates.append(Plate(name, heading, caption, partial(draw_panels, scores, index)))
+    return plates
+
+
 def draw_panels(scores: Scores, number: int) -> Figure:
     """The predicted image at place ``number`` of every target: a line a target, image – truth – two predictions."""
     benchmark, rows = scores.benchmark, panel_rows(scores)
@@ -98,7 +125,7 @@ def draw_panels(scores: Scores, number: int) -> Figure:
         names = sorted(set(found[0]) & set(found[1]))
         name = names[number] if number < len(names) else ""
         shown = shown_images(data_folder(scores, target)).get(name)
-        paths = [shown.image, shown.truth] if shown else [None, None]
+        paths: list[Path | None] = [shown.image, shown.truth] if shown else [None, None]
         paths += [each.get(name) for each in found]
         lines.append([read_picture(path, labels=place > 0) for place, path in enumerate(paths)])
     titles = ["image", "truth", *[benchmark.row(row).title for row in rows]]
@@ -111,8 +138,7 @@ def draw_panels(scores: Scores, number: int) -> Figure:
         sides = [target_title(scores, target) for target in benchmark.targets]
         draw_grid(figure.subplots(), lines, titles, sides, ratio)
         handles = [
-            Patch(facecolor=[part / 255 for part in rgb], edgecolor=RULE, linewidth=0.4, label=name)
-            for name, rgb in entries
+            Patch(facecolor="#" + bytes(rgb).hex(), edgecolor=RULE, linewidth=0.4, label=name) for name, rgb in entries
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=7, handlelength=1.2, handleheight=0.8)
     return figure
