@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flexseg.analysis.figures.plates import METADATA, Plate, all_plates, render
+from flexseg.analysis.figures.plate import METADATA, Plate, render_all
+from flexseg.analysis.figures.plates import all_plates
 from flexseg.analysis.stats.formats import write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.files import replacing
@@ -18,14 +19,15 @@ def export_figures(scores: Scores, output: Path) -> list[Path]:
     """
     paths, captions = [], []
     for plate in all_plates(scores):
+        files = {} if plate.empty else render_all(plate)
         for suffix in METADATA:
             path = output.parent / f"{plate.name}.{suffix}"
-            if plate.empty:
+            if suffix in files:
+                with replacing(path) as temporary:
+                    temporary.write_bytes(files[suffix])
+                paths.append(path)
+            else:
                 path.unlink(missing_ok=True)
-                continue
-            with replacing(path) as temporary:
-                temporary.write_bytes(render(plate, suffix))
-            paths.append(path)
         captions.append(_caption(plate))
     write_text(output, f"# {scores.benchmark.title}: figures\n\n" + "\n".join(captions))
     return [*paths, output]

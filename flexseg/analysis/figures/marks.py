@@ -32,7 +32,7 @@ from flexseg.analysis.figures.style import (
 )
 from flexseg.analysis.stats.formats import number
 
-MOST = 8.4
+MOST = 8.2
 """Inches: the most that a figure is high."""
 SPACING = 0.9
 """Of the lines of a heading or label, in font sizes as the font gives them."""
@@ -129,7 +129,7 @@ def draw_dots(
         far |= set(part[key][off_scale(part["value"].tolist())])
     drawn = frame[~frame[key].isin(far)]
     labels = [_wrap(label, 36 if len(facets) > 4 else 60) for label in first["title"]]
-    height = min(MOST, 0.55 + sum(0.1 + 0.11 * (1 + label.count("\n")) for label in labels))
+    height = min(MOST, 0.75 + sum(0.1 + 0.11 * (1 + label.count("\n")) for label in labels))
     figure = new_figure(height) if ax is None else figure_of(ax)
     colours = {"color": section, "edgecolor": section} if section else {}
     plot = so.Plot(drawn, x="value", y="place", **colours)
@@ -258,7 +258,7 @@ def draw_heat_maps(
     rows = frame.drop_duplicates("row")
     columns = frame.drop_duplicates(["group", "head"])
     tall = min(MOST - 1, 2 * len(rows) * 0.185) / 2
-    figure = new_figure(2 * tall + (1.25 if groups else 0.95)) if ax is None else figure_of(ax)
+    figure = new_figure(2 * tall + (1.6 if groups else 1.2)) if ax is None else figure_of(ax)
     with styled():
         axes = list(figure.subplots(2, 1, sharex=True)) if ax is None else [ax]
         for each, (name, title) in zip(axes, blocks.items() if ax is None else [(value, blocks[value])], strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Literal
@@ -39,12 +39,20 @@ class Plate:
 
 def render(plate: Plate, format: Format) -> bytes:
     """The file of a plate in one format; the same inputs give the same bytes."""
-    target = BytesIO()
+    return render_all(plate, (format,))[format]
+
+
+def render_all(plate: Plate, formats: Iterable[Format] = tuple(METADATA)) -> dict[Format, bytes]:
+    """The files of a plate in several formats, drawn once."""
+    files = {}
     with styled():
         figure = plate.draw()
         fix_layout(figure)
-        figure.savefig(target, format=format, dpi=DPI, metadata=METADATA[format])
-    return target.getvalue()
+        for format in formats:
+            target = BytesIO()
+            figure.savefig(target, format=format, dpi=DPI, metadata=METADATA[format])
+            files[format] = target.getvalue()
+    return files
 
 
 def empty_plate(name: str, heading: str, reason: str) -> Plate:

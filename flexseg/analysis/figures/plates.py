@@ -10,7 +10,7 @@ from flexseg.analysis import frames
 from flexseg.analysis.figures import plots
 from flexseg.analysis.figures.declared import BANDS, declared_plates
 from flexseg.analysis.figures.panels import panel_plates
-from flexseg.analysis.figures.plate import DPI, METADATA, Format, Plate, empty_plate, render
+from flexseg.analysis.figures.plate import Format, Plate, empty_plate, render
 from flexseg.analysis.stats.definitions import ring_names
 from flexseg.analysis.stats.effects import alignment_pairs, factorial_cells, not_run
 from flexseg.analysis.stats.formats import difference_text
@@ -19,7 +19,7 @@ from flexseg.analysis.tables.common import Notes
 from flexseg.analysis.tables.domains import class_places
 from flexseg.benchmark.ablation import Dial
 
-__all__ = ["DPI", "METADATA", "Format", "Plate", "ablation_plates", "all_plates", "comparison_plates", "render"]
+__all__ = ["Format", "Plate", "ablation_plates", "all_plates", "comparison_plates", "render"]
 
 FILLED = (
     "Filled (or bold): the interval excludes zero; hollow: no difference could be shown. An arrow with a number: off "

@@ -35,8 +35,8 @@ class Line:
 def resolved_options(records: Records, row: str) -> tuple[dict[str, Any], bool]:
     """The options of a row with its method's defaults, and whether these are known from a finished run.
 
-    Where no run of the method recorded them, a switch of a component that no full row writes is on: the benchmark says
-    that these rows have every component.
+    Where no run of the method recorded them, a component's switch that some full row does not write is on by default:
+    the benchmark says that the full rows have every component.
     """
     benchmark = records.benchmark
     method, written = benchmark.row(row).method, benchmark.row(row).options
@@ -47,7 +47,7 @@ def resolved_options(records: Records, row: str) -> tuple[dict[str, Any], bool]:
     for run in recorded:
         return {name: option.get("default") for name, option in run.options.items()} | written, True
     full = [benchmark.row(name) for name in benchmark.ablation.full if name in benchmark.rows]
-    silent = [s for s in benchmark.ablation.components.values() if not any(s in each.options for each in full)]
+    silent = [s for s in benchmark.ablation.components.values() if any(s not in each.options for each in full)]
     return (dict.fromkeys(silent, True) if method in {each.method for each in full} else {}) | written, False
 
 
