@@ -26,6 +26,7 @@ from flexseg.data.draws import Purpose, generator
 from flexseg.data.sampling import NO_CLASS, Drawing, base_drawing
 from flexseg.errors import RunError, UserError, did_you_mean
 from flexseg.models import Output, Segmentor, build_segmentor
+from flexseg.shows import Show
 
 
 class Batch(NamedTuple):
@@ -100,8 +101,9 @@ class Method:
     """Plain training on source and generated images; the base of every method.
 
     Class attributes: ``name`` (the file's stem), ``title``, ``paper`` (authors, title, venue), ``data`` (which domains
-    it trains on, of ``"source"`` and ``"generated"``), ``needs`` (of :data:`NEEDS`, e.g. ``"batch_norm"``) and
-    ``Options``.
+    it trains on, of ``"source"`` and ``"generated"``), ``needs`` (of :data:`NEEDS`, e.g. ``"batch_norm"``),
+    ``Options``, and ``shows`` (which of the values that it logs and observes the reports draw, see
+    :mod:`flexseg.shows`).
     """
 
     name: ClassVar[str] = ""
@@ -110,6 +112,7 @@ class Method:
     data: ClassVar[tuple[str, ...]] = ("source", "generated")
     needs: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type] = NoOptions
+    shows: ClassVar[tuple[Show, ...]] = ()
 
     def __init__(self, options: Any, setup: Setup) -> None:
         self.options = options
@@ -165,14 +168,14 @@ class Method:
         """Act after the optimiser's step."""
 
     def log(self) -> dict[str, float]:
-        """Values to log beside the losses, named ``part/quantity``."""
+        """Values to log beside the losses, named ``part/quantity``; the reports draw those that ``shows`` names."""
         return {}
 
     def observe(self, model: Segmentor, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
         """What is worth looking at, asked at a few moments of training on the same K images; by default nothing.
 
-        Maps by name, for the reports: e.g. ``prediction`` (K, H, W) uint8, ``entropy`` (K, H, W) float16. Must change
-        nothing and draw no random number; the model is in eval mode, without gradients.
+        Arrays by name, e.g. ``prediction`` (K, H, W) uint8, ``entropy`` (K, H, W) float16; the reports draw those that
+        ``shows`` names. Must change nothing and draw no random number; the model is in eval mode, without gradients.
 
         Args:
             images: (K, 3, H, W) normalised. labels: (K, H, W) int64.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flexseg.errors import MissingExtra, UserError, did_you_mean
 from flexseg.method import HOOKS, NEEDS, Method
+from flexseg.shows import mistake_in
 
 
 def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
@@ -65,6 +66,14 @@ def _check_contract(method: type[Method], name: str, path: Path) -> None:
         raise UserError(f"{path}: needs {unknown[0]!r} is unknown; known: {', '.join(NEEDS)}")
     if not set(method.data) <= {"source", "generated"} or not method.data:
         raise UserError(f"{path}: data must name 'source', 'generated' or both, not {method.data!r}")
+    if not isinstance(method.shows, tuple):
+        raise UserError(f"{path}: shows must be a tuple of Curves, Maps and Vectors, not {method.shows!r}")
+    for number, show in enumerate(method.shows):
+        mistake = mistake_in(show)
+        if not mistake and show.name in [other.name for other in method.shows[:number]]:
+            mistake = f"has two figures named {show.name!r}"
+        if mistake:
+            raise UserError(f"{path}: shows {mistake}")
     for attribute, value in vars(method).items():
         if callable(value) and not attribute.startswith("_") and attribute not in (*HOOKS, "Options"):
             raise UserError(

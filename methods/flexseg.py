@@ -22,12 +22,35 @@ from flexseg.components.ranks import gather_over_ranks
 from flexseg.components.ube import predictive_entropy, uncertainty_boundary_losses, uncertainty_weights
 from flexseg.method import Batch, Method, Setup, option, upsample
 from flexseg.models import Output, Segmentor
+from flexseg.shows import Curves, Maps, Vectors
 
 
 class FlexSeg(Method):
     name = "flexseg"
     title = "FLEX-Seg"
     paper = "Kim, Lee, Kim, Cho, Do We Need Perfect Data?, AAAI 2026, arXiv 2511.22948"
+
+    shows = (
+        Curves(
+            "has",
+            "Hardness-aware sampling",
+            {
+                "has/threshold": "threshold: chance of a uniform draw",
+                "has/effective_sample_size": "effective sample size 1/Σp²",
+                "has/generated_share": "share of draws from the generated data",
+            },
+            "HAS over training: the threshold, below which a draw is uniform; the effective number of images, 1/Σp², "
+            "of the hardness distribution; the share of images that were drawn from the generated data.",
+        ),
+        Vectors(
+            "prototypes", "Prototypes", "prototypes", "updates", ("thin", "medium", "thick"),
+            "The prototypes of GAP, one for each class and granularity of its boundary.",
+        ),
+        Maps(
+            "uncertainty", "Uncertainty", {"entropy": "nats", "weight": ""},
+            "Rows: prediction; entropy of the softmax; where UBE is on, the weight of a pixel in its loss.",
+        ),
+    )  # fmt: skip
 
     @dataclass(frozen=True)
     class Options:

@@ -33,6 +33,7 @@ from flexseg.data.draws import Purpose, generator
 from flexseg.data.photometric import photometric_view
 from flexseg.method import Batch, Method, Setup, cross_entropy, option
 from flexseg.models import Output, Segmentor
+from flexseg.shows import Curves
 
 
 def lowest_cluster_end(values: np.ndarray, clusters: int) -> float:
@@ -126,6 +127,7 @@ class RobustNet(Method):
     title = "RobustNet (ISW)"
     paper = "Choi et al., RobustNet: Improving Domain Generalization via Instance Selective Whitening, CVPR 2021"
     needs = ("batch_norm",)
+    shows = (Curves("isw", "Selective whitening", {"isw/selected": "share of covariances that L_ISW is about"}),)
 
     @dataclass(frozen=True)
     class Options:

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from flexseg.components.norms import group_size, newton_whitening, replace_last_norms
 from flexseg.method import Method, Setup, option
 from flexseg.models import Segmentor
+from flexseg.shows import Curves
 
 
 class SwitchableWhitening2d(nn.Module):
@@ -90,6 +91,15 @@ class SwitchableWhitening(Method):
     title = "Switchable whitening"
     paper = "Pan et al., Switchable Whitening for Deep Representation Learning, ICCV 2019"
     needs = ("batch_norm",)
+    shows = (
+        Curves(
+            "whitening",
+            "Switchable whitening",
+            {f"sw/batch_{part}_{layer}": f"layer {layer + 1}: share of the batch's {part}"
+             for part in ("mean", "covariance") for layer in range(3)},
+            "How much of the batch's statistics each layer takes, ω_1 and ω'_1; the rest are the image's own.",
+        ),
+    )  # fmt: skip
 
     @dataclass(frozen=True)
     class Options:

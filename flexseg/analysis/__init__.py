@@ -1,14 +1,84 @@
-"""From records to tables, figures and reports. Reads files only and imports no torch."""
+"""From records to tables, figures and reports. Reads files only and imports no torch.
+
+In a notebook, :func:`load_scores` reads a results folder. Every figure of the reports is a function of these scores, or
+of a frame made of them, which may be filtered or edited before:
+
+    >>> from flexseg.analysis import frame_differences, frame_means, load_scores, plot_differences, plot_miou
+    >>> scores = load_scores("results/streetworld")
+    >>> figure = plot_differences(scores)
+    >>> figure.savefig("differences.pdf")
+
+    >>> frame = frame_differences(scores)
+    >>> better = frame[frame["shown"] & (frame["target"] == "Avg5") & (frame["value"] > 0)]
+    >>> figure = plot_differences(frame[frame["row"].isin(better["row"])])
+
+Given axes, a function draws one facet into them:
+
+    >>> from matplotlib.figure import Figure
+    >>> left, right = Figure(figsize=(7, 3), layout="constrained").subplots(1, 2)
+    >>> means = frame_means(scores)
+    >>> figure = plot_miou(means[means["target"] == "Avg5"], ax=left)
+    >>> figure = plot_differences(frame[frame["target"] == "Avg5"], ax=right)
+
+Columns of the frames: :mod:`flexseg.analysis.frames`. Functions: :mod:`flexseg.analysis.figures.plots`.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from flexseg.benchmark import Benchmark
 
+if TYPE_CHECKING:
+    from flexseg.analysis.figures.plots import (
+        plot_alignment,
+        plot_classes,
+        plot_conditions,
+        plot_contrasts,
+        plot_dial,
+        plot_differences,
+        plot_factorial,
+        plot_miou,
+        plot_outlines,
+        plot_rings,
+        plot_training,
+    )
+    from flexseg.analysis.frames import (
+        frame_alignment,
+        frame_classes,
+        frame_conditions,
+        frame_contrasts,
+        frame_dial,
+        frame_differences,
+        frame_factorial,
+        frame_means,
+        frame_outlines,
+        frame_rings,
+        frame_scores,
+        frame_training,
+        load_scores,
+    )
+
+__all__ = [
+    "KINDS", "Kind", "frame_alignment", "frame_classes", "frame_conditions", "frame_contrasts", "frame_dial",
+    "frame_differences", "frame_factorial", "frame_means", "frame_outlines", "frame_rings", "frame_scores",
+    "frame_training", "load_scores", "plot_alignment", "plot_classes", "plot_conditions", "plot_contrasts", "plot_dial",
+    "plot_differences", "plot_factorial", "plot_miou", "plot_outlines", "plot_rings", "plot_training", "write_report",
+    "write_tables",
+]  # fmt: skip
+
 Kind = Literal["comparison", "ablation", "page", "summary", "figures"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def __getattr__(name: str) -> Any:
+    """Frames and plots, imported when they are first asked for: pandas and seaborn take seconds to start."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "flexseg.analysis.figures.plots" if name.startswith("plot_") else "flexseg.analysis.frames"
+    return getattr(import_module(home), name)
 
 
 def write_tables(benchmark: Benchmark, results: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from flexseg.engine.checkpoint import Progress
 from flexseg.method import Batch, describe_options
 from flexseg.models import Segmentor
 from flexseg.provenance import code_digest, git_state, loaded_code, machine, package_versions
+from flexseg.shows import describe_shows
 
 
 class Clock:
@@ -84,6 +85,7 @@ def run_record(
         "fingerprint": name,
         "definition": job.definition,
         "options": describe_options(job.options),
+        "shows": describe_shows(job.method.shows),
         "library": code_digest(tuple(files)),
         "library_files": files,
         "git": git_state(),

@@ -48,6 +48,17 @@ OPTIONS: dict[str, tuple[Any, bool, str]] = {
     "has_ema": (0.9, True, "momentum of the hardness"),
 }
 
+SHOWS = [
+    {"kind": "curves", "name": "has", "heading": "Hardness-aware sampling", "caption": "HAS over training.",
+     "panels": {"has/threshold": "threshold", "has/effective_sample_size": "effective sample size",
+                "has/generated_share": "share of generated data"}},
+    {"kind": "vectors", "name": "prototypes", "heading": "Prototypes", "caption": "The prototypes of GAP.",
+     "vectors": "prototypes", "counts": "updates", "groups": ["thin", "medium", "thick"]},
+    {"kind": "maps", "name": "uncertainty", "heading": "Uncertainty", "caption": "Entropy and weight.",
+     "units": {"entropy": "nats", "weight": ""}},
+]  # fmt: skip
+"""As a method declares them and ``run.json`` keeps them."""
+
 
 def simulate(
     rng: np.random.Generator, level: float, ease: np.ndarray, truth: np.ndarray
@@ -171,6 +182,7 @@ def write_run(benchmark: Benchmark, row: str, seed: int, folder: Path, images: i
     }
     run = {
         "status": "finished", "fingerprint": made, "options": options, "library": LIBRARY,
+        "shows": SHOWS if method == "flexseg" else [],
         "definition": benchmark.run_definition(row, seed),
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False}, "versions": {"torch": "2.9.0"},
         "machine": {"processor": "Example CPU @ 2.50GHz", "cores": 2, "system": "Linux x86_64"}, "device": "cpu",

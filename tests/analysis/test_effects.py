@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flexseg.analysis.stats.effects import ablation_lines, all_cells, factorial_cells, factorial_effects
-from flexseg.analysis.stats.records import Records
-from flexseg.benchmark import Benchmark, load_benchmark
+from flexseg.analysis.stats.effects import ablation_lines, all_cells, cell_of, factorial_cells, factorial_effects
+from flexseg.analysis.stats.records import Records, RunRecords
+from flexseg.benchmark import Benchmark, Row, load_benchmark
+from flexseg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 OFF = {"GAP": {"gap": False}, "UBE": {"ube": False}, "HAS": {"has": False}}
@@ -36,6 +37,38 @@ def _default() -> Benchmark:
     benchmark = load_benchmark("streetworld", ROOT / "benchmarks")
     rows = {name: benchmark.row(name) for name in benchmark.studies["default"]}
     return benchmark.model_copy(update={"rows": rows})
+
+
+def with_run(row: str, **options: object) -> Records:
+    """Records with one finished run, of ``row``, and what it recorded of its options (value, default)."""
+    described = {name: {"value": value, "default": default} for name, (value, default) in options.items()}
+    run = RunRecords(row, 0, Path(), Path(), "finished", info={"options": described})
+    return Records(_default(), Path(), {(row, 0): run})
+
+
+def test_recorded_defaults_decide_what_a_switch_is() -> None:
+    on = (True, True)
+    records = with_run("flexseg_no_gap", gap=(False, True), ube=on, has=(False, False))
+    assert cell_of(records, "flexseg_no_gap") == (False, True, False)
+    assert cell_of(records, "flexseg_tuned") == (True, True, False), "its default is off"
+    assert cell_of(records, "source_only") is None
+    with pytest.raises(UserError, match=r"HAS: methods/flexseg\.py has no option 'has'.*did you mean 'hass'"):
+        cell_of(with_run("flexseg_tuned", gap=on, ube=on, hass=on), "flexseg_no_gap")
+
+
+def test_without_records_a_switch_that_every_full_row_writes_is_not_guessed() -> None:
+    benchmark = _default()
+    written = {row: Row(**benchmark.row(row).model_dump() | {"has": True}) for row in benchmark.ablation.full}
+    other = Row(method="flexseg", title="Other", gap=False)
+
+    def cell(**rows: object) -> object:
+        return cell_of(
+            records_of(benchmark.model_copy(update={"rows": benchmark.rows | rows | {"other": other}})), "other"
+        )
+
+    assert cell() == (False, True, True)
+    assert cell(flexseg_tuned=written["flexseg_tuned"]) == (False, True, True), "the other full row leaves it unwritten"
+    assert cell(**written) is None
 
 
 def test_aligned_and_published_rows_are_no_cells_of_the_tuned_factorial() -> None:

@@ -1,4 +1,4 @@
-"""Figures on their own: the same bytes twice, a column wide, cut to their content, with captions; and the summary."""
+"""Figures on their own: the same bytes twice, a column wide, with captions; and the summary."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from flexseg.analysis.figures.canvas import DOUBLE, SINGLE, Canvas, Plate, Sheet
-from flexseg.analysis.figures.export import export_figures, save
+from flexseg.analysis.figures.export import export_figures
+from flexseg.analysis.figures.plate import empty_plate
+from flexseg.analysis.figures.plates import Plate, all_plates, render
 from flexseg.analysis.report.summary import write_summary
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
@@ -40,7 +42,7 @@ def test_every_format_is_the_same_twice_and_tells_no_date(scores: Scores, tmp_pa
             assert b"/Type3" not in content.replace(b" ", b"")
         if one.suffix == ".png":
             with Image.open(one) as image:
-                assert image.width == pytest.approx(7.0 * 300, abs=4), one.name
+                assert image.width == pytest.approx(7.0 * 300, abs=1), one.name
     captions = first[-1].read_text()
     assert first[-1].name == "captions.md"
     assert "Paired difference in mIoU to “DGInStyle data (baseline)”" in captions
@@ -48,40 +50,47 @@ def test_every_format_is_the_same_twice_and_tells_no_date(scores: Scores, tmp_pa
     assert not (tmp_path / "a" / "figures" / "prototypes_flexseg_tuned.pdf").exists()
 
 
+def test_captions_are_known_without_drawing(scores: Scores, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr("flexseg.analysis.figures.style.Figure", refuse)
+    plates = all_plates(scores)
+    assert all(plate.caption for plate in plates if not plate.empty)
+    assert len({plate.name for plate in plates}) == len(plates)
+    assert [plate.name for plate in plates][:2] == ["differences", "miou"]
+
+
+def test_nothing_lies_outside_of_a_figure(scores: Scores) -> None:
+    for plate in all_plates(scores):
+        if plate.empty:
+            continue
+        figure = plate.draw()
+        figure.draw_without_rendering()
+        box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+        assert min(box.x0, box.y0) > -0.03, plate.name
+        assert box.x1 < width + 0.03, plate.name
+        assert box.y1 < height + 0.03, plate.name
+
+
 def test_a_figure_that_went_empty_is_removed(scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stale = tmp_path / "figures" / "gone.png"
     stale.parent.mkdir()
     stale.touch()
-    plate = Plate("gone", "Gone", lambda page: page.nothing("Its rows were not run."))
+    plate = empty_plate("gone", "Gone", "Its rows were not run.")
     monkeypatch.setattr("flexseg.analysis.figures.export.all_plates", lambda scores: [plate])
     paths = export_figures(scores, tmp_path / "figures" / "captions.md")
     assert [path.name for path in paths] == ["captions.md"]
     assert not stale.exists()
     assert "Not drawn. Its rows were not run." in paths[0].read_text()
+    with pytest.raises(ValueError, match=r"no figure gone: Its rows were not run"):
+        plate.draw()
 
 
-def test_a_sheet_is_cut_below_its_content_and_keeps_its_legend(tmp_path: Path) -> None:
-    def draw(page: Canvas) -> None:
-        page.caption("A line.", most=300)
-        axis = page.figure.subplots()
-        (line,) = axis.plot([0, 1], [0, 1])
-        page.legend({"the line": line})
-        page.floor -= 60
-        page.lay_out()
-
-    heights = []
-    for width in (SINGLE, DOUBLE):
-        sheet = Sheet(width, 1.0)
-        draw(sheet)
-        save(sheet, [tmp_path / "a.png", tmp_path / "a.svg"])
-        with Image.open(tmp_path / "a.png") as image:
-            assert image.width == pytest.approx(width / 72 * 300, abs=2)
-            heights.append(image.height)
-            whole = sheet.height / 72 * 300
-            assert whole - 60 / 72 * 300 - 12 < image.height < whole - 50 / 72 * 300
-            head = image.convert("L").crop((0, 0, image.width, 30))
-            assert head.getextrema()[0] < 128, "the legend at the top was cut away"
-    assert heights[0] == pytest.approx(heights[1], abs=8)
+def test_a_plate_of_plain_matplotlib_is_rendered_as_it_is() -> None:
+    plate = Plate("a", "A", "Caption.", lambda: Figure(figsize=(2, 1)))
+    assert render(plate, "pdf").startswith(b"%PDF")
+    assert b"<svg" in render(plate, "svg")
 
 
 def test_summary_says_the_verdict_and_its_links_are_relative(scores: Scores, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,11 @@ def test_every_number_says_where_it_is_from() -> None:
 def test_unknown_file_is_named() -> None:
     with pytest.raises(UserError, match=r"nowhere\.csv.*flexseg_aaai2026"):
         published.load_published("nowhere")
+
+
+def test_columns_that_are_not_fixed_are_switches(tmp_path: Path) -> None:
+    fixed = "table,method,trunk,source,target,miou,reference,evidence,protocol"
+    (tmp_path / "own.csv").write_text(f"{fixed},mixup,anneal\nmain,M,T,S,CS,40.0,R,E,P,1,0\nmain,N,T,S,CS,39,R,E,P,,\n")
+    first, second = published.load_published("own", tmp_path)
+    assert (first.switches, first.miou) == ({"mixup": True, "anneal": False}, 40.0)
+    assert second.switches == {}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from flexseg.errors import RunError, UserError
 from flexseg.method import HOOKS, Method, NoOptions, Setup, check_needs, describe_options, option, parse_options
 from flexseg.method_files import load_method, method_names
+from flexseg.shows import Curves, describe_shows, read_shows
 
 METHODS = Path(__file__).parents[2] / "methods"
 
@@ -92,6 +95,9 @@ def load(tmp_path: Path, source: str, name: str = "mine") -> type[Method]:
     return load_method(name, tmp_path)
 
 
+SHOWS = "from flexseg.shows import Curves, Maps, Vectors\n" + GOOD + "\n    shows = (%s)\n"
+
+
 def test_a_minimal_method_loads(tmp_path: Path) -> None:
     method = load(tmp_path, GOOD)
     assert (method.name, method.data, method.needs) == ("mine", ("source", "generated"), ())
@@ -118,6 +124,16 @@ def test_a_minimal_method_loads(tmp_path: Path) -> None:
         (GOOD + "\n    class Options:\n        a: int = 1\n", "Options must be a dataclass"),
         (GOOD + '\n    needs = ("bach_norm",)\n', "needs 'bach_norm' is unknown; known: batch_norm"),
         (GOOD + '\n    data = ("target",)\n', "data must name 'source', 'generated' or both"),
+        (GOOD + "\n    shows = []\n", r"shows must be a tuple of Curves, Maps and Vectors, not \[\]"),
+        (GOOD + "\n    shows = ('loss',)\n", "shows may hold Curves, Maps and Vectors of flexseg.shows, not 'loss'"),
+        (SHOWS % "Curves('A b', 'H', {'a': 'b'}),", "shows has a figure named 'A b': use small letters"),
+        (SHOWS % "Curves('a', '', {'a': 'b'}),", "shows 'a' needs a heading"),
+        (SHOWS % "Curves('a', 'H', {}),", "shows 'a': panels must map names to labels, not {}"),
+        (SHOWS % "Maps('a', 'H', {'entropy': 1}),", "shows 'a': units must map names to labels"),
+        (SHOWS % "Maps('a', 'H', {'e': ''}, 1),", "shows 'a': its caption must be text, not 1"),
+        (SHOWS % "Vectors('a', 'H', '', 'n'),", "shows 'a' must name the observed arrays"),
+        (SHOWS % "Vectors('a', 'H', 'v', 'n', 'xy'),", "shows 'a': groups must be a tuple of names, not 'xy'"),
+        (SHOWS % "Curves('a', 'H', {'a': 'b'}), Maps('a', 'H', {'e': ''}),", "shows has two figures named 'a'"),
         (GOOD + "\n    data = ()\n", "data must name 'source', 'generated' or both"),
     ],
 )
@@ -167,3 +183,28 @@ def test_refusal_names_the_need(tmp_path: Path) -> None:
         RunError, match="mine needs a backbone with BatchNorm, which this benchmark's GroupNorm has not"
     ):
         check_needs(instance, torch.nn.GroupNorm(1, 2))
+
+
+# What a method shows
+
+
+@pytest.mark.parametrize("name", method_names(METHODS))
+def test_declared_figures_are_the_same_when_a_run_has_recorded_them(name: str) -> None:
+    shows = load_method(name, METHODS).shows
+    assert read_shows(json.loads(json.dumps(describe_shows(shows)))) == shows
+
+
+def test_damaged_declarations_are_left_out() -> None:
+    good = Curves("a", "H", {"x/y": "label"})
+    described = [*describe_shows([good]), {"kind": "films", "name": "b"}, {"kind": "curves"}, 7,
+                 {"kind": "maps", "name": "../b", "heading": "H", "units": {"e": ""}}]  # fmt: skip
+    assert read_shows(described) == (good,)
+    assert read_shows(None) == ()
+
+
+def test_flexseg_logs_and_observes_what_it_declares() -> None:
+    method = load_method("flexseg", METHODS)
+    curves = next(show for show in method.shows if isinstance(show, Curves))
+    made = method(method.Options(), Setup(0, 10, np.array([0, 1], np.int8)))
+    made.build_training_modules(SimpleNamespace(feature_channels=8))
+    assert list(curves.panels) == list(made.log())

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
-from flexseg.analysis.figures.canvas import Canvas
-from flexseg.analysis.figures.style import GREY, RULE
+from flexseg.analysis.figures.plate import Plate, empty_plate
+from flexseg.analysis.figures.style import DOUBLE, GREY, RULE, new_figure, styled
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.domains import class_colours, data_folder
 from flexseg.analysis.tables.write import target_title
 from flexseg.classes import CLASSES
 
 Picture = NDArray[np.uint8]
-MARGIN, GAP = 72.0, 5.0
-MOST_WIDTH = 1024
-"""Pixels: what the page shows of a photograph of many megapixels; as it is, a report would weigh hundreds of MB."""
+MOST_WIDTH = 512
+"""Pixels: the most that a picture in a grid is wide, two to four at each printed point."""
 
 
 def palette() -> Picture:
@@ -31,12 +33,6 @@ def palette() -> Picture:
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(CLASSES)] = [each.colour for each in CLASSES]
     return colours
-
-
-def read_labels(path: Path) -> Picture:
-    """A trainId PNG as colours. → (H, W, 3)"""
-    with Image.open(path) as image:
-        return palette()[np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)]
 
 
 @dataclass(frozen=True)
@@ -73,10 +69,6 @@ def shown_images(folder: Path) -> dict[str, Shown]:
     }
 
 
-def _predictions(folder: Path) -> dict[str, Path]:
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}
-
-
 def panel_rows(scores: Scores) -> tuple[str, str]:
     """The two rows whose predictions are shown: the benchmark's, or what comes nearest among the selected rows."""
     benchmark = scores.benchmark
@@ -97,112 +89,110 @@ def panel_seed(scores: Scores, rows: tuple[str, str]) -> int | None:
     return None
 
 
-def panel_count(scores: Scores) -> int:
-    """How many figures of panels there are: one for each predicted image of a target, at least one."""
-    return max(scores.benchmark.predictions, 1)
+def panel_plates(scores: Scores) -> list[Plate]:
+    """A figure for each predicted image of the targets; at least one, which says why there is none."""
+    benchmark, rows = scores.benchmark, panel_rows(scores)
+    seed, count = panel_seed(scores, rows), max(scores.benchmark.predictions, 1)
+    titles = [benchmark.row(row).title if row in benchmark.rows else row for row in rows]
+    plates = []
+    for index in range(count):
+        name, heading = f"panels_{index + 1}", f"Qualitative panels ({index + 1} of {count})"
+        if seed is None or not benchmark.predictions:
+            why = (
+                "No seed has finished runs of both"
+                if benchmark.predictions
+                else "The benchmark keeps no predictions of"
+            )
+            plates.append(empty_plate(name, heading, f"{why} {titles[0]} and {titles[1]}."))
+            continue
+        caption = (
+            f"Test images that were fixed before training, the same for every run (image {index + 1} of each target); "
+            f"seed {seed}. Chosen by index, not by result. Colours are those of the Cityscapes palette; black is void "
+            "in the truth."
+        )
+        plates.append(Plate(name, heading, caption, partial(draw_panels, scores, index)))
+    return plates
 
 
-def panel_figure(page: Canvas, scores: Scores, number: int) -> None:
+def draw_panels(scores: Scores, number: int) -> Figure:
     """The predicted image at place ``number`` of every target: a line a target, image – truth – two predictions."""
     benchmark, rows = scores.benchmark, panel_rows(scores)
     seed = panel_seed(scores, rows)
-    titles = ["image", "truth", *[benchmark.row(row).title if row in benchmark.rows else row for row in rows]]
-    if seed is None or not benchmark.predictions:
-        why = "No seed has finished runs of both" if benchmark.predictions else "The benchmark keeps no predictions of"
-        page.nothing(f"{why} {titles[2]} and {titles[3]}.")
-        return
-    lines = {}
+    assert seed is not None, "asked for panels without runs that could fill them"
+    lines = []
     for target in benchmark.targets:
         found = [_predictions(scores.records.runs[row, seed].evaluated / "predictions" / target) for row in rows]
         names = sorted(set(found[0]) & set(found[1]))
-        lines[target] = _paths(shown_images(data_folder(scores, target)), found, names, number)
-    page.caption(
-        f"Test images that were fixed before training, the same for every run (image {number + 1} of each target); "
-        f"seed {seed}. Chosen by index, not by result. Colours are those of the Cityscapes palette; black is void in "
-        "the truth.",
-        most=_picture_width(page) / _ratio(scores) * len(lines) + GAP * len(lines) + page.size(64),
-        exact=True,
-    )
-    _draw_grid(page, scores, titles, lines)
+        name = names[number] if number < len(names) else ""
+        shown = shown_images(data_folder(scores, target)).get(name)
+        paths: list[Path | None] = [shown.image, shown.truth] if shown else [None, None]
+        paths += [each.get(name) for each in found]
+        lines.append([read_picture(path, labels=place > 0) for place, path in enumerate(paths)])
+    titles = ["image", "truth", *[benchmark.row(row).title for row in rows]]
+    world = benchmark.world
+    ratio = world.width / world.height if world else 2.0  # most driving data have about that
+    entries = [*class_colours(scores), ("void", (0, 0, 0))]
+    legend = 0.16 * -(-len(entries) // 7)
+    with styled():
+        figure = new_figure(0.4 + legend + len(lines) * (DOUBLE - 0.8) / 4 / ratio)
+        sides = [target_title(scores, target) for target in benchmark.targets]
+        draw_grid(figure.subplots(), lines, titles, sides, ratio)
+        handles = [
+            Patch(facecolor="#" + bytes(rgb).hex(), edgecolor=RULE, linewidth=0.4, label=name) for name, rgb in entries
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=7, handlelength=1.2, handleheight=0.8)
+    return figure
 
 
-def _paths(
-    images: dict[str, Shown], found: list[dict[str, Path]], names: list[str], number: int
-) -> list[Path | None]:  # fmt: skip
-    name = names[number] if number < len(names) else ""
-    shown = images.get(name)
-    pair = (shown.image, shown.truth) if shown else (None, None)
-    return [*pair, *(each.get(name) for each in found)]
+def draw_grid(
+    axes: Axes, lines: Sequence[Sequence[Picture | None]], heads: Sequence[str], sides: Sequence[str], ratio: float
+) -> None:
+    """Pictures in a grid, ``heads`` above and ``sides`` to the left, as one image: it is written at once, pixel exact.
+
+    Every picture stands as large as it fits in the middle of a box of width over height ``ratio``. Where None stands
+    in a column with a head, the picture is said not to be available.
+    """
+    wide = min(MOST_WIDTH, max((each.shape[1] for line in lines for each in line if each is not None), default=2))
+    box = wide, max(1, round(wide / ratio))
+    gap = max(1, round(box[0] * 0.02))
+    step = box[0] + gap, box[1] + gap
+    sheet = np.full((len(lines) * step[1] - gap, len(heads) * step[0] - gap, 4), 0, np.uint8)
+    for down, line in enumerate(lines):
+        for across, picture in enumerate(line):
+            if picture is not None:
+                here = np.s_[down * step[1] : down * step[1] + box[1], across * step[0] : across * step[0] + box[0]]
+                sheet[here] = _padded(picture, box)
+    axes.imshow(sheet, interpolation="none")
+    axes.set_xticks([across * step[0] + box[0] / 2 for across in range(len(heads))], heads)
+    axes.set_yticks([down * step[1] + box[1] / 2 for down in range(len(lines))], sides)
+    axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False, pad=3)
+    axes.spines[:].set_visible(False)
+    for down, line in enumerate(lines):
+        for across, picture in enumerate(line):
+            if picture is None and heads[across]:
+                axes.text(across * step[0] + box[0] / 2, down * step[1] + box[1] / 2, "not available",
+                          ha="center", va="center", color=GREY)  # fmt: skip
 
 
-def _ratio(scores: Scores) -> float:
-    """Width over height of the boxes: the street world's, else 2, as most driving data have about that."""
-    world = scores.benchmark.world
-    return world.width / world.height if world else 2.0
+def _padded(picture: Picture, box: tuple[int, int]) -> Picture:
+    """The picture with transparency, in the middle of a ``box`` (width, height) and as large as it fits.
+
+    By nearest neighbour, as label maps must get no mixed colours.
+    """
+    image = Image.fromarray(picture).convert("RGBA")
+    return np.asarray(ImageOps.pad(image, box, method=Image.Resampling.NEAREST, color=(0, 0, 0, 0)))
 
 
-def _picture_width(page: Canvas) -> float:
-    """The width of a picture, in points, when four stand side by side."""
-    return (page.right - page.left - page.size(MARGIN) - 3 * GAP) / 4
-
-
-def _draw_grid(page: Canvas, scores: Scores, titles: list[str], lines: dict[str, list[Path | None]]) -> None:
-    """A line a target; all pictures share one axes in points, so that the page is written at once."""
-    margin, gap, legend, lead = page.size(MARGIN), GAP, page.size(30.0), page.size(11)
-    ratio, most = _ratio(scores), _picture_width(page)
-    heads = [page.wrap(title, most, 9) for title in titles]
-    top = page.y + max(map(len, heads)) * lead
-    height = (page.floor - legend - top - gap * len(lines)) / len(lines)
-    width = min(height * ratio, most)
-    height = width / ratio
-    axis = page.picture_axes()
-    for place, head in enumerate(heads):
-        for index, line in enumerate(head):
-            x = page.left + margin + place * (width + gap) + width / 2
-            page.text(x, top - page.size(5) - (len(head) - 1 - index) * lead, line, 9, align="center")
-    for target, paths in lines.items():
-        for index, line in enumerate(page.wrap(target_title(scores, target), margin - 6, 9)):
-            page.text(page.left, top + height / 2 + index * lead, line, 9)
-        for place, path in enumerate(paths):
-            x = page.left + margin + place * (width + gap)
-            pixels = _pixels(path, labels=place > 0)
-            if pixels is None:
-                page.text(x + width / 2, top + height / 2, "not available", 8, align="center", colour=GREY)
-            else:
-                page.put(axis, *letterbox(pixels, x, top, width, height), pixels)
-        top += height + gap
-    axis.set(xlim=(0, page.width), ylim=(0, page.height))
-    _legend(axis, page, top + 4, [*class_colours(scores), ("void", (0, 0, 0))])
-
-
-def letterbox(
-    pixels: Picture, left: float, top: float, width: float, height: float
-) -> tuple[float, float, float, float]:  # fmt: skip
-    """(left, top, width, height) of a picture, as large as it fits into the middle of that box at its own ratio."""
-    own = pixels.shape[1] / pixels.shape[0]
-    wide, high = min(width, height * own), min(height, width / own)
-    return left + (width - wide) / 2, top + (height - high) / 2, wide, high
-
-
-def _legend(axis: Axes, page: Canvas, top: float, entries: list[tuple[str, tuple[int, int, int]]]) -> None:
-    step, lead = (page.right - page.left) / 10, page.size(12)
-    for place, (name, rgb) in enumerate(entries):
-        x, y = page.left + place % 10 * step, top + place // 10 * lead
-        shade = tuple(part / 255 for part in rgb)
-        box = (x, page.height - y - page.size(8)), page.size(10), page.size(8)
-        axis.add_patch(Rectangle(*box, facecolor=shade, edgecolor=RULE, linewidth=0.4))
-        page.text(x + page.size(13), y + page.size(7), name, 7.5)
-
-
-def _pixels(path: Path | None, labels: bool) -> Picture | None:
+def read_picture(path: Path | None, labels: bool) -> Picture | None:
     """The picture at ``path``, labels as colours, not wider than :data:`MOST_WIDTH`; None if none can be read."""
     if path is None:
         return None
     try:
-        if labels:
-            return _narrowed(Image.fromarray(read_labels(path)), Image.Resampling.NEAREST)
         with Image.open(path) as image:
-            return _narrowed(image.convert("RGB"), Image.Resampling.LANCZOS)
+            if not labels:
+                return _narrowed(image.convert("RGB"), Image.Resampling.LANCZOS)
+            ids = np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)
+            return _narrowed(Image.fromarray(palette()[ids]), Image.Resampling.NEAREST)
     except (OSError, ValueError):
         return None
 
@@ -211,3 +201,7 @@ def _narrowed(image: Image.Image, how: Image.Resampling) -> Picture:
     if image.width > MOST_WIDTH:
         image = image.resize((MOST_WIDTH, round(image.height * MOST_WIDTH / image.width)), how)
     return np.asarray(image)
+
+
+def _predictions(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.png"))}

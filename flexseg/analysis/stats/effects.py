@@ -9,6 +9,7 @@ from typing import Any
 
 from flexseg.analysis.stats.records import Records
 from flexseg.benchmark import Benchmark
+from flexseg.errors import UserError, did_you_mean
 
 Cell = tuple[bool, ...]
 FACTORIAL = "factorial"
@@ -31,32 +32,46 @@ class Line:
     note: str = ""
 
 
-def resolved_options(records: Records, row: str) -> dict[str, Any]:
-    """The options of a row: as one of its runs resolved them, else as written over the method's known defaults."""
-    for run in records.of_row(row):
-        if run.options and run.status == "finished":
-            return {name: option.get("value") for name, option in run.options.items()}
-    method = records.benchmark.row(row).method
-    for run in records.runs.values():
-        if run.options and run.status == "finished" and records.benchmark.row(run.row).method == method:
-            defaults = {name: option.get("default") for name, option in run.options.items()}
-            return defaults | records.benchmark.row(row).options
-    return records.benchmark.row(row).options
+def resolved_options(records: Records, row: str) -> tuple[dict[str, Any], bool]:
+    """The options of a row with its method's defaults, and whether these are known from a finished run.
+
+    Where no run of the method recorded them, a component's switch that some full row does not write is on by default:
+    the benchmark says that the full rows have every component.
+    """
+    benchmark = records.benchmark
+    method, written = benchmark.row(row).method, benchmark.row(row).options
+    recorded = [run for run in records.finished() if run.options and benchmark.row(run.row).method == method]
+    for run in recorded:
+        if run.row == row:
+            return {name: option.get("value") for name, option in run.options.items()}, True
+    for run in recorded:
+        return {name: option.get("default") for name, option in run.options.items()} | written, True
+    full = [benchmark.row(name) for name in benchmark.ablation.full if name in benchmark.rows]
+    silent = [s for s in benchmark.ablation.components.values() if any(s not in each.options for each in full)]
+    return (dict.fromkeys(silent, True) if method in {each.method for each in full} else {}) | written, False
 
 
 def cell_of(records: Records, row: str) -> Cell | None:
-    """The component switches of ``row``; None for a row of another method than the full rows'.
+    """The component switches of ``row``; None for a row of another method than the full rows', or if nobody knows.
 
-    A switch that is neither written nor recorded is on: the full rows are those with every component.
+    Raises:
+        UserError: a component's switch is no option of the method.
     """
-    ablation = records.benchmark.ablation
+    benchmark, ablation = records.benchmark, records.benchmark.ablation
     if row == ablation.none:
         return (False,) * len(ablation.components)
-    methods = {records.benchmark.row(full).method for full in ablation.full if full in records.benchmark.rows}
-    if records.benchmark.row(row).method not in methods:
+    if benchmark.row(row).method not in {benchmark.row(f).method for f in ablation.full if f in benchmark.rows}:
         return None
-    options = resolved_options(records, row)
-    return tuple(bool(options.get(switch, True)) for switch in ablation.components.values())
+    options, recorded = resolved_options(records, row)
+    for component, switch in ablation.components.items():
+        if switch not in options and recorded:
+            raise UserError(
+                f"benchmark {benchmark.name}, ablation.components.{component}: methods/{benchmark.row(row).method}.py "
+                f"has no option {switch!r}{did_you_mean(switch, options)}"
+            )
+        if switch not in options:
+            return None
+    return tuple(bool(options[switch]) for switch in ablation.components.values())
 
 
 def factorial_cells(records: Records, full: str) -> dict[Cell, str]:
@@ -79,7 +94,7 @@ def factorial_cells(records: Records, full: str) -> dict[Cell, str]:
 
 def _setting(records: Records, row: str) -> tuple[str, dict[str, Any]]:
     switches = set(records.benchmark.ablation.components.values())
-    options = {name: value for name, value in resolved_options(records, row).items() if name not in switches}
+    options = {name: value for name, value in resolved_options(records, row)[0].items() if name not in switches}
     generated = records.benchmark.row(row).generated or records.benchmark.generated
     return generated, {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 

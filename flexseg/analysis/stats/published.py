@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -19,25 +19,22 @@ AVERAGES = ("Avg2", "Avg3", "Avg5")
 
 @dataclass(frozen=True)
 class Published:
-    """One number: mIoU in percent of a method on a target or average, where it stands and how it was read."""
+    """One number: mIoU in percent of a method on a target or average, where it stands and how it was read.
+
+    ``switches`` says which components were on, by the name of their option: every further column of the file, with 1
+    or 0; a column that is empty says nothing.
+    """
 
     table: str
     method: str
     trunk: str
     source: str
-    gap: bool
-    ube: bool
-    has: bool
     target: str
     miou: float
     reference: str
     evidence: str
     protocol: str
-
-    @property
-    def cell(self) -> dict[str, bool]:
-        """Component switches by lower-case component name."""
-        return {"gap": self.gap, "ube": self.ube, "has": self.has}
+    switches: Mapping[str, bool]
 
 
 @cache
@@ -48,23 +45,13 @@ def load_published(name: str, folder: Path = FOLDER) -> tuple[Published, ...]:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.csv")))
         raise UserError(f"published: there is no {path.name} in flexseg/analysis/published; it has {known}")
     with path.open(newline="") as file:
-        return tuple(
-            Published(
-                table=record["table"],
-                method=record["method"],
-                trunk=record["trunk"],
-                source=record["source"],
-                gap=record["gap"] == "1",
-                ube=record["ube"] == "1",
-                has=record["has"] == "1",
-                target=record["target"],
-                miou=float(record["miou"]),
-                reference=record["reference"],
-                evidence=record["evidence"],
-                protocol=record["protocol"],
-            )
-            for record in csv.DictReader(file)
-        )
+        return tuple(_published(record) for record in csv.DictReader(file))
+
+
+def _published(record: dict[str, str]) -> Published:
+    fixed = {each.name: record.pop(each.name) for each in fields(Published) if each.name not in ("miou", "switches")}
+    miou = float(record.pop("miou"))
+    return Published(**fixed, miou=miou, switches={name: on == "1" for name, on in record.items() if on})
 
 
 def all_published(records: Records) -> list[Published]:
@@ -126,9 +113,9 @@ def published_columns(benchmark: Benchmark, beside: Mapping[str, Mapping[str, fl
 
 def published_cell(records: Records, cell: tuple[bool, ...]) -> dict[str, float]:
     """The published numbers of one cell of the factorial; {} if it was not published."""
-    switches = dict(zip((name.lower() for name in records.benchmark.ablation.components), cell, strict=True))
+    switches = dict(zip(records.benchmark.ablation.components.values(), cell, strict=True))
     numbers = [each for each in all_published(records) if each.table in ("main", "ablation")]
-    return _values(records.benchmark, [each for each in numbers if each.cell == switches])
+    return _values(records.benchmark, [each for each in numbers if each.switches and each.switches == switches])
 
 
 def _values(benchmark: Benchmark, numbers: list[Published]) -> dict[str, float]:

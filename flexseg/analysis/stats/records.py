@@ -24,6 +24,7 @@ from flexseg.benchmark.identity import Status, read_mapping, runs_of
 from flexseg.classes import NUM_CLASSES
 from flexseg.errors import UserError
 from flexseg.provenance import code_digest
+from flexseg.shows import Show, read_shows
 
 _COLUMNS = [
     "image", "condition", "pixels", "confusion", "boundary_confusion",
@@ -170,6 +171,10 @@ class Records:
             for target, reason in run.absent.items():
                 reasons.setdefault(f"target {target}: {reason}", []).append(run.seed)
         return [f"{seeds_text(seeds)} {reason}" for reason, seeds in reasons.items()]
+
+    def shows(self, row: str) -> tuple[Show, ...]:
+        """What the method of ``row`` declared to be shown, as its first finished run recorded it."""
+        return next((read_shows(run.info.get("shows")) for run in self.of_row(row) if run.status == "finished"), ())
 
     def other_code(self, row: str) -> list[str]:
         """Digests of the library's files that made runs of ``row`` and are other ones today."""
