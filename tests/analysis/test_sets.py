@@ -13,11 +13,11 @@ from PIL import Image
 
 from flexseg.analysis import write_report, write_tables
 from flexseg.analysis.figures.panels import letterbox, shown_images
-from flexseg.analysis.report.pdf import published_table
 from flexseg.analysis.stats.formats import to_markdown
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.domains import inference_text, label_maps_text, sizes_text, train_images, training_text
+from flexseg.analysis.tables.published import published_table
 from flexseg.analysis.tables.write import comparison_table, factorial_table, per_class_table
 from flexseg.analysis.web.payload import payload
 from flexseg.analysis.web.text import methods_text
@@ -98,9 +98,7 @@ def test_published_numbers_of_the_same_data_stand_beside_target_by_target(made: 
 
 def test_published_beside_measured_names_trunk_and_source(made: Made) -> None:
     scores = Scores(load_records(*made), replicates=20)
-    from flexseg.analysis.stats.published import all_published
-
-    text = to_markdown(published_table(scores, all_published(scores.records)))
+    text = to_markdown(published_table(scores))
     assert "HRDA-DG (SHADE, RCS, FD) (HRDA, MiT-B5)" in text
     assert "2511.22948" in text
     assert "2304.13615" in text

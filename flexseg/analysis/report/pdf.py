@@ -1,108 +1,214 @@
-"""The two reports: which pages, in which order. The answer stands first, then what it rests on, then the details."""
+"""The PDF reports: what stands in them, in which order. ``report.typ`` beside this file says how it looks.
+
+The answer stands on the first page, then what it rests on. Python writes texts, tables and figures as data; Typst sets
+them in this process, with the fonts of its wheel and of matplotlib, and opens no connection.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from flexseg.analysis.figures import plates
-from flexseg.analysis.report.frontpage import draw_front
-from flexseg.analysis.report.pages import Book, open_book
-from flexseg.analysis.stats.formats import Cell, Column, Row, Table, difference_cell, mean_text, number
-from flexseg.analysis.stats.published import Published, all_published, heading, same_data
+import matplotlib
+import typst
+
+from flexseg.analysis.figures.plates import Plate, ablation_plates, comparison_plates, render
+from flexseg.analysis.report import content
+from flexseg.analysis.report.content import Kind
+from flexseg.analysis.stats.formats import Table
 from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.verdict import verdict
+from flexseg.analysis.tables.common import HOW
 from flexseg.analysis.tables.cost import cost_table, origins_table
-from flexseg.analysis.tables.metrics import boundary_table, metrics_table, power_table
-from flexseg.analysis.tables.write import Notes, ablation_table, comparison_table, factorial_table
+from flexseg.analysis.tables.metrics import metrics_table, power_table
+from flexseg.analysis.tables.published import published_table
+from flexseg.analysis.tables.write import ablation_table, comparison_table, factorial_table
+from flexseg.errors import UserError
+from flexseg.files import replacing
 
-PRINCIPAL = ("main", "baselines")
-"""Tables of published numbers that compare methods, beside those that take one apart."""
+TEMPLATE = Path(__file__).with_name("report.typ")
+Item = dict[str, Any]
+"""What the template sets: a paragraph, pairs, a table or a figure (its key ``type``)."""
+Section = dict[str, Any]
+"""A key for references, a heading, and items."""
+Prose = list[str | dict[str, str]]
+"""Strings and references (``{"ref": "table-power"}``), which the template joins."""
 
 
-def make_report(scores: Scores, kind: plates.Kind, output: Path) -> None:
-    """Write the report of ``kind`` to ``output``."""
+def make_report(scores: Scores, kind: Kind, output: Path) -> None:
+    """Write the report of ``kind`` to ``output``. UserError: the template does not compile."""
+    document, plates = compose(scores, kind)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for plate in plates:
+            (folder / f"{plate.name}.pdf").write_bytes(render(plate, "pdf"))
+        pdf = typeset(document, folder)
+    with replacing(output) as temporary:
+        temporary.write_bytes(pdf)
+
+
+def typeset(document: dict[str, Any], folder: Path) -> bytes:
+    """The PDF of ``document``, whose figures lie in ``folder``; the same inputs give the same bytes."""
+    (folder / "report.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
+    main = folder / TEMPLATE.name
+    main.write_bytes(TEMPLATE.read_bytes())
+    fonts = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    try:
+        return typst.compile(main, root=folder, font_paths=[fonts], ignore_system_fonts=True, timestamp=0)
+    except typst.TypstError as error:
+        raise UserError(f"the report's template cannot be set ({TEMPLATE}): {error.diagnostic or error}") from None
+
+
+def compose(scores: Scores, kind: Kind) -> tuple[dict[str, Any], list[Plate]]:
+    """What the report of ``kind`` says, as ``report.typ`` reads it, and the figures to render for it."""
     benchmark = scores.benchmark
-    title = f"{benchmark.title}: {kind} report"
-    with open_book(output, title, f"Protocol {benchmark.protocol.id}", f"{benchmark.title} · {kind} report") as book:
-        draw_front(book, scores, kind)
-        if kind == "comparison":
-            _comparison(book, scores)
-        else:
-            _ablation(book, scores)
+    plates = comparison_plates(scores) if kind == "comparison" else ablation_plates(scores)
+    missing = [(plate.heading, plate.empty) for plate in plates if plate.empty]
+    drawn = [plate for plate in plates if not plate.empty and not _continues(plate)]
+    first = [plate for plate in plates[:1] if plate in drawn]
+    compose_body = _comparison if kind == "comparison" else _ablation
+    sections = [
+        *compose_body(scores, [plate for plate in drawn if plate not in first]),
+        _section(
+            "runs",
+            "Where the numbers come from",
+            [_pairs(content.provenance(scores)), _pairs(content.incidents(scores))],
+        ),
+        _section("assumptions", "Assumed: what the papers leave open", [_pairs(content.assumptions(scores))]),
+    ]
+    missing += [
+        (item["heading"], "There is nothing to tabulate.")
+        for section in sections
+        for item in section["items"]
+        if item["type"] == "table" and not item["rows"]
+    ]
+    for section in sections:
+        section["items"] = [item for item in section["items"] if item["type"] != "table" or item["rows"]]
+    sections.append(_elsewhere(scores, missing, [plate.heading for plate in plates if _continues(plate)]))
+    document = {
+        "title": f"{benchmark.title}: {kind} report",
+        "kind": kind,
+        "subject": f"Protocol {benchmark.protocol.id}",
+        "front": _front(scores, kind, first),
+        "sections": [section for section in sections if section["items"]],
+    }
+    return document, drawn
 
 
-def _comparison(book: Book, scores: Scores) -> None:
-    book.tables([comparison_table(scores)])
-    _figures(book, plates.comparison_answers(scores))
-    book.tables([metrics_table(scores), power_table(scores)])
-    _figures(book, plates.comparison_details(scores))
-    _figures(book, plates.pictures(scores))
-    book.tables([cost_table(scores), origins_table(scores), *_published(scores), *book.missing_table()])
+def _front(scores: Scores, kind: Kind, first: list[Plate]) -> dict[str, Any]:
+    see: Prose = ["See ", *_joined([*[f"figure-{plate.name}" for plate in first], f"table-{kind}"]), ". All findings: "]
+    return {
+        "asked": [content.asked(scores, kind)],
+        "measured": [content.what(scores)],
+        "answers": [*[[answer] for answer in content.answers(scores, kind)], [*see, {"ref": "section-findings"}, "."]],
+        "shown": _figure(first[0]) if first else None,
+        "sure": [[content.certainty(scores), " Runs that are not in the numbers: ", {"ref": "section-runs"}, "."]],
+    }
 
 
-def _ablation(book: Book, scores: Scores) -> None:
-    book.tables([ablation_table(scores)])
-    _figures(book, plates.ablation_answers(scores))
-    book.tables([factorial_table(scores), boundary_table(scores)])
-    _figures(book, plates.ablation_details(scores))
-    _figures(book, plates.pictures(scores))
-    book.tables([power_table(scores), *_published(scores), *book.missing_table()])
+def _joined(labels: Iterable[str]) -> Prose:
+    """References with `` and `` between them."""
+    parts: Prose = []
+    for label in labels:
+        parts += [*([" and "] if parts else []), {"ref": label}]
+    return parts
 
 
-def _figures(book: Book, listed: list[plates.Plate]) -> None:
-    for plate in listed:
-        book.figure(plate)
+def _comparison(scores: Scores, plates: list[Plate]) -> list[Section]:
+    by_target = [plate for plate in plates if plate.name == "miou"]
+    return [
+        *_findings(scores),
+        _section("scores", "Scores by target", [_table(scores, comparison_table(scores)), *map(_figure, by_target)]),
+        _section("details", "In detail", [_figure(plate) for plate in plates if plate not in by_target]),
+        _section("quantities", "Other quantities", [_table(scores, metrics_table(scores))]),
+        _section("cost", "Cost and settings", [_table(scores, each(scores)) for each in (cost_table, origins_table)]),
+        _section("published", "Published numbers", _published(scores)),
+        *_statistics(scores),
+    ]
 
 
-def _published(scores: Scores) -> list[Table]:
-    numbers = all_published(scores.records)
-    return [published_table(scores, numbers)] if any(each.table in PRINCIPAL for each in numbers) else []
+def _ablation(scores: Scores, plates: list[Plate]) -> list[Section]:
+    factorial = [plate for plate in plates if plate.name.startswith("factorial_")]
+    tables = [ablation_table(scores), *([factorial_table(scores)] if factorial else [])]
+    shown = [*[_table(scores, table) for table in tables], *map(_figure, factorial)]
+    return [
+        *_findings(scores),
+        *_statistics(scores),
+        _section("components", "Components and controls", shown),
+        _section("details", "In detail", [_figure(plate) for plate in plates if plate not in factorial]),
+        _section("published", "Published numbers", _published(scores)),
+    ]
 
 
-def published_table(scores: Scores, numbers: list[Published]) -> Table:
-    """As published, by method and trunk, and as measured here, with gains over the reference; columns of their own.
+def _findings(scores: Scores) -> list[Section]:
+    return [
+        _section("findings", "Findings in full", [_pairs(verdict(scores))]),
+        _section("protocol", "Protocol", [_pairs(content.protocol(scores))]),
+    ]
 
-    Of a benchmark on the same data, the comparison has both side by side; here stands all else that was published.
-    """
-    names = list(dict.fromkeys(each.target for each in numbers if each.table in PRINCIPAL))
-    averages = [] if same_data(scores.benchmark) else list(scores.benchmark.averages)
-    blank = [Cell("")] * len(averages)
-    rows = []
-    settings = dict.fromkeys((each.table, each.trunk, each.method) for each in numbers)
-    for table, trunk, method in settings:
-        if table == "ablation" and method in ("DGInStyle", "FLEX-Seg"):
-            continue
-        found = {
-            each.target: each.miou
-            for each in numbers
-            if (each.table, each.trunk, each.method) == (table, trunk, method)
-        }
-        values = [Cell(number(found[name], 2) if name in found else "–") for name in names]
-        rows.append(Row((Cell(f"{method} ({trunk})"), *values, *blank, *blank), "Published"))
-    nothing = [Cell("")] * len(names)
-    benchmark, notes = scores.benchmark, Notes(scores)
-    for row in (benchmark.ablation.none, *benchmark.ablation.full) if averages else ():
-        if row in benchmark.rows:
-            means = [Cell(mean_text(scores.mean(row, name))) for name in averages]
-            differences = scores.against(row, benchmark.reference)
-            gains = [
-                Cell("") if row == benchmark.reference else difference_cell(differences[name]) for name in averages
-            ]
-            rows.append(Row((Cell(notes.title(row)), *nothing, *means, *gains), "Measured here"))
-    columns = [Column("Row", "l"), *[Column(name, group=heading(benchmark)) for name in names]]
-    columns += [Column(name, group=f"measured: {benchmark.title}") for name in averages]
-    columns += [Column(f"Δ {name}", group="measured: paired difference") for name in averages]
-    sources = dict.fromkeys(f"{each.reference}: {each.evidence}; {each.protocol}" for each in numbers)
-    if averages:
-        title = "Published beside measured"
-        caption = (
-            "Published numbers beside measured ones, in columns of their own: other data, trunk, schedule and targets, "
-            "so only signs and patterns can be compared, never heights."
-        )
-    else:
-        title = "Published"
-        caption = (
-            f"mIoU in percent as published, in brackets the trunk; here it is {benchmark.published_trunk}. The "
-            "comparison has the numbers of this trunk beside the measured ones."
-        )
-    caption += f" Published without spread. Source: {' '.join(f'{source}.' for source in sources)}"
-    return Table("published", title, caption, columns, rows, notes.lines())
+
+def _statistics(scores: Scores) -> list[Section]:
+    return [
+        _section("power", "What these seeds can show", [_table(scores, power_table(scores))]),
+        _section("intervals", "How intervals are made", [_text(HOW)]),
+    ]
+
+
+def _elsewhere(scores: Scores, missing: list[tuple[str, str]], continued: list[str]) -> Section:
+    """What this report leaves to the page and to the tables, and what could not be shown at all."""
+    text = (
+        "This report holds what its question needs. The results page (index.html, beside this file) has every row, "
+        f"target, class, condition and picture, and results/{scores.benchmark.name}/tables has every number as CSV, "
+        "Markdown and LaTeX, the boundaries of every row on every target among them."
+    )
+    if continued:
+        text += f" On the page only: {'; '.join(continued)}."
+    items = [_text(text)]
+    if missing:
+        items += [_text("There was nothing to show for the following."), _pairs(missing)]
+    return _section("elsewhere", "Not in this report", items)
+
+
+def _continues(plate: Plate) -> bool:
+    """Whether a figure is the second or a later one of a series (``panels_2``): the page has them all."""
+    number = re.search(r"_(\d+)$", plate.name)
+    return bool(number) and plate.name.startswith("panels_") and int(number[1]) > 1
+
+
+def _section(key: str, heading: str, items: list[Item]) -> Section:
+    return {"key": key, "heading": heading, "items": items}
+
+
+def _text(*parts: str | dict[str, str]) -> Item:
+    return {"type": "text", "text": list(parts)}
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> Item:
+    return {"type": "pairs", "pairs": [list(pair) for pair in pairs]}
+
+
+def _figure(plate: Plate) -> Item:
+    return {
+        "type": "figure", "name": plate.name, "heading": plate.heading,
+        "caption": [plate.caption.removeprefix(f"{plate.heading}. ")],
+        "file": f"{plate.name}.pdf",
+    }  # fmt: skip
+
+
+def _table(scores: Scores, table: Table) -> Item:
+    """A table as data; what all captions say of intervals stands once in the report, and is referred to."""
+    title = table.title.removeprefix(f"{scores.benchmark.title}: ")
+    heading = title[:1].upper() + title[1:]
+    before, how, after = table.caption.removeprefix(f"{heading}. ").partition(HOW)
+    caption: Prose = [before, "Cells and intervals: ", {"ref": "section-intervals"}, f".{after}"] if how else [before]
+    return asdict(table) | {"type": "table", "heading": heading, "caption": caption}
+
+
+def _published(scores: Scores) -> list[Item]:
+    table = published_table(scores)
+    return [_table(scores, table)] if table.rows else []

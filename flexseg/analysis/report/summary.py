@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flexseg.analysis.report.frontpage import what
+from flexseg.analysis.report.content import provenance, what
 from flexseg.analysis.stats.formats import Table, to_markdown, write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
 from flexseg.analysis.tables.domains import protocol_text
 from flexseg.analysis.tables.metrics import metrics_table
-from flexseg.analysis.tables.origins import code_text, commit, joined, machine
 from flexseg.analysis.tables.write import ablation_table, comparison_table
 
 FIGURE = "figures/differences.png"
@@ -51,14 +50,12 @@ def _folded(table: Table) -> str:
 
 
 def _provenance(scores: Scores) -> list[str]:
-    benchmark, runs = scores.benchmark, scores.records.finished()
-    planned = len(benchmark.rows) * len(benchmark.seeds)
+    benchmark, finished = scores.benchmark, len(scores.records.finished())
+    rows, seeds = len(benchmark.rows), len(benchmark.seeds)
     facts = {
         "Protocol": f"`{benchmark.protocol.id}`: {protocol_text(scores)}",
-        "Runs": f"{len(runs)} finished of {planned} ({len(benchmark.rows)} rows × {len(benchmark.seeds)} seeds)",
-        "Commit": joined(runs, commit),
-        "Code": code_text(scores),
-        "Machine": joined(runs, machine),
+        "Runs": f"{finished} finished of {rows * seeds} ({rows} rows × {seeds} seeds)",
+        **dict(provenance(scores)),
     }
     lines = ["## Where it comes from", ""]
     lines += [f"- {name}: {text or '–'}" for name, text in facts.items()]

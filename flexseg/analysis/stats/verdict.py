@@ -7,6 +7,8 @@ from flexseg.analysis.stats.formats import DASH, difference_text, number
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, detectable, power, seeds_needed
 
+HELP, COMPONENTS = "Does it help on unseen domains?", "Which component does it?"
+CONTROLS, ALIGNMENT = "What do the controls say?", "Does misalignment matter?"
 MANY = 6
 """More controls than this are sorted into one sentence instead of getting one each."""
 
@@ -35,10 +37,10 @@ def verdict(scores: Scores) -> list[tuple[str, str]]:
         return [("Nothing yet", "No run of these rows was finished.")]
     full = [row for row in scores.benchmark.ablation.full if row in scores.benchmark.rows]
     answers = [
-        ("Does it help on unseen domains?", _help(scores, full)),
-        ("Which component does it?", _components(scores, full)),
-        ("What do the controls say?", _controls(scores, full)),
-        ("Does misalignment matter?", _alignment(scores)),
+        (HELP, _help(scores, full)),
+        (COMPONENTS, _components(scores, full)),
+        (CONTROLS, _controls(scores, full)),
+        (ALIGNMENT, _alignment(scores)),
     ]
     return [(question, " ".join(sentences)) for question, sentences in answers if sentences]
 

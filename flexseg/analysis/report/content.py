@@ -1,0 +1,163 @@
+"""What the reports say, without how it looks: question, answer, certainty, findings, protocol and provenance."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from flexseg.analysis.stats.formats import number
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.verdict import ALIGNMENT, COMPONENTS, HELP, power_statement, verdict
+from flexseg.analysis.tables.common import target_title
+from flexseg.analysis.tables.domains import protocol_text, tested_images, training_text
+from flexseg.analysis.tables.origins import assumed, code_text, commit, counted, exceptions, joined, machine, other_code
+from flexseg.analysis.tables.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
+
+Kind = Literal["comparison", "ablation"]
+Pair = tuple[str, str]
+"""A term and what is said of it."""
+LEADS: dict[Kind, tuple[str, ...]] = {"comparison": (HELP,), "ablation": (COMPONENTS, ALIGNMENT)}
+"""Which findings answer the question of a report: they stand on its first page, all of them on the next."""
+
+
+def what(scores: Scores) -> str:
+    """What the benchmark is, and of what its targets are analogues."""
+    benchmark = scores.benchmark
+    analogues = [
+        f"{target_title(scores, target)} (of {benchmark.domains[target].analogue_of})"
+        for target in benchmark.targets
+        if benchmark.domains[target].analogue_of
+    ]
+    text = " ".join(benchmark.description.split())
+    if analogues:
+        text += (
+            f" Analogues only, never the data sets themselves: {', '.join(analogues)}. What holds here is evidence "
+            "about the mechanism under controlled conditions; it is no reproduction of a published number."
+        )
+    return text
+
+
+def asked(scores: Scores, kind: Kind) -> str:
+    """The question that a report of ``kind`` answers, in one sentence."""
+    benchmark = scores.benchmark
+    targets = f"{counted(len(benchmark.targets), 'target domain')} that training never saw"
+    if kind == "comparison":
+        reference = _titles(scores, [benchmark.reference])
+        others = [row for row in benchmark.rows if row != benchmark.reference]
+        if not others:
+            return f"What does {reference} score on {targets}?"
+        if len(others) == 1:
+            return f"Does {_titles(scores, others)} score higher than {reference} on {targets}?"
+        return f"Which of {len(others)} settings of training score higher than {reference} on {targets}?"
+    full = [row for row in benchmark.ablation.full if row in benchmark.rows]
+    whole = _titles(scores, full) or "the full method"
+    return f"What does each component ({', '.join(benchmark.ablation.components)}) add to {whole} on {targets}?"
+
+
+def answers(scores: Scores, kind: Kind) -> list[str]:
+    """The verdict of a report in a few sentences, each a paragraph."""
+    found = verdict(scores)
+    leads = [answer for question, answer in found if question in LEADS[kind]] or [answer for _, answer in found]
+    return [*leads, *_tally(scores)] if kind == "comparison" else leads
+
+
+def _tally(scores: Scores) -> list[str]:
+    """How many rows score higher and lower than the reference; nothing where no row has two seeds in common with it."""
+    benchmark, main = scores.benchmark, scores.main
+    others = [row for row in benchmark.rows if row != benchmark.reference]
+    found = [scores.against(row, benchmark.reference)[main] for row in others]
+    judged = [difference for difference in found if difference.n > 1]
+    if not judged:
+        return []
+    higher = sum(each.shown and each.value > 0 for each in judged)
+    lower = sum(each.shown and each.value < 0 for each in judged)
+    text = (
+        f"Of the other {counted(len(others), 'row')}, {higher} {'scores' if higher == 1 else 'score'} higher on {main} "
+        f"than {_titles(scores, [benchmark.reference])} and {lower} {'scores' if lower == 1 else 'score'} lower; for "
+        f"{len(judged) - higher - lower} no difference could be shown"
+    )
+    unknown = len(others) - len(judged)
+    return [text + (f", and {unknown} cannot be judged for want of runs." if unknown else ".")]
+
+
+def certainty(scores: Scores) -> str:
+    """What the seeds could show, and how many runs the numbers rest on."""
+    finished, planned = len(scores.records.finished()), len(scores.benchmark.rows) * len(scores.benchmark.seeds)
+    return (
+        f"The numbers rest on {finished} of {counted(planned, 'planned run')}. Intervals are at 95 % and not adjusted "
+        f"for the number of rows. {power_statement(scores)}"
+    )
+
+
+def _titles(scores: Scores, rows: list[str]) -> str:
+    return " and ".join(f"“{scores.benchmark.row(row).title}”" for row in rows)
+
+
+def protocol(scores: Scores) -> list[Pair]:
+    """How was trained and tested."""
+    benchmark = scores.benchmark
+    training = benchmark.training
+    images = [
+        f"{target_title(scores, target)} {tested_images(scores, target) or 'not counted'}"
+        for target in benchmark.targets
+    ]
+    height, width = training.crop
+    low, high = training.scale
+    recipe = recipe_parts(training)
+    pairs = [
+        ("Id", benchmark.protocol.id),
+        ("Test", protocol_text(scores)),
+        ("Test images", ", ".join(images)),
+        (
+            "Training",
+            f"{training_text(scores)}; {training.iterations} iterations, batch {training.batch_size}, crop {height} × "
+            f"{width} px, scale {low:g}–{high:g}, flip {'yes' if training.flip else 'no'}",
+        ),
+        (
+            "Schedule",
+            f"learning rate {training.learning_rate:g}, head ×{training.head_learning_rate_factor:g}, warm-up "
+            f"{training.warmup}, power {training.power:g}, weight decay {training.weight_decay:g}, EMA "
+            f"{training.ema:g}; {exceptions(benchmark)}",
+        ),
+        ("Recipe", "; ".join([optimiser_text(training), *recipe]) if recipe else ""),
+        ("Trunk", f"{' / '.join(trunk_parts(benchmark.model))}; from {initial_weights(benchmark.model)}"),
+        ("Seeds", ", ".join(map(str, benchmark.seeds))),
+    ]
+    return [(term, text) for term, text in pairs if text]
+
+
+def provenance(scores: Scores) -> list[Pair]:
+    """Which code made the numbers, on which machine, in what time."""
+    runs = scores.records.finished()
+    seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)
+    return [
+        ("Commit", joined(runs, commit)),
+        ("Code", code_text(scores)),
+        ("Machine", joined(runs, machine)),
+        ("Training time", f"{number(seconds / 60, 1)} min in {counted(len(runs), 'finished run')}"),
+    ]
+
+
+def incidents(scores: Scores) -> list[Pair]:
+    """Which runs are not in the numbers, and why; and which were made by other code."""
+    records = scores.records
+    pairs = [(records.benchmark.row(row).title, note) for row in records.benchmark.rows for note in records.notes(row)]
+    pairs = pairs or [("None", "every run was finished")]
+    for digest, rows in other_code(scores).items():
+        text = f"other code than today's made these, which are in the numbers: {', '.join(rows)}"
+        pairs.append((f"† code {digest}", text))
+    return pairs
+
+
+def assumptions(scores: Scores) -> list[Pair]:
+    """Options that the papers leave open, one pair per method and option, with rows that deviate from the default."""
+    found = assumed(scores)
+    if not found:
+        return [("None", "no finished run has an option that is marked as assumed")]
+    several = len({each.method for each in found}) > 1
+    return [
+        (
+            f"{each.method}: {each.name}" if several else each.name,
+            each.text() + (f" – {each.explanation}" if each.explanation else ""),
+        )
+        for each in found
+    ]
