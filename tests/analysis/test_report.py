@@ -1,32 +1,38 @@
-"""The reports: written, whole, the same bytes twice, without torch; and the words that they use."""
+"""The reports: what they say, and that a page sets it whole, literally and the same every time; and their words."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from pypdf import PageObject, PdfReader, Transformation
+from pypdf.generic import DictionaryObject
 
 from flexseg.analysis import write_report
-from flexseg.analysis.figures.ablation import factorial_figure
-from flexseg.analysis.figures.canvas import LEFT, RIGHT, Page, Plate
-from flexseg.analysis.figures.comparison import Dot, off_scale
-from flexseg.analysis.figures.style import text_width, wrap
-from flexseg.analysis.report.pages import _heads, draw_table, open_book, table_height, table_lines
+from flexseg.analysis.figures.plates import Plate
+from flexseg.analysis.report import content, pdf
 from flexseg.analysis.stats.effects import all_cells
 from flexseg.analysis.stats.formats import Cell, Column, Row, Table, difference_text
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
 from flexseg.analysis.stats.verdict import judged, power_statement, verdict
-from flexseg.benchmark import Benchmark, select_rows
+from flexseg.analysis.tables.common import HOW
+from flexseg.benchmark import Benchmark, load_benchmark, select_rows
+from flexseg.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 Built = tuple[Benchmark, Path]
 NAN = float("nan")
+KINDS: tuple[content.Kind, ...] = ("comparison", "ablation")
+LIMITS = {"comparison": 12, "ablation": 16}
+HOSTILE = 'x #eval("1") $a$ *b* _c_ <l> @ref \\ `d` // e /* f */'
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -43,76 +49,233 @@ assert "torch" not in sys.modules, "the analysis imports torch"
 """
 
 
+def texts(path: Path) -> list[str]:
+    """The text of each page, lines joined."""
+    return [" ".join(page.extract_text().split()) for page in PdfReader(path).pages]
+
+
+def font_kinds(resources: DictionaryObject) -> set[str]:
+    """The kinds of all fonts of a page and of the figures on it."""
+    fonts = resources.get("/Font", DictionaryObject()).get_object()
+    found = {font.get_object()["/Subtype"] for font in fonts.values()}
+    for form in resources.get("/XObject", DictionaryObject()).get_object().values():
+        inner = form.get_object().get("/Resources")
+        found |= font_kinds(inner.get_object()) if inner is not None else set()
+    return found
+
+
 def test_same_bytes_in_two_processes_and_no_torch(small: Built, tmp_path: Path) -> None:
     benchmark, results = small
     rows = "dginstyle,flexseg_tuned"
     command = [sys.executable, "-W", "error", "-c", SCRIPT, str(results.parent), str(tmp_path), rows]
     subprocess.run(command, check=True)
-    kinds: tuple[Literal["comparison", "ablation"], ...] = ("comparison", "ablation")
-    for kind in kinds:
-        write_report(select_rows(benchmark, rows=rows), kind, results, tmp_path / f"{kind}.pdf")
-        content = (tmp_path / f"{kind}.pdf").read_bytes()
-        assert content == (tmp_path / f"other_{kind}.pdf").read_bytes()
-        assert content.startswith(b"%PDF")
-        assert b"CreationDate" not in content
-        assert b"/Type3" not in content.replace(b" ", b"")
+    for kind in KINDS:
+        path = tmp_path / f"{kind}.pdf"
+        write_report(select_rows(benchmark, rows=rows), kind, results, path)
+        assert path.read_bytes() == (tmp_path / f"other_{kind}.pdf").read_bytes()
+        reader = PdfReader(path)
+        assert reader.metadata is not None
+        assert reader.metadata.title == f"Street world: {kind} report"
+        assert reader.metadata.subject == "Protocol streetworld-v1"
+        assert reader.metadata.creation_date is None
+        kinds = set().union(*(font_kinds(page["/Resources"].get_object()) for page in reader.pages))
+        assert kinds == {"/Type0"}, "fonts are embedded, and none is of type 3"
 
 
-def pages(content: bytes) -> int:
-    """How many pages a PDF of matplotlib has."""
-    return len(re.findall(rb"/Type /Page\b(?!s)", content))
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_default_benchmark_is_answered_on_page_one_of_few(builder, tmp_path: Path, kind: content.Kind) -> None:
+    default = select_rows(load_benchmark("streetworld", ROOT / "benchmarks"))
+    benchmark, results = builder(list(default.rows), list(default.seeds), 4)
+    assert (len(benchmark.rows), len(benchmark.seeds)) == (16, 3)
+    pdf.make_report(Scores(load_records(benchmark, results), replicates=50), kind, tmp_path / "a.pdf")
+    pages = texts(tmp_path / "a.pdf")
+    assert len(pages) <= LIMITS[kind]
+    for word in ("Asked", "Answer", "How sure", "Figure 1. ", "The numbers rest on 45 of 48 planned runs."):
+        assert word in pages[0]
+    assert pages[0].endswith(f"Street world: {kind} report 1 of {len(pages)}")
+    whole = " ".join(pages)
+    assert "seed 2 failed: non-finite loss at iteration 371" in whole
+    assert "Qualitative panels (1 of 3)." in whole
+    assert "On the page only: Qualitative panels (2 of 3); Qualitative panels (3 of 3)." in whole
 
 
-@pytest.mark.parametrize("kind", ["comparison", "ablation"])
-def test_one_seed_and_nothing_at_all(builder, tmp_path: Path, kind: Literal["comparison", "ablation"]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_seed_and_nothing_at_all(builder, tmp_path: Path, kind: content.Kind) -> None:
     benchmark, results = builder(["dginstyle"], [0], 4, incidents=False)
-    if kind == "ablation":
-        results = tmp_path / "nothing"
+    unpaired = benchmark.ablation.model_copy(update={"aligned": {}})  # leaves the table of the ablation without lines
+    benchmark = benchmark.model_copy(update={"ablation": unpaired})
     write_report(benchmark, kind, results, tmp_path / "a.pdf")
-    assert pages((tmp_path / "a.pdf").read_bytes()) >= 5
+    write_report(benchmark, kind, tmp_path / "nothing", tmp_path / "b.pdf")
+    one, none = texts(tmp_path / "a.pdf"), texts(tmp_path / "b.pdf")
+    assert "What does “DGInStyle data (baseline)” score on 5 target domains" in one[0] or kind == "ablation"
+    assert "The numbers rest on 1 of 1 planned run." in one[0]
+    assert "No run of these rows was finished." in none[0]
 
 
-def test_a_complete_factorial_gets_its_effects(builder, tmp_path: Path) -> None:
+def test_a_complete_factorial_gets_its_effects(builder) -> None:
     rows = {"dginstyle": {"method": "dginstyle"}, "full": {"method": "flexseg", "title": "Full"}}
     for cell in all_cells(3)[1:-1]:
         off = {name: False for name, on in zip(("gap", "ube", "has"), cell, strict=True) if not on}
         rows["no_" + "_".join(off)] = {"extends": "full", **off}
     ablation = {"components": {"GAP": "gap", "UBE": "ube", "HAS": "has"}, "full": ["full"], "none": "dginstyle",
                 "panels": ["dginstyle", "full"]}  # fmt: skip
-    benchmark, results = builder(
-        list(rows),
-        [0, 1],
-        4,
-        incidents=False,
-        rows=rows,
-        ablation=ablation,
-        studies={"default": list(rows)},
-        tuning=None,
-    )
-    scores = Scores(load_records(benchmark, results), replicates=100)
+    changes = {"rows": rows, "ablation": ablation, "studies": {"default": list(rows)}, "tuning": None}
+    benchmark, results = builder(list(rows), [0, 1], 4, incidents=False, **changes)
+    scores = Scores(load_records(benchmark, results), replicates=50)
     assert "Averaged over the whole factorial: GAP " in dict(verdict(scores))["Which component does it?"]
-    with open_book(tmp_path / "a.pdf", "", "", "") as book, book.page("Factorial") as page:
-        factorial_figure(page, scores, "full")
-        assert not page.empty
-        assert [label.get_text() for label in page.figure.axes[0].get_yticklabels()][::3] == [
-            "GAP",
-            "GAP × UBE",
-            "GAP × UBE × HAS",
-        ]
-        rows_left = {name: row for name, row in benchmark.rows.items() if name != "no_gap"}
-        fewer = Scores(load_records(benchmark.model_copy(update={"rows": rows_left}), results), replicates=100)
-        factorial_figure(page, fewer, "full")
-        assert page.empty == "The factorial is not complete. Not run"  # the benchmark has no study for it
+    document, plates = pdf.compose(scores, "ablation")
+    assert {"ablation", "factorial", "factorial_full"} == {item["name"] for item in items(document, "components")}
+    assert "factorial_full" in {plate.name for plate in plates}
+    rows_left = {name: row for name, row in benchmark.rows.items() if name != "no_gap"}
+    fewer = Scores(load_records(benchmark.model_copy(update={"rows": rows_left}), results), replicates=50)
+    document, _ = pdf.compose(fewer, "ablation")
+    assert {"ablation"} == {item["name"] for item in items(document, "components")}
+    why = dict(items(document, "elsewhere")[-1]["pairs"])["Factorial effects around “Full”"]
+    assert why == "The factorial is not complete. Not run"  # the benchmark has no study for it
 
 
-def test_only_what_dwarfs_the_others_is_off_scale() -> None:
-    def dots(*values: float) -> list[Dot]:
-        return [Dot(value, value - 1, value + 1) for value in values]
+def items(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The items of the section ``key``."""
+    (section,) = [section for section in document["sections"] if section["key"] == key]
+    return section["items"]
 
-    assert off_scale(dots(-7.6, 0.3, 1.2, 2.0)) == [True, False, False, False]
-    assert off_scale(dots(-7.6, 9.0, 1.2, 2.0, 0.1, NAN)) == [True, True, False, False, False, False]
-    assert off_scale(dots(-3.0, 0.3, 1.2, 2.0)) == [False] * 4
-    assert off_scale(dots(5.0)) == [False]
+
+def test_what_a_figure_cannot_show_is_said_with_its_reason(
+    small: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plates = [
+        Plate("first", "Heading A", "", Figure, "because of A"),
+        Plate("second", "Heading B", "What B shows.", lambda: Figure((7, 2))),
+    ]
+    monkeypatch.setattr(pdf, "comparison_plates", lambda scores: plates)
+    monkeypatch.setattr(pdf, "render", lambda plate, kind: picture(plate.draw()))
+    scores = Scores(load_records(*small), replicates=20)
+    document, drawn = pdf.compose(scores, "comparison")
+    assert document["front"]["shown"] is None
+    assert [plate.name for plate in drawn] == ["second"]
+    assert ["Heading A", "because of A"] in items(document, "elsewhere")[-1]["pairs"]
+    pdf.make_report(scores, "comparison", tmp_path / "a.pdf")
+    whole = " ".join(texts(tmp_path / "a.pdf"))
+    assert "Heading A because of A" in whole
+    assert "Figure 1. Heading B. What B shows." in whole
+
+
+def picture(figure: Figure) -> bytes:
+    """A figure as PDF."""
+    target = BytesIO()
+    figure.savefig(target, format="pdf")
+    return target.getvalue()
+
+
+def test_intervals_are_explained_once_and_a_table_without_lines_is_missing(
+    small: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = Table("origins", "Origins", "", [Column("Row", "l")], [])
+    monkeypatch.setattr(pdf, "origins_table", lambda scores: empty)
+    document, _ = pdf.compose(Scores(load_records(*small), replicates=20), "comparison")
+    assert items(document, "intervals") == [{"type": "text", "text": [HOW]}]
+    captions = [item["caption"] for section in document["sections"] for item in section["items"] if "caption" in item]
+    assert not any(HOW in part for caption in captions for part in caption if isinstance(part, str))
+    assert {"ref": "section-intervals"} in items(document, "scores")[0]["caption"]
+    assert "origins" not in {item["name"] for item in items(document, "cost")}
+    assert ["Origins", "There is nothing to tabulate."] in items(document, "elsewhere")[-1]["pairs"]
+
+
+def small_document(*tables: Table, title: str = "A title") -> dict[str, Any]:
+    """A document with tables in one section."""
+    listed = [vars(table) | {"type": "table", "heading": table.title, "caption": [table.caption]} for table in tables]
+    for table in listed:
+        table["columns"] = [vars(column) for column in table["columns"]]
+        table["rows"] = [{"section": row.section, "cells": [vars(cell) for cell in row.cells]} for row in table["rows"]]
+    front = {"asked": [title], "measured": [title], "answers": [[title]], "shown": None, "sure": [[title]]}
+    text, pairs = {"type": "text", "text": [title]}, {"type": "pairs", "pairs": [[title, title]]}
+    sections = [{"key": "tables", "heading": title, "items": [text, pairs, *listed]}]
+    return {"title": title, "kind": "comparison", "subject": "S", "front": front, "sections": sections}
+
+
+def typeset(document: dict[str, Any], folder: Path) -> PdfReader:
+    """The set document."""
+    return PdfReader(BytesIO(pdf.typeset(document, folder)))
+
+
+def table_of(columns: int, rows: int, text: str, **changes: Any) -> Table:
+    """A table whose cells say where they stand."""
+    heads = [Column("Row", "l"), *[Column(f"H{place}") for place in range(1, columns)]]
+    lines = [Row((Cell(f"r{r}"), *[Cell(f"{text}{r}.{c}") for c in range(1, columns)])) for r in range(rows)]
+    return Table(**({"name": "t", "title": "T", "caption": "C", "columns": heads, "rows": lines} | changes))
+
+
+def test_text_of_the_user_is_set_literally_wherever_it_stands(tmp_path: Path) -> None:
+    cells = Row((Cell(HOSTILE, bold=True), Cell(HOSTILE)), HOSTILE)
+    table = Table(
+        "t", HOSTILE, HOSTILE, [Column(HOSTILE, "l", HOSTILE), Column(HOSTILE, "r")], [cells], [("†", HOSTILE)]
+    )
+    reader = typeset(small_document(table, title=HOSTILE), tmp_path)
+    whole = "".join(page.extract_text() for page in reader.pages).replace("\n", "").replace(" ", "")
+    # title, feet, asked, measured, answer, sure; contents, heading, text, pair; table with head, lines and note
+    assert whole.count(HOSTILE.replace(" ", "")) == 7 + 5 + 9
+    assert reader.metadata is not None
+    assert reader.metadata.title == HOSTILE
+
+
+def test_a_table_turns_its_page_or_goes_in_parts_before_it_gets_too_small(tmp_path: Path) -> None:
+    shapes = []
+    for columns in (5, 14, 40):
+        reader = typeset(small_document(table_of(columns, 3, "12345678")), tmp_path)
+        found = [place for page in reader.pages[1:] for place in places(page)]
+        assert {f"123456782.{place}" for place in range(1, columns)} <= {text for text, _ in found}
+        assert [text for text, inside in found if not inside] == []
+        shapes.append([page.mediabox.width > page.mediabox.height for page in reader.pages])
+    assert shapes == [[False, False], [False, False, True], [False, False]]
+
+
+def places(page: PageObject) -> list[tuple[str, bool]]:
+    """The pieces of text of a page, and whether each begins within the margins."""
+    found: list[tuple[str, bool]] = []
+    width, height = float(page.mediabox.width), float(page.mediabox.height)
+
+    def note(text: str, outer: list[float], inner: list[float], *_: Any) -> None:
+        x, y = Transformation(tuple(outer)).apply_on(inner[4:])
+        if text.strip():
+            found.append((text.strip(), 45 < x < width - 45 and 30 < y < height - 45))
+
+    page.extract_text(visitor_text=note)
+    return found
+
+
+def test_a_long_table_goes_on_with_its_head_and_short_ones_share_a_page(tmp_path: Path) -> None:
+    reader = typeset(small_document(table_of(4, 150, "x")), tmp_path)
+    heads = [page.extract_text().count("H3") for page in reader.pages]
+    assert heads == [0, 1, 1, 1]
+    short = [table_of(4, 5, "x", name=name) for name in "abc"]
+    assert len(typeset(small_document(*short), tmp_path).pages) == 2
+
+
+def test_a_template_that_cannot_be_set_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "report.typ"
+    broken.write_text("#nobody-knows-this")
+    monkeypatch.setattr(pdf, "TEMPLATE", broken)
+    (tmp_path / "work").mkdir()
+    with pytest.raises(UserError, match=r"template cannot be set \(.*report\.typ\).*\n?.*nobody-knows-this"):
+        pdf.typeset(small_document(), tmp_path / "work")
+
+
+def test_the_question_and_the_tally_count_rows(small: Built) -> None:
+    scores = Scores(load_records(*small), replicates=50)
+    assert content.asked(scores, "comparison").startswith(
+        "Which of 9 settings of training score higher than “DGInStyle"
+    )
+    assert "each component (GAP, UBE, HAS) add to “FLEX-Seg (tuned)”" in content.asked(scores, "ablation")
+    answer = content.answers(scores, "comparison")[-1]
+    found = re.match(
+        r"Of the other 9 rows, (\d) scores? higher on Avg5 than .* and (\d) scores? lower; for (\d) no", answer
+    )
+    assert found is not None
+    against = [scores.against(row, "dginstyle")["Avg5"] for row in scores.benchmark.rows if row != "dginstyle"]
+    judged_rows = [each for each in against if each.n > 1]
+    higher, lower = (sum(each.shown and sign * each.value > 0 for each in judged_rows) for sign in (1, -1))
+    assert [int(count) for count in found.groups()] == [higher, lower, len(judged_rows) - higher - lower]
+    assert answer.endswith(f"and {9 - len(judged_rows)} cannot be judged for want of runs.")
 
 
 def test_words_say_no_more_than_the_numbers() -> None:
@@ -150,45 +313,3 @@ def test_power_statement_names_spread_power_and_seeds(small: Built) -> None:
     text = power_statement(Scores(load_records(*small), replicates=50))
     assert re.search(r"Sd of a paired difference on Avg5: \d\.\d\d \(residual of the table of \d+ rows × 3 seeds", text)
     assert re.search(r"these 3 seeds sees 1\.5 mIoU with power \d+ % .* 1 mIoU needs \d+ seeds", text)
-
-
-def test_wrapped_lines_fit_and_lose_nothing() -> None:
-    text = "A sentence of ordinary words with one_extremely_long_name_" + "x" * 300 + " and an end."
-    lines = wrap(text, 200, 9)
-    assert max(text_width(line, 9) for line in lines) <= 200
-    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    assert np.isclose(RIGHT - LEFT, 751.89)
-
-
-def test_pages_break_before_a_section_and_small_tables_share_one(tmp_path: Path) -> None:
-    def table(sections: int, rows: int) -> Table:
-        lines = [Row((Cell(f"{s}.{r}"),), f"Section {s}") for s in range(sections) for r in range(rows)]
-        return Table("a", "A", "Caption.", [Column("Row", "l")], lines)
-
-    with open_book(tmp_path / "a.pdf", "", "", "") as book:
-        book.tables([table(3, 12)])
-        assert book.number == 2  # 2 × 13 lines fit, the third section goes whole to the next page
-        book.tables([table(1, 3), table(1, 3), table(1, 25)])
-        assert (book.number, book.tables_made) == (4, 4)
-    assert table_height(table(1, 3)) < table_height(table(1, 4))
-
-
-def test_an_empty_figure_takes_no_page_but_a_line(tmp_path: Path) -> None:
-    plates = [
-        Plate("a", "Heading A", lambda page: page.nothing("because")),
-        Plate("b", "Heading B", lambda page: page.caption("What it shows.")),
-    ]
-    with open_book(tmp_path / "a.pdf", "", "", "") as book:
-        for plate in plates:
-            book.figure(plate)
-        assert (book.number, book.figures) == (1, 1)
-        (missing,) = book.missing_table()
-        assert [cell.text for cell in missing.rows[0].cells] == ["Heading A", "because"]
-    assert pages((tmp_path / "a.pdf").read_bytes()) == 1
-
-
-def test_arrows_and_hyphens_in_table_heads() -> None:
-    page = Page("", "", 1)
-    table = Table("a", "A", "", [Column("frequency-weighted IoU ↑")], [Row((Cell("1.0"),))])
-    assert _heads(table, 9, [text_width("weighted", 9, True)]) == [["frequency-", "weighted", "IoU ↑"]]
-    assert not draw_table(page, table, table_lines(table))

@@ -94,28 +94,31 @@ def compose(scores: Scores, kind: Kind) -> tuple[dict[str, Any], list[Plate]]:
         "title": f"{benchmark.title}: {kind} report",
         "kind": kind,
         "subject": f"Protocol {benchmark.protocol.id}",
-        "front": _front(scores, kind, first),
+        "front": _front(scores, kind, first, sections),
         "sections": [section for section in sections if section["items"]],
     }
     return document, drawn
 
 
-def _front(scores: Scores, kind: Kind, first: list[Plate]) -> dict[str, Any]:
-    see: Prose = ["See ", *_joined([*[f"figure-{plate.name}" for plate in first], f"table-{kind}"]), ". All findings: "]
+def _front(scores: Scores, kind: Kind, first: list[Plate], sections: list[Section]) -> dict[str, Any]:
+    """The first page; it refers to its figure and to the table of the report's kind, where there are these."""
+    tables = [item["name"] for section in sections for item in section["items"] if item["type"] == "table"]
+    shown = [*[f"figure-{plate.name}" for plate in first], *[f"table-{name}" for name in tables if name == kind]]
+    see: Prose = ["See ", *_joined([*shown, "section-findings"]), "."]
     return {
         "asked": [content.asked(scores, kind)],
         "measured": [content.what(scores)],
-        "answers": [*[[answer] for answer in content.answers(scores, kind)], [*see, {"ref": "section-findings"}, "."]],
+        "answers": [*[[answer] for answer in content.answers(scores, kind)], see],
         "shown": _figure(first[0]) if first else None,
         "sure": [[content.certainty(scores), " Runs that are not in the numbers: ", {"ref": "section-runs"}, "."]],
     }
 
 
 def _joined(labels: Iterable[str]) -> Prose:
-    """References with `` and `` between them."""
+    """References with commas between them."""
     parts: Prose = []
     for label in labels:
-        parts += [*([" and "] if parts else []), {"ref": label}]
+        parts += [*([", "] if parts else []), {"ref": label}]
     return parts
 
 
@@ -175,9 +178,9 @@ def _elsewhere(scores: Scores, missing: list[tuple[str, str]], continued: list[s
 
 
 def _continues(plate: Plate) -> bool:
-    """Whether a figure is the second or a later one of a series (``panels_2``): the page has them all."""
-    number = re.search(r"_(\d+)$", plate.name)
-    return bool(number) and plate.name.startswith("panels_") and int(number[1]) > 1
+    """Whether a figure is a later one of a series, as its heading says (``(2 of 3)``): the page has them all."""
+    found = re.search(r"\((\d+) of \d+\)$", plate.heading)
+    return found is not None and int(found[1]) > 1
 
 
 def _section(key: str, heading: str, items: list[Item]) -> Section:
