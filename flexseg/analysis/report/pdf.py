@@ -77,7 +77,11 @@ def compose(scores: Scores, kind: Kind) -> tuple[dict[str, Any], list[Plate]]:
         _section(
             "runs",
             "Where the numbers come from",
-            [_pairs(content.provenance(scores)), _pairs(content.incidents(scores))],
+            [
+                _pairs(content.provenance(scores)),
+                _text("Runs that are not in the numbers, or that other code made:"),
+                _pairs(content.incidents(scores)),
+            ],
         ),
         _section("assumptions", "Assumed: what the papers leave open", [_pairs(content.assumptions(scores))]),
     ]
@@ -104,21 +108,24 @@ def _front(scores: Scores, kind: Kind, first: list[Plate], sections: list[Sectio
     """The first page; it refers to its figure and to the table of the report's kind, where there are these."""
     tables = [item["name"] for section in sections for item in section["items"] if item["type"] == "table"]
     shown = [*[f"figure-{plate.name}" for plate in first], *[f"table-{name}" for name in tables if name == kind]]
-    see: Prose = ["See ", *_joined([*shown, "section-findings"]), "."]
+    where: Prose = ["Shown in ", *_joined(shown), "; all findings: "] if shown else ["All findings: "]
     return {
         "asked": [content.asked(scores, kind)],
         "measured": [content.what(scores)],
-        "answers": [*[[answer] for answer in content.answers(scores, kind)], see],
+        "answers": [
+            *[[answer] for answer in content.answers(scores, kind)],
+            [*where, {"ref": "section-findings"}, "."],
+        ],
         "shown": _figure(first[0]) if first else None,
         "sure": [[content.certainty(scores), " Runs that are not in the numbers: ", {"ref": "section-runs"}, "."]],
     }
 
 
 def _joined(labels: Iterable[str]) -> Prose:
-    """References with commas between them."""
+    """References with `` and `` between them."""
     parts: Prose = []
     for label in labels:
-        parts += [*([", "] if parts else []), {"ref": label}]
+        parts += [*([" and "] if parts else []), {"ref": label}]
     return parts
 
 
