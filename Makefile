@@ -1,12 +1,14 @@
 # make benchmark   the environment if needed, then the default benchmark end to end
 # make test        the environment if needed, then the tests
+# make docs        the documentation as a site, in site/
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+DOCS := $(VENV)/docs
 ACTIVATE := . $(VENV)/bin/activate
 
-.PHONY: env benchmark test lint lock clean
+.PHONY: env benchmark test lint docs lock clean
 
 env: $(READY)
 
@@ -26,6 +28,15 @@ test: $(READY)
 
 lint: $(READY)
 	$(ACTIVATE) && ruff check . && ruff format --check . && mypy
+
+# An environment of its own: the site is built from the sources as text, without torch.
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/mkdocs build --quiet
+
+$(DOCS)/.ready: requirements-docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --no-deps --requirement requirements-docs.lock
+	touch $@
 
 # The newest versions that pyproject.toml allows, in a fresh environment, written down exactly.
 lock:
