@@ -31,7 +31,7 @@ lint: $(READY)
 
 # An environment of its own: the site is built from the sources as text, without torch.
 docs: $(DOCS)/.ready
-	$(DOCS)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 
 $(DOCS)/.ready: requirements-docs.lock
 	$(PYTHON) -m venv $(DOCS)

@@ -1,4 +1,4 @@
-"""The pages of the site that are not files of ``docs/``: two of the root's, and the API reference, a page for each room."""
+"""The pages of the site that are not files of ``docs/``: two of the root's, and the API reference, a page per room."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ GROUND = ("classes", "errors", "files", "console", "provenance")
 CONTRACT = ("method", "method_files")
 INTRODUCTION = """# API reference
 
-Made from the docstrings, one page for each room of the library. [The architecture](../architecture.md) says what each room is for and
-which may import which. Names that begin with an underscore are not listed.
+Made from the docstrings, one page for each room of the library. [The architecture](../architecture.md) says what each
+room is for and which may import which. Names that begin with an underscore are not listed.
 
 """
 # A role of reStructuredText, which editors and IDEs understand in docstrings, as it comes out of Markdown.
@@ -25,7 +25,7 @@ ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):<code>(~?)([\w.]+)</c
 def modules_of(room: str) -> list[str]:
     """The dotted names of a room's public modules, the room itself first."""
     folder = ROOT / "flexseg" / room
-    paths = sorted(folder.rglob("*.py"), key=lambda path: (path.parent != folder, path.parent, path.name != "__init__.py"))
+    paths = sorted(folder.rglob("*.py"), key=lambda path: (path.parent, path.name != "__init__.py", path.name))
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
     names = [name.removesuffix(".__init__") for name in names]
     return [name for name in names if not name.rsplit(".", 1)[-1].startswith("_")]
@@ -33,7 +33,7 @@ def modules_of(room: str) -> list[str]:
 
 def api_page(title: str, modules: list[str]) -> str:
     """Markdown that asks mkdocstrings for these modules."""
-    return f"# `{title}`\n\n" + "\n".join(f"::: {name}\n" for name in modules)
+    return f"# {title}\n\n" + "\n".join(f"::: {name}\n" for name in modules)
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -41,14 +41,19 @@ def on_files(files: Files, config: Any) -> Files:
     for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
         text = (ROOT / name).read_text(encoding="utf-8").replace("](docs/", "](")
         files.append(File.generated(config, name, content=text))
-    pages = {room: (f"flexseg.{room}", modules_of(room)) for room in ROOMS}
-    pages["method"] = ("flexseg.method", [f"flexseg.{name}" for name in CONTRACT])
-    pages["ground"] = ("flexseg", [f"flexseg.{name}" for name in GROUND])
+    pages = {room: (f"`flexseg.{room}`", modules_of(room)) for room in ROOMS}
+    pages["method"] = ("`flexseg.method`", [f"flexseg.{name}" for name in CONTRACT])
+    pages["ground"] = (", ".join(GROUND), [f"flexseg.{name}" for name in GROUND])
     for page, (title, modules) in pages.items():
         files.append(File.generated(config, f"api/{page}.md", content=api_page(title, modules)))
-    listed = "\n".join(f"- [`{title}`]({page}.md)" for page, (title, _) in pages.items())
+    listed = "\n".join(f"- [{title}]({page}.md)" for page, (title, _) in pages.items())
     files.append(File.generated(config, "api/index.md", content=INTRODUCTION + listed + "\n"))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Point links to files of the root to the site's copies of them."""
+    return re.sub(r"\]\(\.\./(CONTRIBUTING|CHANGELOG)\.md", r"](\1.md", markdown)
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
