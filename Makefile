@@ -47,6 +47,12 @@ lock:
 	$(VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/^torch==.*/torch==2.13.0/' >> requirements.new
 	mv requirements.new requirements.lock
 	touch $(READY)
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --constraint requirements.lock mkdocs-material 'mkdocstrings[python]'
+	sed -n '/^#/p' requirements-docs.lock > requirements.new
+	$(DOCS)/bin/python -m pip freeze >> requirements.new
+	mv requirements.new requirements-docs.lock
+	touch $(DOCS)/.ready
 
 clean:
-	rm -rf $(VENV) .snakemake
+	rm -rf $(VENV) .snakemake site
