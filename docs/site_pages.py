@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from griffe import Extension
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
@@ -20,6 +21,28 @@ room is for and which may import which. Names that begin with an underscore are 
 """
 # A role of reStructuredText, which editors and IDEs understand in docstrings, as it comes out of Markdown.
 ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):<code>(~?)([\w.]+)</code>")
+REST_TABLE = re.compile(r"^(=+) +=+\n(.*?)^=+ +=+$", re.DOTALL | re.MULTILINE)
+
+
+class RestTables(Extension):
+    """Turns the two-column tables of reStructuredText in docstrings into those of Markdown."""
+
+    def on_object(self, *, obj: Any, **_: Any) -> None:
+        """Called with every object whose docstring has been read."""
+        if obj.docstring is not None:
+            obj.docstring.value = REST_TABLE.sub(markdown_table, obj.docstring.value)
+
+
+def markdown_table(match: re.Match[str]) -> str:
+    """The rows of a table that :data:`REST_TABLE` found; a line without a first cell continues the one before."""
+    width, rows = len(match.group(1)), []
+    for line in match.group(2).splitlines():
+        first, second = line[:width].strip(), line[width:].strip()
+        if first:
+            rows.append(f"| {first} | {second}")
+        else:
+            rows[-1] += f" {second}"
+    return "\n".join(["| | |", "| :-- | :-- |", *(f"{row} |" for row in rows)])
 
 
 def modules_of(room: str) -> list[str]:
