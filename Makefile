@@ -31,7 +31,7 @@ lint: $(READY)
 
 # An environment of its own: the site is built from the sources as text, without torch.
 docs: $(DOCS)/.ready
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 $(DOCS)/.ready: requirements-docs.lock
 	$(PYTHON) -m venv $(DOCS)
@@ -48,7 +48,7 @@ lock:
 	mv requirements.new requirements.lock
 	touch $(READY)
 	$(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --constraint requirements.lock mkdocs-material 'mkdocstrings[python]'
+	$(DOCS)/bin/python -m pip install --quiet --constraint requirements.lock mkdocs-material 'mkdocstrings[python]' ruff
 	sed -n '/^#/p' requirements-docs.lock > requirements.new
 	$(DOCS)/bin/python -m pip freeze >> requirements.new
 	mv requirements.new requirements-docs.lock

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from flexseg.benchmark import benchmark_names, load_benchmark
+from flexseg.method import Setup, parse_options
 from flexseg.method_files import load_method, method_names
 
 ROOT = Path(__file__).parents[1]
@@ -195,7 +196,8 @@ def test_the_readmes_method_trains(results: Path, monkeypatch: pytest.MonkeyPatc
 
     method = load_method(name, home / "methods")
     image, label = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8), np.zeros((4, 6), np.uint8)
-    changed = [method.transform(None, image, label, np.random.default_rng(seed))[0] for seed in range(20)]
+    made = method(parse_options(method, {}), Setup(0, 1, np.zeros(0, dtype=np.int8)))
+    changed = [made.transform(image, label, np.random.default_rng(seed))[0] for seed in range(20)]
     assert all(each.shape == image.shape and each.dtype == image.dtype for each in changed)
     grey = [(each == each[..., :1]).all() for each in changed]
     assert 0 < sum(grey) < 20

@@ -92,7 +92,9 @@ def test_make_env_installs_the_lock_and_ci_runs_the_tests() -> None:
 
 
 def test_the_site_is_built_from_a_lock_of_its_own() -> None:
-    assert "--no-deps --requirement requirements-docs.lock" in (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--no-deps --requirement requirements-docs.lock" in makefile
+    assert "mkdocs build --strict\n" in makefile, "with --quiet no warning would be counted"
     site, suite = locked("requirements-docs.lock"), locked()
     assert {"mkdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python"} <= site.keys()
     assert {name: site[name] for name in site.keys() & suite.keys()} == {
