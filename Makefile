@@ -1,12 +1,14 @@
 # make benchmark   the environment if needed, then the default benchmark end to end
 # make test        the environment if needed, then the tests
+# make docs        the documentation as a site, in site/
 
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+DOCS := $(VENV)/docs
 ACTIVATE := . $(VENV)/bin/activate
 
-.PHONY: env benchmark test lint lock clean
+.PHONY: env benchmark test lint docs lock clean
 
 env: $(READY)
 
@@ -27,6 +29,15 @@ test: $(READY)
 lint: $(READY)
 	$(ACTIVATE) && ruff check . && ruff format --check . && mypy
 
+# An environment of its own: the site is built from the sources as text, without torch.
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+$(DOCS)/.ready: requirements-docs.lock
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --no-deps --requirement requirements-docs.lock
+	touch $@
+
 # The newest versions that pyproject.toml allows, in a fresh environment, written down exactly.
 lock:
 	rm -rf $(VENV)
@@ -36,6 +47,12 @@ lock:
 	$(VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/^torch==.*/torch==2.13.0/' >> requirements.new
 	mv requirements.new requirements.lock
 	touch $(READY)
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --constraint requirements.lock mkdocs-material 'mkdocstrings[python]' ruff
+	sed -n '/^#/p' requirements-docs.lock > requirements.new
+	$(DOCS)/bin/python -m pip freeze >> requirements.new
+	mv requirements.new requirements-docs.lock
+	touch $(DOCS)/.ready
 
 clean:
-	rm -rf $(VENV) .snakemake
+	rm -rf $(VENV) .snakemake site

@@ -8,8 +8,9 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
-import pytest
 import yaml
+
+from flexseg import __version__
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -90,30 +91,72 @@ def test_make_env_installs_the_lock_and_ci_runs_the_tests() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_make_commands_of_the_readme_exist() -> None:
-    readme = ROOT / "README.md"
-    if not readme.is_file():
-        pytest.skip("there is no README.md")
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"^\s*(?:\$ )?make ([a-z-]+)", readme.read_text(), re.MULTILINE))
-    named |= set(re.findall(r"`make ([a-z-]+)", readme.read_text()))
-    assert {"benchmark", "test"} <= named
-    assert named <= targets
+def test_the_site_is_built_from_a_lock_of_its_own() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--no-deps --requirement requirements-docs.lock" in makefile
+    assert "mkdocs build --strict\n" in makefile, "with --quiet no warning would be counted"
+    site, suite = locked("requirements-docs.lock"), locked()
+    assert {"mkdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python"} <= site.keys()
+    assert {name: site[name] for name in site.keys() & suite.keys()} == {
+        name: suite[name] for name in site.keys() & suite.keys()
+    }, "one environment must be able to hold both"
 
 
-def test_flexseg_commands_of_the_readmes_exist() -> None:
-    import typer.main
+def test_the_version_is_the_same_everywhere() -> None:
+    """A calendar version, which the citation names, and of which the changelog tells or is about to."""
+    assert re.fullmatch(r"20\d\d\.(1[0-2]|[1-9])\.\d+", __version__)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    headings = re.findall(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] in ("Unreleased", __version__)
 
-    from flexseg.cli import app
 
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    files = [ROOT / "README.md", *ROOT.glob("*/README.md")]
-    for path in filter(Path.is_file, files):
-        for name in re.findall(r"\bflexseg ((?:show |bench )?[a-z-]+)\b(?=[^\n]*`|\s)", path.read_text()):
-            words = name.split()
-            if words[0] in commands:
-                inner = getattr(commands[words[0]], "commands", None)
-                assert inner is None or words[-1] in inner, f"{path.name}: there is no `flexseg {name}`"
+def test_the_citation_is_valid() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= citation.keys()
+    assert citation["license"] == PROJECT["project"]["license"]
+    (paper,) = citation["references"]
+    assert {"type", "title", "authors"} <= paper.keys()
+    assert paper["doi"] in (ROOT / "README.md").read_text()
+    for entry in (citation, paper):
+        names = [tuple(sorted(author.items())) for author in entry["authors"]]
+        assert names, entry["title"]
+        assert len(set(names)) == len(names), "the format wants every author once"
+        assert all({"name"} == author.keys() or "family-names" in author for author in entry["authors"])
+
+
+def test_the_container_copies_what_there_is() -> None:
+    """No engine builds it here: what it copies exists, and what it leaves out is nothing that git tracks."""
+    recipe = (ROOT / "Containerfile").read_text()
+    sources = [word for line in re.findall(r"^COPY (.+)$", recipe, re.MULTILINE) for word in line.split()[:-1]]
+    assert "requirements.lock" in sources
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+    (python,) = re.findall(r"^FROM python:([\d.]+)-slim$", recipe, re.MULTILINE)
+    assert PROJECT["project"]["requires-python"] == f">={python}"
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    ignored = {line.strip("/*") for line in lines if line and not line.startswith(("#", "!"))}
+    tops = ["benchmarks", "docs", "flexseg", "methods", "profiles", "tests", "Snakefile", "pyproject.toml", "README.md"]
+    assert all((ROOT / name).exists() for name in tops)
+    assert ignored.isdisjoint([*tops, *sources, ".git"])
+
+
+def test_hooks_before_a_commit_use_the_locked_tools() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    assert [each["repo"] for each in config["repos"]] == ["local"], (
+        "other versions than the lock's would disagree with it"
+    )
+    for hook in config["repos"][0]["hooks"]:
+        program = hook["entry"].split()[0]
+        assert hook["language"] == "system"
+        assert program == "git" or program in locked(), f"{program} is not in requirements.lock"
+
+
+def test_the_workflow_catalogue_has_its_entry() -> None:
+    usage = yaml.safe_load((ROOT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
+    assert usage.keys() == {"mandatory-flags", "software-stack-deployment"}
+    assert usage["mandatory-flags"].keys() == {"desc", "flags"}
+    assert set(usage["software-stack-deployment"].values()) <= {True, False}
 
 
 def test_nothing_is_ever_unpickled() -> None:

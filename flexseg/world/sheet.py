@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from flexseg.classes import CLASSES
 from flexseg.world.domains import DOMAINS
 from flexseg.world.frame import render
 
-_CAPTION = 84
+_CAPTION = 116
 _GAP = 2
+_STRENGTHS = {0.0: "generated,\naligned", 1.0: "generated"}
 
 
 def colour_label(label: np.ndarray) -> np.ndarray:
@@ -23,8 +24,10 @@ def colour_label(label: np.ndarray) -> np.ndarray:
 
 
 def _row(caption: str, domain: str, samples: int, height: int, width: int, misalignment: float) -> np.ndarray:
-    row = np.zeros((height + _GAP, _CAPTION + samples * 2 * (width + _GAP), 3), np.uint8)
-    cv2.putText(row, caption, (3, height // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 255), 1, cv2.LINE_AA)
+    page = Image.new("RGB", (_CAPTION + samples * 2 * (width + _GAP), height + _GAP), "white")
+    font = ImageFont.load_default(15)
+    ImageDraw.Draw(page).text((_CAPTION - 8, height // 2), caption, "black", font, anchor="rm", align="right")
+    row = np.array(page)
     for i in range(samples):
         frame = render(domain, "train", i, height=height, width=width, misalignment=misalignment)
         for k, picture in enumerate((frame.image, colour_label(frame.label))):
@@ -40,7 +43,8 @@ def contact_sheet(
     rows = []
     for domain, spec in DOMAINS.items():
         if spec.role == "generated":
-            rows += [_row(f"gen m={m:g}", domain, samples, height, width, m) for m in misalignments]
+            captions = [(_STRENGTHS.get(m, f"generated,\nstrength {m:g}"), m) for m in misalignments]
+            rows += [_row(caption, domain, samples, height, width, m) for caption, m in captions]
         else:
-            rows.append(_row(domain, domain, samples, height, width, 0.0))
+            rows.append(_row(domain.replace("_", " "), domain, samples, height, width, 0.0))
     return np.concatenate(rows)

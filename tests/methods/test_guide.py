@@ -1,4 +1,4 @@
-"""The walk-through of ``methods/README.md`` is read from it and carried out, in a copy of the repository.
+"""The walk-through of ``docs/methods.md`` is read from it and carried out, in a copy of the repository.
 
 Its commands run as they stand, in their order, except for those of :data:`INSTEAD`, which take long.
 """
@@ -23,7 +23,7 @@ from flexseg.method import HOOKS, NEEDS, ORIGINS, parse_options
 from flexseg.method_files import load_method, method_names
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "methods" / "README.md").read_text()
+TEXT = (ROOT / "docs" / "methods.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 COMMANDS = [
     line.split("  #")[0].split(" # ")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()

@@ -1,0 +1,235 @@
+"""What README and docs say is true: links, commands, files, functions, and the numbers of the default benchmark."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import re
+import shlex
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from flexseg.benchmark import benchmark_names, load_benchmark
+from flexseg.method import Setup, parse_options
+from flexseg.method_files import load_method, method_names
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(ROOT / folder / "README.md" for folder in ("methods", "results", "reports")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+INVENTED = {"my_idea", "random_grey", "label_smoothing"}
+"""Methods that readers write while they follow the docs."""
+
+
+def prose(text: str) -> str:
+    """A page without its code blocks."""
+    return FENCE.sub("", text)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
+
+
+def commands(program: str) -> list[tuple[str, str, bool]]:
+    """(page, command, whether it stands in a block, complete) of every command of ``program`` in README and docs."""
+    found = []
+    for page, text in TEXTS.items():
+        for _, kind, block in FENCE.findall(text):
+            for line in block.splitlines() if kind == "sh" else ():
+                for part in line.split(" #")[0].split(" && "):
+                    if part.strip().split()[:1] == [program]:
+                        found.append((page, part.strip(), True))
+        inline = re.findall(rf"(?<!`)`({program} [^`]+)`", prose(text))
+        found += [(page, command, False) for command in inline if "…" not in command]
+    return found
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_bytes()) <= 9_000
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_somewhere(page: str) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose(TEXTS[page])):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        if target.parent == ROOT / "docs" / "api":  # made when the site is built, which checks them
+            continue
+        assert target.is_file(), f"{page}: {link}"
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), f"{page}: {link}"
+
+
+def test_the_index_leads_to_every_page() -> None:
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages <= set(re.findall(r"\]\(([^)#]+)", TEXTS["docs/index.md"]))
+
+
+@pytest.mark.parametrize(("page", "command", "complete"), commands("flexseg"))
+def test_flexseg_commands_parse(page: str, command: str, complete: bool) -> None:
+    import typer.main
+
+    from flexseg.cli import app
+
+    level: Any = typer.main.get_command(app)
+    words = shlex.split(command)[1:]
+    while hasattr(level, "commands") and words and not words[0].startswith("-"):
+        assert words[0] in level.commands, f"{page}: there is no `flexseg {words[0]}`"
+        level = level.commands[words.pop(0)]
+    mistake, name = "", None
+    try:
+        name = level.make_context("flexseg", words).params.get("name")
+    except Exception as error:  # typer has its own copies of click's exceptions
+        if type(error).__name__ not in {"Exit", "NoArgsIsHelpError"} | (set() if complete else {"MissingParameter"}):
+            mistake = str(error)
+    assert not mistake, f"{page}: `{command}`: {mistake}"
+    if [parameter.metavar for parameter in level.params[:1]] == ["BENCHMARK"]:
+        assert name in {None, "", "NAME", *benchmark_names(ROOT / "benchmarks")}, f"{page}: `{command}`"
+
+
+@cache
+def known_rows(name: str) -> set[str]:
+    """What ``rows=`` may name."""
+    content = yaml.safe_load((ROOT / "benchmarks" / f"{name}.yaml").read_text())
+    parent = known_rows(content["extends"]) if "extends" in content else set()
+    return parent | set(content.get("rows", {})) | set(method_names(ROOT / "methods")) | INVENTED
+
+
+@pytest.mark.parametrize(("page", "command", "_complete"), commands("snakemake"))
+def test_snakemake_commands_parse(page: str, command: str, _complete: bool) -> None:
+    from snakemake.cli import get_argument_parser
+
+    arguments = get_argument_parser().parse_args(shlex.split(command)[1:])  # exits where an option is unknown
+    config = dict(pair.split("=", 1) for pair in arguments.config or ())
+    assert config.keys() <= {"benchmark", "study", "rows", "seeds"}, f"{page}: {command}"
+    name = config.get("benchmark", "streetworld")
+    if name not in ("NAME", "name"):
+        assert name in benchmark_names(ROOT / "benchmarks"), f"{page}: {command}"
+        if config.get("study", "NAME") != "NAME":
+            assert config["study"] in load_benchmark(name, ROOT / "benchmarks").studies, f"{page}: {command}"
+        assert set(config.get("rows", "dginstyle").split(",")) <= known_rows(name), f"{page}: {command}"
+    for profile in arguments.profile or ():
+        assert (ROOT / profile / "config.yaml").is_file(), f"{page}: {command}"
+
+
+def test_make_commands_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {command.split()[1] for _, command, _ in commands("make")}
+    assert {"benchmark", "test", "docs", "lint", "env", "lock"} <= named
+    assert named <= targets
+
+
+@cache
+def defined(path: Path) -> set[str]:
+    """The names that a Python file defines at any depth of its classes."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+def test_the_way_of_an_image_is_that_of_the_code() -> None:
+    steps = re.findall(r"^\|[^|]+\| `(\w+)` \| `([\w/]+\.py)` \|$", TEXTS["docs/architecture.md"], re.MULTILINE)
+    assert len(steps) > 25
+    assert [f"{name} in {path}" for name, path in steps if name not in defined(ROOT / path)] == []
+
+
+def test_the_map_shows_every_room() -> None:
+    rooms = {f"`{path.name}/`" for path in (ROOT / "flexseg").iterdir() if (path / "__init__.py").is_file()}
+    modules = {f"`{path.name}`" for path in (ROOT / "flexseg").glob("*.py") if path.name != "__init__.py"}
+    shown = set(re.findall(r"`[\w.]+/?`", TEXTS["docs/architecture.md"]))
+    assert rooms | modules <= shown
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_named_files_and_modules_exist(page: str) -> None:
+    for path in re.findall(r"`((?:flexseg|methods|benchmarks|tests|profiles|docs)/[\w./]+\.\w+)`", TEXTS[page]):
+        if not INVENTED & set(re.split(r"\W|test_", path)) and "NAME" not in path and page != "CHANGELOG.md":
+            assert (ROOT / path).is_file(), f"{page}: {path}"
+    for dotted in re.findall(r"\b(flexseg(?:\.[a-z]\w+)+)\b", TEXTS[page]):
+        if page == "CHANGELOG.md" or dotted.endswith((".py", ".yaml")):
+            continue
+        parts = dotted.split(".")
+        place = ROOT
+        while parts and (place / parts[0]).is_dir():
+            place /= parts.pop(0)
+        file = place / f"{parts[0]}.py" if parts else place / "__init__.py"
+        parts = parts[1:] if parts and file.is_file() else parts
+        file = file if file.is_file() else place / "__init__.py"
+        assert file.is_file(), f"{page}: {dotted}"
+        assert not parts or parts[0] in defined(file) | {"__version__"}, f"{page}: {dotted}"
+
+
+def test_the_readmes_method_trains(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ten lines, and runs as it stands."""
+    from flexseg.cli import main
+
+    (code,) = [block for _, kind, block in FENCE.findall(TEXTS["README.md"]) if kind == "python"]
+    (name,) = re.findall(r"Save it as `methods/(\w+)\.py`", TEXTS["README.md"])
+    assert len(code.strip().splitlines()) == 10
+    home = results.parent
+    shutil.copytree(ROOT / "benchmarks", home / "benchmarks")
+    (home / "methods").mkdir()
+    (home / "methods" / f"{name}.py").write_text(code)
+    monkeypatch.chdir(home)
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "smoke", name, "0"])
+    assert not stop.value.code
+    assert (results / "smoke" / name / "seed-0" / "model.safetensors").is_file()
+
+    method = load_method(name, home / "methods")
+    image, label = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8), np.zeros((4, 6), np.uint8)
+    made = method(parse_options(method, {}), Setup(0, 1, np.zeros(0, dtype=np.int8)))
+    changed = [made.transform(image, label, np.random.default_rng(seed))[0] for seed in range(20)]
+    assert all(each.shape == image.shape and each.dtype == image.dtype for each in changed)
+    grey = [(each == each[..., :1]).all() for each in changed]
+    assert 0 < sum(grey) < 20
+    assert all(np.array_equal(each, image) for each, is_grey in zip(changed, grey, strict=True) if not is_grey)
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """The cells of the Markdown table whose header begins with ``first``: the header, then its rows."""
+    lines = text[text.index(f"\n{first}") + 1 :].split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("| :")]
+
+
+def test_the_default_benchmarks_table_is_the_reference() -> None:
+    benchmark = load_benchmark("streetworld", ROOT / "benchmarks")
+    lines = (ROOT / "benchmarks" / "streetworld.reference.csv").read_text().splitlines()
+    cells = {
+        (each["row"], each["column"]): f"{float(each['mean']):.1f} ± {float(each['half']):.1f}"
+        for each in csv.DictReader(line for line in lines if not line.startswith("#"))
+    }
+    header, *rows = table(TEXTS["docs/results.md"], "| Row | Adverse | Night |")
+    columns = [name if name.startswith("Avg") else name.lower().replace(" ", "_") for name in header[1:-1]]
+    titles = {benchmark.row(row).title: row for row in benchmark.studies["default"]}
+    shown = {
+        (titles[title], column): cell for title, *line in rows for column, cell in zip(columns, line, strict=False)
+    }
+    assert shown == cells
+
+
+def test_the_readmes_table_is_part_of_the_results() -> None:
+    header, *rows = table(TEXTS["docs/results.md"], "| Row | Adverse | Night |")
+    places = [header.index(column) for column in ("Avg2", "Avg5", "Δ Avg5")]
+    known = {tuple(row[place] for place in places) for row in rows}
+    _, *shown = table(TEXTS["README.md"], "| Row | Avg2 | Avg5 | Δ Avg5 |")
+    assert len(shown) > 4
+    assert [row for row in shown if tuple(row[1:]) not in known] == []
