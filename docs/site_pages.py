@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("benchmark", "components", "models", "data", "world", "engine", "analysis", "tasks")
-GROUND = ("classes", "errors", "files", "console", "provenance")
+GROUND = ("classes", "errors", "files", "console", "provenance", "shows")
 CONTRACT = ("method", "method_files")
 INTRODUCTION = """# API reference
 

@@ -7,6 +7,7 @@ import csv
 import re
 import shlex
 import shutil
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import yaml
 from flexseg.benchmark import benchmark_names, load_benchmark
 from flexseg.method import Setup, parse_options
 from flexseg.method_files import load_method, method_names
+from flexseg.shows import mistake_in
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -158,6 +160,17 @@ def test_the_map_shows_every_room() -> None:
     assert rooms | modules <= shown
 
 
+def test_the_floors_are_those_that_are_checked() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"].get("importlinter", {}).get("contracts")
+    if contracts is None:
+        pytest.skip("pyproject.toml has no contracts of import-linter")
+    (floors,) = [contract["layers"] for contract in contracts if contract["id"] == "floors"]
+    (shown,) = re.findall(
+        r"never what is above or beside it\.\n\n```text\n(.*?)\n```", TEXTS["docs/architecture.md"], re.DOTALL
+    )
+    assert shown.splitlines() == floors
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_named_files_and_modules_exist(page: str) -> None:
     for path in re.findall(r"`((?:flexseg|methods|benchmarks|tests|profiles|docs)/[\w./]+\.\w+)`", TEXTS[page]):
@@ -202,6 +215,17 @@ def test_the_readmes_method_trains(results: Path, monkeypatch: pytest.MonkeyPatc
     grey = [(each == each[..., :1]).all() for each in changed]
     assert 0 < sum(grey) < 20
     assert all(np.array_equal(each, image) for each, is_grey in zip(changed, grey, strict=True) if not is_grey)
+
+
+def test_code_in_the_docs_is_python() -> None:
+    blocks = [block for text in TEXTS.values() for _, kind, block in FENCE.findall(text) if kind == "python"]
+    assert len(blocks) > 4
+    for block in blocks:
+        ast.parse(block)
+    (shows,) = [block for block in blocks if "import Curves" in block]
+    names: dict[str, Any] = {}
+    exec(shows, names)
+    assert [mistake_in(show) for show in names["shows"]] == ["", ""]
 
 
 def table(text: str, first: str) -> list[list[str]]:
