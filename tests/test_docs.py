@@ -228,6 +228,13 @@ def test_code_in_the_docs_is_python() -> None:
     assert [mistake_in(show) for show in names["shows"]] == ["", ""]
 
 
+def test_the_notebooks_functions_are_all_there_are() -> None:
+    from flexseg import analysis
+
+    named = set(re.findall(r"\b(?:frame|plot)_\w+", TEXTS["docs/notebook.md"]))
+    assert named == {name for name in analysis.__all__ if name.startswith(("frame_", "plot_"))}
+
+
 def table(text: str, first: str) -> list[list[str]]:
     """The cells of the Markdown table whose header begins with ``first``: the header, then its rows."""
     lines = text[text.index(f"\n{first}") + 1 :].split("\n\n")[0].splitlines()
