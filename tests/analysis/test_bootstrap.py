@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flexseg.analysis.stats import bootstrap
-from flexseg.analysis.stats.metrics import mean_iou
+from flexseg.analysis.stats.metrics import class_counts, mean_iou, mean_iou_of_counts
 
 
 def random_confusions(images: int, seed: int = 0, largest: int = 300) -> np.ndarray:
@@ -19,25 +19,25 @@ def random_confusions(images: int, seed: int = 0, largest: int = 300) -> np.ndar
     return confusions
 
 
-def counts_of(confusions: np.ndarray) -> np.ndarray:
-    """(N, 3, C) true positives, truth and predicted pixels."""
-    return np.stack([np.diagonal(confusions, axis1=1, axis2=2), confusions.sum(2), confusions.sum(1)], axis=1)
+def mious(weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """mIoU of each replicate, (B,)."""
+    return mean_iou_of_counts(bootstrap.resample(weights, counts))
 
 
 def test_replicates_equal_a_slow_resampling() -> None:
     confusions = random_confusions(12)
     weights = bootstrap.image_weights("night", 12, 40)
     slow = [mean_iou(sum(int(w) * confusion for w, confusion in zip(row, confusions, strict=True))) for row in weights]
-    np.testing.assert_allclose(bootstrap.miou_replicates(weights, counts_of(confusions)), slow, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(mious(weights, class_counts(confusions)), slow, rtol=0, atol=1e-12)
 
 
 def test_large_counts_leave_float32() -> None:
     confusions = random_confusions(12, largest=200_000)
-    counts = counts_of(confusions)
+    counts = class_counts(confusions)
     assert counts.max() * 12 > 2**24
     weights = bootstrap.image_weights("night", 12, 40)
     slow = [mean_iou(sum(int(w) * confusion for w, confusion in zip(row, confusions, strict=True))) for row in weights]
-    np.testing.assert_allclose(bootstrap.miou_replicates(weights, counts), slow, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(mious(weights, counts), slow, rtol=0, atol=1e-12)
 
 
 def test_weights_are_multinomial_and_fixed() -> None:
@@ -58,7 +58,7 @@ def test_resampled_counts_of_any_shape_and_kind() -> None:
     weights = bootstrap.image_weights("night", 9, 20)
     for counts in (rng.integers(0, 99, (9, 2, 3, 4)), rng.integers(0, 2**30, (9, 5)), rng.uniform(0, 1, (9, 3))):
         slow = [sum(w * each for w, each in zip(row.astype(float), counts, strict=True)) for row in weights]
-        np.testing.assert_allclose(bootstrap.resampled(weights, counts), slow, rtol=1e-14)
+        np.testing.assert_allclose(bootstrap.resample(weights, counts), slow, rtol=1e-14)
 
 
 def test_pairing_cancels_what_is_hard_about_an_image() -> None:
@@ -66,8 +66,8 @@ def test_pairing_cancels_what_is_hard_about_an_image() -> None:
     other = easy.copy()
     other[:, 0, 0] += 20
     weights = bootstrap.image_weights("night", 60)
-    a, b = (bootstrap.miou_replicates(weights, counts_of(each)) for each in (easy, other))
-    unpaired = bootstrap.miou_replicates(bootstrap.image_weights("else", 60), counts_of(other))
+    a, b = (mious(weights, class_counts(each)) for each in (easy, other))
+    unpaired = mious(bootstrap.image_weights("else", 60), class_counts(other))
     assert (b - a).std() < 0.2 * (unpaired - a).std()
 
 
@@ -84,7 +84,7 @@ def calls(function: Callable[..., Any], *arguments: Any) -> int:
 
 def test_work_in_python_does_not_grow_with_the_replicates() -> None:
     """Ten thousand of them for three hundred runs are a matter of seconds only as long as each step does them all."""
-    counts = counts_of(random_confusions(200, largest=40))
+    counts = class_counts(random_confusions(200, largest=40))
     few, many = (bootstrap.image_weights("a", 200, number) for number in (2, 400))
     assert calls(bootstrap.image_weights, "a", 200, 2) == calls(bootstrap.image_weights, "a", 200, 400)
-    assert calls(bootstrap.miou_replicates, few, counts) == calls(bootstrap.miou_replicates, many, counts)
+    assert calls(mious, few, counts) == calls(mious, many, counts)

@@ -79,7 +79,7 @@ def test_classes_are_means_over_the_targets_that_have_them(loaded: Scores) -> No
     found = compare(loaded, "source_only", "dginstyle", per="class")
     assert len(found.lines) == 19
     records = [loaded.records.runs["dginstyle", seed].targets for seed in (0, 1, 2)]
-    values = [np.nanmean([iou_of_counts(r[t].counts.sum(0))[2] for t in loaded.benchmark.targets]) for r in records]
+    values = [np.nanmean([iou_of_counts(r[t].total("classes"))[2] for t in loaded.benchmark.targets]) for r in records]
     assert found.lines[2].label == "building"
     assert found.lines[2].b.value == pytest.approx(100 * np.mean(values))
     for line in found.lines:
@@ -97,7 +97,7 @@ def test_conditions_are_compared_on_their_own_images(loaded: Scores) -> None:
     for seed in (0, 1, 2):
         record = loaded.records.runs["dginstyle", seed].targets["adverse"]
         own = record.condition_of == sorted(record.conditions).index("rain")
-        values.append(100 * mean_iou_of_counts(record.counts[own].sum(0)))
+        values.append(100 * mean_iou_of_counts(record.per_image("classes")[own].sum(0)))
     assert rain.b.value == pytest.approx(np.mean(values))
     assert rain.b == loaded.condition_mean("dginstyle", "adverse", "rain")
     assert "adverse, rain" in shown(found)
@@ -203,7 +203,7 @@ def test_images_that_both_see_alike_do_not_widen_the_interval_of_a_class(small: 
         runs = [run for run in pair.records.of_row(row) if set(run.targets) == set(targets)]
         if len(runs) == 3:
             rows.append(
-                [np.mean([100 * iou_of_counts(run.targets[t].counts.sum(0))[0] for t in targets]) for run in runs]
+                [np.mean([100 * iou_of_counts(run.targets[t].total("classes"))[0] for t in targets]) for run in runs]
             )
     noise = blocked_noise(np.array(rows))
     assert noise is not None

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flexseg.analysis.stats.bootstrap import image_weights, miou_replicates
+from flexseg.analysis.stats.bootstrap import image_weights, resample
 from flexseg.analysis.stats.definitions import quantities
-from flexseg.analysis.stats.metrics import class_counts
-from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.metrics import class_counts, mean_iou_of_counts
+from flexseg.analysis.stats.records import TargetRecord, load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import paired_interval, t_interval
 from flexseg.benchmark import Benchmark, Protocol
@@ -132,22 +132,24 @@ def test_reduction_keeps_the_counts(small: Built) -> None:
     record = load_records(benchmark, results).runs["dginstyle", 0].targets["adverse"]
     table = pq.read_table(results / "streetworld/dginstyle/seed-0/evaluation/adverse.parquet")
     confusion = np.array(table["confusion"].to_pylist()).reshape(-1, 19, 19)
-    np.testing.assert_array_equal(record.confusion, confusion.sum(0))
-    np.testing.assert_array_equal(record.counts[:, 0], [np.diag(each) for each in confusion])
-    np.testing.assert_array_equal(sum(record.conditions.values()), record.confusion)
-    assert record.nll == pytest.approx(1.25)
+    np.testing.assert_array_equal(record.per_image("classes")[:, 0], [np.diag(each) for each in confusion])
+    total, pixels = record.total("nll")
+    assert total / pixels == pytest.approx(1.25)
     for name, shape in (("boundary_iou", (3, 3, 19)), ("boundary_f1", (3, 4, 19))):
         raw = np.array(table[name].to_pylist()).reshape(-1, *shape)
         np.testing.assert_array_equal(record.per_image(name), raw)
-        np.testing.assert_array_equal(getattr(record, name), raw.sum(0))
+        np.testing.assert_array_equal(record.total(name), raw.sum(0))
     rings = [np.array(table[name].to_pylist()) for name in ("ring_pixels", "ring_correct")]
-    np.testing.assert_array_equal(record.rings, np.sum(rings, axis=1))
-    assert record.rings.sum(1).tolist() == [record.confusion.sum(), np.trace(record.confusion)]
+    np.testing.assert_array_equal(record.total("rings"), np.sum(rings, axis=1))
+    assert record.total("rings").sum(1).tolist() == [confusion.sum(), np.trace(confusion.sum(0))]
     boundary = np.array(table["boundary_confusion"].to_pylist()).sum(0).reshape(19, 19)
     np.testing.assert_array_equal(record.total("band"), class_counts(boundary))
     np.testing.assert_array_equal(record.total("interior"), class_counts(confusion.sum(0) - boundary))
-    for place, matrix in enumerate(record.conditions.values()):
-        np.testing.assert_array_equal(record.total("conditions")[place], class_counts(matrix))
+    names = np.array(table["condition"].to_pylist())
+    assert record.conditions == {name: (names == name).sum() for name in ("fog", "night", "rain", "snow")}
+    for place, name in enumerate(record.conditions):
+        own = class_counts(confusion[names == name].sum(0))
+        np.testing.assert_array_equal(record.total("conditions")[place], own)
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +196,10 @@ def test_averages_are_means_of_targets_and_contrasts_are_paired(small: Built) ->
 
 def test_a_contrast_joins_seed_and_image_variance(small: Built) -> None:
     scores = Scores(load_records(*small), replicates=60)
+
+    def mious(weights: np.ndarray, record: TargetRecord) -> np.ndarray:
+        return mean_iou_of_counts(resample(weights, record.per_image("classes")))
+
     seeds, found = scores.benchmark.seeds, scores.against("source_only", "dginstyle")["Avg2"]
     replicates = []
     for seed in seeds:
@@ -201,7 +207,7 @@ def test_a_contrast_joins_seed_and_image_variance(small: Built) -> None:
         for target in ("adverse", "night"):
             ours, other = (scores.records.runs[row, seed].targets[target] for row in ("source_only", "dginstyle"))
             weights = image_weights(target, len(ours.images), 60)
-            targets.append(miou_replicates(weights, ours.counts) - miou_replicates(weights, other.counts))
+            targets.append(mious(weights, ours) - mious(weights, other))
         replicates.append(100 * np.mean(targets, axis=0))
     pairs = scores.per_seed("source_only", "Avg2") - scores.per_seed("dginstyle", "Avg2")
     expected = paired_interval(pairs, np.array(replicates).T, 24, scores.noise("Avg2"))

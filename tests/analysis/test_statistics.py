@@ -151,7 +151,7 @@ def test_a_difference_carries_its_effect_size() -> None:
     assert noise is not None
     found = st.paired_interval(differences, np.tile(differences, (20, 1)), 50, noise)
     assert found.effect_size == pytest.approx(st.hedges_g(differences.mean(), noise.paired_sd, 6))
-    assert st.with_holm([found])[0].effect_size == found.effect_size
+    assert st.apply_holm([found])[0].effect_size == found.effect_size
 
 
 def test_power_with_rows_against_simulation() -> None:
@@ -187,7 +187,7 @@ def test_holm_against_its_definition() -> None:
 def test_bold_goes_by_holm_for_targets() -> None:
     raw = [st.Difference(1, 0.1, 2, p, 4) for p in (0.02, 0.03, 0.5)]
     assert [each.shown for each in raw] == [True, True, False]
-    assert [each.shown for each in st.with_holm(raw)] == [False, False, False]
+    assert [each.shown for each in st.apply_holm(raw)] == [False, False, False]
 
 
 @pytest.mark.parametrize(("effect", "sd", "n"), [(1.5, 0.8, 4), (1.0, 1.1, 5), (0.5, 0.5, 3)])

@@ -1,13 +1,13 @@
-"""The resampling engine: test images drawn with replacement, the same draws for every row and seed.
+"""Resampling: test images drawn with replacement, the same draws for every row and seed.
 
 A replicate of a target is one multinomial weight vector over its N images. All rows and seeds share it, because their
 test images are the same: what is easy or hard about an image then cancels in a difference (pairing). A quantity of a
-replicate needs only the weighted sums of the images' counts: one matrix product a run.
+replicate needs only the weighted sums of the images' counts: one matrix product per run.
 
-How many: only the variance of the replicates is used, never a quantile of theirs. From B replicates its relative
+How many: only the variance of the replicates is used, never one of their quantiles. From B replicates its relative
 standard error is √(2/B), that of the standard deviation √(1/(2B)): 0.7 % for 10,000 replicates and 3.2 % for 500,
-against 17 % for a standard deviation over seeds with 18 degrees of freedom. mIoU gets the former, all other quantities
-the latter, for time.
+against 17 % for a standard deviation over seeds with 18 degrees of freedom. mIoU gets the former; all other quantities
+get the latter, to save time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from flexseg.analysis.stats.metrics import mean_iou_of_counts
 
 REPLICATES = 10_000
 FEWER = 500
@@ -38,14 +36,14 @@ def image_weights(target: str, images: int, replicates: int = REPLICATES) -> NDA
     key = hashlib.sha256(f"{_KEY}/{target}/{images}".encode()).digest()
     generator = np.random.Generator(np.random.Philox(key=np.frombuffer(key[:16], dtype=np.uint64)))
     weights = np.empty((replicates, images), np.float32)
-    for start in range(0, replicates, _BLOCK):  # in blocks, for the draws of ten thousand images take gigabytes
+    for start in range(0, replicates, _BLOCK):  # in blocks: the draws of ten thousand images take gigabytes
         size = min(_BLOCK, replicates - start)
         draws = generator.integers(0, images, size=(size, images)) + images * np.arange(size)[:, None]
         weights[start : start + size] = np.bincount(draws.ravel(), minlength=size * images).reshape(size, images)
     return weights
 
 
-def resampled(weights: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64]:
+def resample(weights: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64]:
     """Counts of each replicate: the images' counts, each as often as it was drawn.
 
     The product runs in float32 when it is exact there: all terms are integers, and every partial sum is at most
@@ -63,15 +61,3 @@ def resampled(weights: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64
     kind = np.float32 if whole else np.float64
     sums = weights.astype(kind, copy=False) @ counts.reshape(images, -1).astype(kind)
     return sums.astype(np.float64).reshape(len(weights), *counts.shape[1:])
-
-
-def miou_replicates(weights: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.float64]:
-    """mIoU of each replicate, with the rule of the full test set: classes without a truth pixel *in it* are left out.
-
-    Args:
-        weights: (B, N) draws of each image.
-        counts: (N, 3, C) true positives, truth and predicted pixels of each image and class.
-    Returns:
-        (B,)
-    """
-    return mean_iou_of_counts(resampled(weights, counts))

@@ -1,38 +1,34 @@
 """Two rows side by side: on every target and average, on every class, or on every condition; B minus A, paired.
 
-The two may come from two results folders, e.g. from before and after an upgrade. They are paired by seed and image all
-the same, so both must have been evaluated by the same protocol on the same images; anything else is refused.
+The two may come from two results folders, e.g. from before and after an upgrade. They are still paired by seed and
+image, so both must have been evaluated by the same protocol on the same images; anything else is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, cast, get_args
 
 from flexseg.analysis.stats import bootstrap
-from flexseg.analysis.stats.definitions import Counts, Quantity
-from flexseg.analysis.stats.metrics import iou_of_counts, mean_iou_of_counts, nanmean
+from flexseg.analysis.stats.definitions import Quantity, pick
+from flexseg.analysis.stats.metrics import iou_of_counts, mean_iou_of_counts
 from flexseg.analysis.stats.records import Records, load_records, seeds_text
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.stats.statistics import Difference, Mean, blocked_noise, paired_interval, t_interval, with_holm
+from flexseg.analysis.stats.statistics import Difference, Mean, apply_holm
 from flexseg.analysis.stats.verdict import judged
-from flexseg.analysis.tables.domains import class_names, class_places
+from flexseg.analysis.tables.domains import class_set
 from flexseg.benchmark import Benchmark
 from flexseg.benchmark.identity import differences
 from flexseg.errors import UserError, did_you_mean
 
-Floats = NDArray[np.float64]
 Per = Literal["target", "class", "condition"]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a comparison; ``group`` is the heading under which it stands."""
+    """One line of a comparison, under the heading ``group``."""
 
     label: str
     group: str
@@ -43,7 +39,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``b`` minus ``a``: their titles, the lines, one sentence of verdict, and what to know besides.
+    """``b`` minus ``a``: their titles, the lines, a verdict of one sentence, and notes.
 
     ``what`` is the quantity in words, ``holm_over`` what the p-values are corrected over.
     """
@@ -72,7 +68,7 @@ class Pair:
 def load_pair(benchmark: Benchmark, results: Path, a: str, b: str, other: Path | None = None) -> Pair:
     """The records of all rows of ``benchmark``, ``a`` and ``b`` among them; ``a`` from ``other`` where that is given.
 
-    The other rows serve to know how noisy a run is, as in every table.
+    The other rows tell how noisy a run is, as in every table.
 
     Raises:
         UserError: the same row twice; ``other`` holds no run of ``a``, or was evaluated by another protocol or on
@@ -115,9 +111,7 @@ def _same_images(here: Records, there: Records, a: str, b: str) -> None:
     for target in here.benchmark.targets:
         ours = next((run.targets[target] for run in here.of_row(b) if target in run.targets), None)
         theirs = next((run.targets[target] for run in there.of_row(a) if target in run.targets), None)
-        if ours is None or theirs is None:
-            continue
-        if ours.images != theirs.images or not np.array_equal(ours.counts[:, 1], theirs.counts[:, 1]):
+        if ours is not None and theirs is not None and not ours.same_images(theirs):
             raise UserError(
                 f"{there.results} and {here.results} hold other test images or labels of target {target} "
                 f"({len(theirs.images)} and {len(ours.images)} images), so the difference would be of the images, not "
@@ -126,27 +120,27 @@ def _same_images(here: Records, there: Records, a: str, b: str) -> None:
 
 
 def _changes(here: Records, there: Records, a: str, b: str) -> list[str]:
-    """What else differs between the runs of two folders: their definitions and the code that made them."""
-    notes = []
+    """What else differs between the runs of one row in two folders: their definitions and the code that made them."""
     theirs = next((run.info for run in there.of_row(a) if run.status == "finished"), {})
     ours = next((run.info for run in here.of_row(b) if run.status == "finished"), {})
-    both = theirs and ours and a == b  # rows differ anyway
-    leaves = differences(_defined(theirs), _defined(ours)) if both else []
-    found = [f"{place}: {_short(before)} → {_short(after)}" for place, before, after in leaves]
+    if a != b or not theirs or not ours:  # two rows differ anyway
+        return []
+    notes, leaves = [], differences(_definition(theirs), _definition(ours))
+    found = [f"{place}: {_shorten(before)} → {_shorten(after)}" for place, before, after in leaves]
     if found:
         more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
         notes.append(f"Defined differently: {'; '.join(found[:4])}{more}.")
-    if theirs and ours and a == b and theirs.get("library") != ours.get("library"):
+    if theirs.get("library") != ours.get("library"):
         notes.append(f"Made by other code of the library: {theirs.get('library')} there, {ours.get('library')} here.")
     return notes
 
 
-def _defined(info: Mapping[str, Any]) -> dict[str, Any]:
+def _definition(info: Mapping[str, Any]) -> dict[str, Any]:
     definition = info.get("definition")
     return {k: v for k, v in definition.items() if k not in ("row", "seed")} if isinstance(definition, dict) else {}
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= 24 else f"{text[:12]}…"
 
@@ -157,11 +151,10 @@ def check_per(name: str) -> Per:
     Raises:
         UserError: it is none of them.
     """
-    known: tuple[Per, ...] = ("target", "class", "condition")
-    for each in known:
-        if name == each:
-            return each
-    raise UserError(f"nothing can be compared per {name!r}{did_you_mean(name, known)}: choose {', '.join(known)}")
+    known = get_args(Per)
+    if name not in known:
+        raise UserError(f"nothing can be compared per {name!r}{did_you_mean(name, known)}: choose {', '.join(known)}")
+    return cast(Per, name)
 
 
 def find_quantity(scores: Scores, name: str) -> Quantity:
@@ -228,13 +221,11 @@ def _per_target(scores: Scores, a: str, b: str, quantity: str) -> list[Line]:
 
 def _per_class(scores: Scores, a: str, b: str) -> list[Line]:
     """IoU of each class, mean over those of the main average's targets in whose truth it occurs."""
-    targets, places = scores.members(scores.main), class_places(scores)
-    images = [min(scores.images(target) for target in targets)] * len(places)
-
-    def scored(counts: NDArray[Any]) -> Floats:
-        return iou_of_counts(counts)[..., places]
-
-    return _paired(scores, a, b, targets, "classes", scored, class_names(scores), images, "classes")
+    classes = [
+        Quantity(name, "classes", pick(iou_of_counts, place), partial=True)
+        for place, name in class_set(scores).names.items()
+    ]
+    return _apply_holm(_per_part(scores, a, b, scores.main, "classes", dict.fromkeys(classes, 0)))
 
 
 def _per_condition(scores: Scores, a: str, b: str) -> list[Line]:
@@ -243,66 +234,31 @@ def _per_condition(scores: Scores, a: str, b: str) -> list[Line]:
     for target in scores.benchmark.targets:
         conditions = scores.conditions(target)
         if len(conditions) > 1:
-            names, images = list(conditions), list(conditions.values())
-            lines += _paired(scores, a, b, [target], "conditions", mean_iou_of_counts, names, images, target)
+            parts = {
+                Quantity(name, "conditions", pick(mean_iou_of_counts, place)): images
+                for place, (name, images) in enumerate(conditions.items())
+            }
+            lines += _per_part(scores, a, b, target, target, parts)
     if not lines:
         raise UserError(f"no evaluated target of benchmark {scores.benchmark.name} has more than one condition")
-    adjusted = with_holm([line.difference for line in lines])
+    return _apply_holm(lines)
+
+
+def _apply_holm(lines: list[Line]) -> list[Line]:
+    adjusted = apply_holm([line.difference for line in lines])
     return [replace(line, difference=difference) for line, difference in zip(lines, adjusted, strict=True)]
 
 
-def _paired(
-    scores: Scores,
-    a: str,
-    b: str,
-    targets: Sequence[str],
-    counts: Counts,
-    function: Callable[[NDArray[Any]], Floats],
-    labels: Sequence[str],
-    images: Sequence[int],
-    group: str,
-) -> list[Line]:
-    """A line a label. ``function``: counts (..., L, …) → a fraction for each of L labels (..., L).
-
-    The mean over ``targets`` is over those where the label occurs. A resampling in which it occurs nowhere is left out.
-    """
-    benchmark = scores.benchmark
-    draws = {t: bootstrap.image_weights(t, scores.images(t), bootstrap.FEWER) for t in targets if scores.images(t)}
-
-    def of_run(row: str, seed: int) -> Floats:
-        run = scores.records.runs.get((row, seed))
-        if run is None or any(target not in run.targets for target in targets):
-            return np.full(len(labels), np.nan)
-        return _over_targets([100 * function(run.targets[target].total(counts)) for target in targets])
-
-    def resampled(row: str, seed: int) -> Floats:
-        found = scores.records.runs[row, seed].targets
-        parts = [100 * function(bootstrap.resampled(draws[t], found[t].per_image(counts))) for t in targets]
-        return _over_targets(parts)
-
-    values = {row: np.array([of_run(row, seed) for seed in benchmark.seeds]) for row in benchmark.rows}
-    both = np.flatnonzero(np.isfinite(values[b]).any(1) & np.isfinite(values[a]).any(1))
-    seeds = [benchmark.seeds[index] for index in both]
-    blank = np.zeros((2, 0, len(labels)))
-    replicates = np.stack([resampled(b, s) - resampled(a, s) for s in seeds], axis=1) if seeds else blank
-    lines = []
-    for place, label in enumerate(labels):
-        pairs = (values[b] - values[a])[both, place]
-        drawn = replicates[:, :, place]
-        noise = blocked_noise(np.array([values[row][:, place] for row in benchmark.rows]))
-        known = np.isfinite(pairs).all()
-        difference = paired_interval(
-            pairs if known else pairs[:0],
-            drawn[np.isfinite(drawn).all(1)] if known else drawn[:, :0],
-            images[place],
-            noise,
+def _per_part(scores: Scores, a: str, b: str, column: str, group: str, parts: Mapping[Quantity, int]) -> list[Line]:
+    """One line for each of ``parts`` of mIoU on ``column``, given with the images that it is about (0 for all)."""
+    own = replace(scores, replicates=min(scores.replicates, bootstrap.FEWER), extra=tuple(parts))
+    return [
+        Line(
+            part.name,
+            group,
+            own.mean(a, column, part.name),
+            own.mean(b, column, part.name),
+            own.contrast({b: 1.0, a: -1.0}, column, part.name, images),
         )
-        a_mean, b_mean = t_interval(values[a][:, place]), t_interval(values[b][:, place])
-        lines.append(Line(label, group, a_mean, b_mean, difference))
-    adjusted = with_holm([line.difference for line in lines])
-    return [replace(line, difference=difference) for line, difference in zip(lines, adjusted, strict=True)]
-
-
-def _over_targets(parts: Sequence[Floats]) -> Floats:
-    """Mean over targets of what is known. T × (..., L) → (..., L)"""
-    return nanmean(np.stack(parts, axis=-1))
+        for part, images in parts.items()
+    ]

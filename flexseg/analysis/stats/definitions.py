@@ -29,21 +29,21 @@ class Quantity:
 
     Attributes:
         name: as in tables and CSV files.
-        unit: ``%``, or ``nats`` a pixel.
-        higher_is_better: the better direction.
-        description: one line, for captions.
         counts: which counts of a record it is computed from (:meth:`TargetRecord.per_image`).
         function: those counts, summed over images (..., *shape) → (...), as a fraction or in nats.
-        heading: where ``docs/metrics.md`` defines it; differs from the name where the name holds a width.
+        description: one line, for captions.
+        higher_is_better: the better direction.
+        unit: ``%``, or ``nats`` per pixel.
+        partial: whether an average leaves out the targets where it is undefined, instead of being undefined itself.
     """
 
     name: str
-    unit: Literal["%", "nats"]
-    higher_is_better: bool
-    description: str
     counts: Counts
     function: Callable[[NDArray[Any]], Floats]
-    heading: str
+    description: str = ""
+    higher_is_better: bool = True
+    unit: Literal["%", "nats"] = "%"
+    partial: bool = False
 
     @property
     def arrow(self) -> str:
@@ -75,63 +75,61 @@ def ring_names(protocol: Protocol) -> list[str]:
 
 def quantities(protocol: Protocol) -> dict[str, Quantity]:
     """Every quantity that records of ``protocol`` hold, by name, in the order of the tables."""
-    found: list[Quantity] = []
-
-    def add(
-        name: str, better: Literal["higher", "lower"], counts: Counts, function: Callable[[NDArray[Any]], Floats],
-        description: str, heading: str = "", unit: Literal["%", "nats"] = "%",
-    ) -> None:  # fmt: skip
-        found.append(Quantity(name, unit, better == "higher", description, counts, function, heading or name))
-
-    add("mIoU", "higher", "classes", metrics.mean_iou_of_counts, "mean IoU over the classes that occur in the truth")
-    add(
-        "frequency-weighted IoU", "higher", "classes", metrics.frequency_weighted_iou,
-        "IoU of the classes, weighted by their share of truth pixels",
-    )  # fmt: skip
-    add("pixel accuracy", "higher", "classes", metrics.pixel_accuracy, "share of right pixels")
-    add("mean class accuracy", "higher", "classes", metrics.mean_class_accuracy, "mean recall of the classes")
-    add("worst class IoU", "higher", "classes", metrics.worst_class_iou, "lowest IoU of a class that occurs")
-    add(
-        "worst condition mIoU", "higher", "conditions", metrics.worst_condition_iou,
-        "lowest mIoU on the images of one condition",
-    )  # fmt: skip
-    band = f"{protocol.boundary_width} px"
-    add("boundary mIoU", "higher", "band", metrics.mean_iou_of_counts, f"mIoU over pixels within {band} of a boundary")
-    add("interior mIoU", "higher", "interior", metrics.mean_iou_of_counts, f"mIoU beyond {band} from any boundary")
-    add("boundary error", "lower", "band", metrics.pixel_error, f"wrong pixels within {band} of a boundary")
-    add("interior error", "lower", "interior", metrics.pixel_error, f"wrong pixels beyond {band} from any boundary")
-    for place, width in enumerate(protocol.boundary_widths):
-        add(
-            f"boundary IoU ({width} px)", "higher", "boundary_iou", _at(place, metrics.mean_iou_of_counts),
-            f"IoU of the {width} px inside the outlines, mean over classes", "boundary IoU (d px)",
-        )  # fmt: skip
-    for place, width in enumerate(protocol.boundary_widths):
-        add(
-            f"boundary F1 ({width} px)", "higher", "boundary_f1", _at(place, metrics.mean_boundary_f1),
-            f"F1 of contour pixels matched within {width} px, mean over classes", "boundary F1 (d px)",
-        )  # fmt: skip
+    band, widths = f"{protocol.boundary_width} px", list(enumerate(protocol.boundary_widths))
+    found = [
+        Quantity("mIoU", "classes", metrics.mean_iou_of_counts, "mean IoU over the classes that occur in the truth"),
+        Quantity(
+            "frequency-weighted IoU", "classes", metrics.frequency_weighted_iou,
+            "IoU of the classes, weighted by their share of truth pixels",
+        ),
+        Quantity("pixel accuracy", "classes", metrics.pixel_accuracy, "share of right pixels"),
+        Quantity("mean class accuracy", "classes", metrics.mean_class_accuracy, "mean recall of the classes"),
+        Quantity("worst class IoU", "classes", metrics.worst_class_iou, "lowest IoU of a class that occurs"),
+        Quantity(
+            "worst condition mIoU", "conditions", metrics.worst_condition_iou,
+            "lowest mIoU on the images of one condition",
+        ),
+        Quantity("boundary mIoU", "band", metrics.mean_iou_of_counts, f"mIoU over pixels within {band} of a boundary"),
+        Quantity("interior mIoU", "interior", metrics.mean_iou_of_counts, f"mIoU beyond {band} from any boundary"),
+        Quantity("boundary error", "band", metrics.pixel_error, f"wrong pixels within {band} of a boundary", False),
+        Quantity(
+            "interior error", "interior", metrics.pixel_error, f"wrong pixels beyond {band} from any boundary", False
+        ),
+    ]  # fmt: skip
+    found += [
+        Quantity(
+            f"boundary IoU ({width} px)", "boundary_iou", pick(metrics.mean_iou_of_counts, place),
+            f"IoU of the {width} px inside the outlines, mean over classes",
+        )
+        for place, width in widths
+    ]  # fmt: skip
+    found += [
+        Quantity(
+            f"boundary F1 ({width} px)", "boundary_f1", pick(metrics.mean_boundary_f1, place),
+            f"F1 of contour pixels matched within {width} px, mean over classes",
+        )
+        for place, width in widths
+    ]  # fmt: skip
     inner = 0
     for place, (name, outer) in enumerate(zip(ring_names(protocol), [*protocol.rings, None], strict=True)):
-        span = f"{outer}" if outer == inner + 1 else f"{inner + 1} to {outer}"
-        where = f"at {span} px from" if outer else f"beyond {inner} px from"
-        heading = "deep-interior error" if outer is None else "thin-, medium- and thick-boundary error"
-        add(f"{name} error", "lower", "rings", _ring(place), f"wrong pixels {where} another class", heading)
+        first = f"{inner + 1} to " if outer != inner + 1 else ""
+        span = f"at {first}{outer}" if outer else f"beyond {inner}"
         inner = outer or inner
-    add(
-        "calibration error", "lower", "calibration", metrics.expected_calibration_error,
-        f"expected calibration error with {protocol.calibration_bins} bins",
-    )  # fmt: skip
-    add(
-        "negative log-likelihood", "lower", "nll", metrics.negative_log_likelihood,
-        "mean −log p of the true class, nats a pixel", unit="nats",
-    )  # fmt: skip
-    return {quantity.name: quantity for quantity in found}
+        text = f"wrong pixels {span} px from another class"
+        found.append(Quantity(f"{name} error", "rings", pick(metrics.ring_error, place), text, False))
+    return {quantity.name: quantity for quantity in [
+        *found,
+        Quantity(
+            "calibration error", "calibration", metrics.expected_calibration_error,
+            f"expected calibration error with {protocol.calibration_bins} bins", False,
+        ),
+        Quantity(
+            "negative log-likelihood", "nll", metrics.negative_log_likelihood,
+            "mean −log p of the true class, nats a pixel", False, "nats",
+        ),
+    ]}  # fmt: skip
 
 
-def _at(place: int, function: Callable[[NDArray[Any]], Floats]) -> Callable[[NDArray[Any]], Floats]:
-    """``function`` of the counts at one of the widths. (..., W, k, C) → (...)"""
-    return lambda counts: function(counts[..., place, :, :])
-
-
-def _ring(place: int) -> Callable[[NDArray[Any]], Floats]:
-    return lambda rings: metrics.ring_error(rings)[..., place]
+def pick(function: Callable[[NDArray[Any]], Floats], place: int) -> Callable[[NDArray[Any]], Floats]:
+    """One of the values that ``function`` gives in its last axis. (..., *shape) → (...)"""
+    return lambda counts: function(counts)[..., place]

@@ -34,14 +34,9 @@ def iou_of_counts(counts: NDArray[Any]) -> Floats:
     return _ratio(hits, truth + predicted - hits, truth > 0)
 
 
-def class_iou(confusion: NDArray[Any]) -> Floats:
-    """:func:`iou_of_counts` of confusion counts. (..., C, C) → (..., C)"""
-    return iou_of_counts(class_counts(confusion))
-
-
 def mean_iou(confusion: NDArray[Any]) -> Floats:
     """mIoU over the classes that occur in the truth. (..., C, C) → (...)"""
-    return nanmean(class_iou(confusion))
+    return mean_iou_of_counts(class_counts(confusion))
 
 
 def mean_iou_of_counts(counts: NDArray[Any]) -> Floats:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,27 +37,22 @@ class TargetRecord:
     """The records of one run on one target, images in the order of their ids.
 
     ``N`` images, ``C`` classes, ``W`` boundary widths and ``R`` rings of the protocol. Everything additive is kept
-    image by image, so that a resampling of the images can be scored like the images themselves.
+    per image, so that a resampling of the images can be scored like the images themselves.
 
     Attributes:
         images: the ids.
-        condition_of: (N,) the condition of each image, as a place in the sorted ``conditions``.
-        conditions: the confusion (C, C) of each condition, truth × prediction.
-        condition_images: how many images each condition has.
-        confusion: (C, C) sum over images, truth × prediction.
-        boundary: (C, C) the same over pixels of the boundary band.
+        conditions: how many images each condition has, sorted by name.
+        condition_of: (N,) the condition of each image, as a place in ``conditions``.
         counted: the counts of each image, by name; see :meth:`per_image`.
-        label_map: by which map its labels came to the classes; empty where the records do not say.
+        label_map: the map that turned its labels into classes; empty where the records do not say.
     """
 
     images: tuple[str, ...]
+    conditions: dict[str, int]
     condition_of: NDArray[np.int64]
-    conditions: dict[str, NDArray[np.int64]]
-    condition_images: dict[str, int]
-    confusion: NDArray[np.int64]
-    boundary: NDArray[np.int64]
     counted: Mapping[str, NDArray[Any]]
     label_map: str = ""
+    _totals: dict[str, NDArray[Any]] = field(default_factory=dict, init=False, repr=False)
 
     def per_image(self, name: str) -> NDArray[Any]:
         """Additive counts of each image (N, *shape), by name.
@@ -67,14 +61,15 @@ class TargetRecord:
           pixels, of those in the boundary band, and of the rest;
         - ``conditions`` (K, 3, C): ``classes`` in the image's own condition, 0 in the others;
         - ``rings`` (2, R+1): pixels, and right pixels, of each ring and of what lies beyond;
-        - ``boundary_iou`` (W, 3, C), ``boundary_f1`` (W, 4, C): at each width, see the properties below;
+        - ``boundary_iou`` (W, 3, C): pixels of each class near a boundary in both, in truth, in prediction;
+        - ``boundary_f1`` (W, 4, C): predicted contour pixels, those near the truth's; true ones, those near;
         - ``calibration`` (3, bins): pixels, right pixels, sum of confidences; ``nll`` (2,): sum of −log p, and pixels.
         """
         if name == "conditions":  # made when asked for: it is the largest, and mostly zeros
             own = self.condition_of[:, None] == np.arange(len(self.conditions))
-            return self.counts[:, None] * own[:, :, None, None]
+            return self.counted["classes"][:, None] * own[:, :, None, None]
         if name == "interior":
-            return self.counts - self.counted["band"]
+            return self.counted["classes"] - self.counted["band"]
         return self.counted[name]
 
     def total(self, name: str) -> NDArray[Any]:
@@ -84,40 +79,14 @@ class TargetRecord:
             self._totals[name] = counts.sum(0, dtype=np.int64 if np.issubdtype(counts.dtype, np.integer) else None)
         return self._totals[name]
 
-    @cached_property
-    def _totals(self) -> dict[str, NDArray[Any]]:
-        return {}
-
-    @property
-    def counts(self) -> NDArray[np.int64]:
-        """(N, 3, C) true positives, truth pixels and predicted pixels of each image and class."""
-        return self.counted["classes"]
-
-    @property
-    def calibration(self) -> NDArray[np.float64]:
-        """(3, bins) sums over images: count, correct, confidence."""
-        return self.total("calibration")
-
-    @property
-    def nll(self) -> float:
-        """Mean negative log-likelihood in nats a pixel."""
-        total, pixels = self.total("nll")
-        return float(total / pixels) if pixels else float("nan")
-
-    @property
-    def rings(self) -> NDArray[np.int64]:
-        """(2, R+1) sums over images: pixels, and right pixels, of each ring and of what lies beyond."""
-        return self.total("rings")
-
-    @property
-    def boundary_iou(self) -> NDArray[np.int64]:
-        """(W, 3, C) sums over images: pixels of each class near a boundary in both, in truth, in prediction."""
-        return self.total("boundary_iou")
-
-    @property
-    def boundary_f1(self) -> NDArray[np.int64]:
-        """(W, 4, C) sums over images: predicted contour pixels, those near the truth's; true ones, those near."""
-        return self.total("boundary_f1")
+    def same_images(self, other: TargetRecord) -> bool:
+        """Whether both are of the same images with the same conditions and labels, so that they can be paired."""
+        return (
+            self.images == other.images
+            and list(self.conditions) == list(other.conditions)
+            and np.array_equal(self.condition_of, other.condition_of)
+            and np.array_equal(self.counted["classes"][:, 1], other.counted["classes"][:, 1])
+        )
 
 
 @dataclass(frozen=True)
@@ -155,7 +124,7 @@ class Records:
     runs: dict[tuple[str, int], RunRecords]
 
     def of_row(self, row: str) -> list[RunRecords]:
-        """The runs of ``row``, one a seed; empty for a row that is not selected."""
+        """The runs of ``row``, one per seed; empty for a row that is not selected."""
         return [run for (name, _), run in self.runs.items() if name == row]
 
     def finished(self) -> list[RunRecords]:
@@ -163,7 +132,7 @@ class Records:
         return [run for run in self.runs.values() if run.status == "finished"]
 
     def notes(self, row: str) -> list[str]:
-        """Why ``row`` has fewer values than seeds × targets: one line a reason, naming its seeds."""
+        """Why ``row`` has fewer values than seeds × targets: one line per reason, naming its seeds."""
         reasons: dict[str, list[int]] = {}
         for run in self.of_row(row):
             if run.status != "finished":
@@ -177,7 +146,7 @@ class Records:
         return next((read_shows(run.info.get("shows")) for run in self.of_row(row) if run.status == "finished"), ())
 
     def other_code(self, row: str) -> list[str]:
-        """Digests of the library's files that made runs of ``row`` and are other ones today."""
+        """Digests of the library code that made runs of ``row``, where they are not today's."""
         return sorted({str(run.info.get("library")) for run in self.of_row(row) if run.other_code})
 
 
@@ -188,8 +157,7 @@ def seeds_text(seeds: Iterable[int]) -> str:
 
 
 def load_records(benchmark: Benchmark, results: Path, *, as_recorded: bool = False) -> Records:
-    """Read every run of ``benchmark``: trained under ``results/<name>`` or, if it evaluates another's runs, under that
-    one's name; evaluated under its own.
+    """Read every run of ``benchmark``, trained by it or by the benchmark whose runs it evaluates.
 
     Args:
         as_recorded: take every run for what it says of itself, whatever the benchmark file says now.
@@ -268,27 +236,23 @@ def _reduce(table: pa.Table, protocol: Protocol) -> TargetRecord:
     if not len(images):
         raise ValueError("no images")
     order = np.argsort(images, kind="stable")
-    names, condition_of = np.unique(np.asarray(table["condition"].to_pylist())[order], return_inverse=True)
+    conditions = np.asarray(table["condition"].to_pylist())[order]
+    names, condition_of, sizes = np.unique(conditions, return_inverse=True, return_counts=True)
 
     def array(name: str, *shape: int) -> NDArray[Any]:
         column = table[name].combine_chunks()
         values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
         return np.asarray(values.to_numpy(zero_copy_only=False).reshape(len(images), *shape)[order])
 
-    confusion = array("confusion", NUM_CLASSES, NUM_CLASSES).astype(np.int64)
-    boundary = array("boundary_confusion", NUM_CLASSES, NUM_CLASSES)
     rings, widths, bins = len(protocol.rings) + 1, len(protocol.boundary_widths), protocol.calibration_bins
     calibration = [array(f"calibration_{part}", bins) for part in ("count", "correct", "confidence")]
     return TargetRecord(
         images=tuple(images[order].tolist()),
+        conditions=dict(zip(names.tolist(), sizes.tolist(), strict=True)),
         condition_of=condition_of,
-        conditions={str(name): confusion[condition_of == place].sum(0) for place, name in enumerate(names)},
-        condition_images={str(name): int((condition_of == place).sum()) for place, name in enumerate(names)},
-        confusion=confusion.sum(0),
-        boundary=boundary.sum(0, dtype=np.int64),
         counted={
-            "classes": class_counts(confusion),
-            "band": class_counts(boundary),
+            "classes": class_counts(array("confusion", NUM_CLASSES, NUM_CLASSES).astype(np.int64)),
+            "band": class_counts(array("boundary_confusion", NUM_CLASSES, NUM_CLASSES)),
             "rings": np.stack([array("ring_pixels", rings), array("ring_correct", rings)], axis=1),
             "boundary_iou": array("boundary_iou", widths, 3, NUM_CLASSES),
             "boundary_f1": array("boundary_f1", widths, 4, NUM_CLASSES),
@@ -304,15 +268,14 @@ def _same_images(runs: Iterable[RunRecords]) -> None:
         for target, record in run.targets.items():
             other = first.setdefault(target, run)
             reference = other.targets[target]
+            own, first_one = (each.evaluated / "evaluation" / f"{target}.parquet" for each in (run, other))
             if reference.label_map != record.label_map:
                 raise UserError(
-                    f"{run.evaluated / 'evaluation' / target}.parquet was scored with the label map "
-                    f"{record.label_map or '(not recorded)'}, {other.evaluated / 'evaluation' / target}.parquet with "
+                    f"{own} was scored with the label map {record.label_map or '(not recorded)'}, {first_one} with "
                     f"{reference.label_map or '(not recorded)'}. They are not comparable: evaluate both again"
                 )
-            if reference.images != record.images or not np.array_equal(reference.counts[:, 1], record.counts[:, 1]):
+            if not record.same_images(reference):
                 raise UserError(
-                    f"{run.evaluated / 'evaluation' / target}.parquet and "
-                    f"{other.evaluated / 'evaluation' / target}.parquet hold different test images or labels, so they "
-                    "cannot be compared image by image: evaluate both again"
+                    f"{own} and {first_one} hold different test images or labels, so they cannot be compared image by "
+                    "image: evaluate both again"
                 )

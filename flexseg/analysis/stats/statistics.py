@@ -214,7 +214,7 @@ def holm(p_values: Floats) -> Floats:
     return adjusted
 
 
-def with_holm(differences: list[Difference]) -> list[Difference]:
+def apply_holm(differences: list[Difference]) -> list[Difference]:
     """The same differences, Holm-adjusted among themselves."""
     adjusted = holm(np.array([difference.p for difference in differences]))
     return [replace(difference, p_holm=float(p)) for difference, p in zip(differences, adjusted, strict=True)]

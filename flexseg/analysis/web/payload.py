@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from flexseg.analysis.stats.metrics import class_iou, mean_iou
 from flexseg.analysis.stats.published import heading, published_beside, published_columns
-from flexseg.analysis.stats.records import Records, RunRecords, TargetRecord
+from flexseg.analysis.stats.records import Records, RunRecords
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
 from flexseg.analysis.tables.domains import class_names, class_places, class_set, images_text
@@ -127,36 +127,23 @@ def _difference(difference: Difference) -> list[Any]:
 def _slices(scores: Scores) -> list[Json]:
     """The conditions and the classes of each target: a heading, its columns, and mIoU or IoU of each seed."""
     found, places = [], class_places(scores)
-
-    def of_classes(record: TargetRecord) -> list[float]:
-        return [*(100 * class_iou(record.confusion)[places])]
-
     for target in scores.benchmark.targets:
         title, conditions = target_title(scores, target), scores.conditions(target)
         if conditions:
             columns = [{"title": name, "note": f"{count} images"} for name, count in conditions.items()]
-
-            def of_conditions(record: TargetRecord, names: Iterable[str] = tuple(conditions)) -> list[float]:
-                return [100 * float(mean_iou(record.conditions[name])) for name in names]
-
-            values = _stack(scores, target, of_conditions, len(columns))
+            values = [scores.condition_mious(row, target) for row in scores.benchmark.rows]
             found.append({"key": f"conditions/{target}", "title": f"{title}: conditions", "quantity": "mIoU",
-                          "columns": columns, "values": values})  # fmt: skip
+                          "columns": columns, "values": _transpose(values)})  # fmt: skip
             columns = [{"title": name, "note": ""} for name in class_names(scores)]
-            values = _stack(scores, target, of_classes, len(columns))
+            values = [scores.class_ious(row, target)[:, places] for row in scores.benchmark.rows]
             found.append({"key": f"classes/{target}", "title": f"{title}: classes", "quantity": "IoU",
-                          "columns": columns, "values": values})  # fmt: skip
+                          "columns": columns, "values": _transpose(values)})  # fmt: skip
     return found
 
 
-def _stack(scores: Scores, target: str, function: Callable[[TargetRecord], list[float]], width: int) -> list[Any]:
-    """``function`` of every run's record on ``target``. → rows × columns × seeds"""
-    rows = []
-    for row in scores.benchmark.rows:
-        records = [scores.records.runs[row, seed].targets.get(target) for seed in scores.benchmark.seeds]
-        of_seeds = [numbers(function(record)) if record else [None] * width for record in records]
-        rows.append([list(column) for column in zip(*of_seeds, strict=True)])
-    return rows
+def _transpose(rows: list[NDArray[np.float64]]) -> list[list[list[float | None]]]:
+    """Seeds × columns of each row → rows × columns × seeds."""
+    return [[numbers(column) for column in row.T] for row in rows]
 
 
 def _published(scores: Scores) -> Json | None:
