@@ -121,8 +121,8 @@ def _same_images(here: Records, there: Records, a: str, b: str) -> None:
 
 def _changes(here: Records, there: Records, a: str, b: str) -> list[str]:
     """What else differs between the runs of one row in two folders: their definitions and the code that made them."""
-    theirs = next((run.info for run in there.of_row(a) if run.status == "finished"), {})
-    ours = next((run.info for run in here.of_row(b) if run.status == "finished"), {})
+    theirs = next((run.info for run in there.finished(a)), {})
+    ours = next((run.info for run in here.finished(b)), {})
     if a != b or not theirs or not ours:  # two rows differ anyway
         return []
     notes, leaves = [], differences(_definition(theirs), _definition(ours))

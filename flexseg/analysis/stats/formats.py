@@ -1,4 +1,4 @@
-"""A table as data, and the three ways in which it is written: Markdown, LaTeX (booktabs) and, for machines, CSV."""
+"""A table as data, and how it is written: as Markdown, as LaTeX (booktabs) and, for machines, as CSV."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,7 @@ SUPERSCRIPTS = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹\N{THIN 
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a cell; bold only where a difference was shown."""
+    """The text of a cell; bold only where a difference was shown."""
 
     text: str
     bold: bool = False
@@ -46,7 +47,7 @@ class Row:
 class Table:
     """A table for people: title, columns, lines, the caption that says what was done, and notes by their mark.
 
-    A ``wide`` one spans both columns of a LaTeX page and is scaled to their width.
+    A ``wide`` table spans both columns of a LaTeX page and is scaled to their width.
     """
 
     name: str
@@ -59,22 +60,16 @@ class Table:
 
     def sections(self) -> list[tuple[str, list[Row]]]:
         """The lines under their section headings, in order."""
-        grouped: list[tuple[str, list[Row]]] = []
-        for row in self.rows:
-            if not grouped or grouped[-1][0] != row.section:
-                grouped.append((row.section, []))
-            grouped[-1][1].append(row)
-        return grouped
+        return [(title, list(rows)) for title, rows in groupby(self.rows, lambda row: row.section)]
 
     def groups(self) -> list[tuple[str, int]]:
-        """Runs of neighbouring columns with the same group heading: (heading, number of columns)."""
-        runs: list[tuple[str, int]] = []
-        for column in self.columns:
-            if runs and runs[-1][0] == column.group:
-                runs[-1] = (column.group, runs[-1][1] + 1)
-            else:
-                runs.append((column.group, 1))
-        return runs
+        """Neighbouring columns with the same group heading: (heading, number of columns)."""
+        return [(title, len(list(columns))) for title, columns in groupby(self.columns, lambda column: column.group)]
+
+
+def make_row(*cells: str | Cell, section: str = "") -> Row:
+    """A line of a table; a text becomes a plain cell."""
+    return Row(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in cells), section)
 
 
 def number(value: float, digits: int = 1, sign: bool = False) -> str:
@@ -149,12 +144,12 @@ _TEX = {
 
 
 def escape_tex(text: str) -> str:
-    """``text`` as LaTeX that prints just that."""
+    """``text`` as LaTeX that prints exactly it."""
     return "".join(_TEX.get(character, character) for character in text)
 
 
 def to_tex(table: Table) -> str:
-    """A LaTeX ``table`` float with booktabs rules; needs ``\\usepackage{booktabs}``, a wide one graphicx too."""
+    """A LaTeX ``table`` float with booktabs rules; needs ``\\usepackage{booktabs}``, and graphicx if it is wide."""
     packages, kind = ("booktabs,graphicx", "table*") if table.wide else ("booktabs", "table")
     groups, start, rules = [], 1, []
     for title, width in table.groups():
@@ -198,6 +193,6 @@ def write_csv(path: Path, columns: list[str], records: Iterable[Mapping[str, obj
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole."""
+    """Write ``text`` as UTF-8; the file appears whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -127,9 +127,9 @@ class Records:
         """The runs of ``row``, one per seed; empty for a row that is not selected."""
         return [run for (name, _), run in self.runs.items() if name == row]
 
-    def finished(self) -> list[RunRecords]:
-        """The runs whose records are used."""
-        return [run for run in self.runs.values() if run.status == "finished"]
+    def finished(self, row: str = "") -> list[RunRecords]:
+        """The runs whose records are used, of all rows or of one."""
+        return [run for run in self.runs.values() if run.status == "finished" and row in ("", run.row)]
 
     def notes(self, row: str) -> list[str]:
         """Why ``row`` has fewer values than seeds × targets: one line per reason, naming its seeds."""
@@ -143,7 +143,7 @@ class Records:
 
     def shows(self, row: str) -> tuple[Show, ...]:
         """What the method of ``row`` declared to be shown, as its first finished run recorded it."""
-        return next((read_shows(run.info.get("shows")) for run in self.of_row(row) if run.status == "finished"), ())
+        return next((read_shows(run.info.get("shows")) for run in self.finished(row)), ())
 
     def other_code(self, row: str) -> list[str]:
         """Digests of the library code that made runs of ``row``, where they are not today's."""

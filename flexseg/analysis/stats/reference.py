@@ -71,7 +71,7 @@ def definition_parts(records: Records, row: str) -> dict[str, str]:
     They are those of the row's finished runs, which are the benchmark file's, or no run would count as finished.
     """
     benchmark = records.benchmark
-    found = next((run.info.get("definition") for run in records.of_row(row) if run.status == "finished"), None)
+    found = next((run.info.get("definition") for run in records.finished(row)), None)
     definition = found if isinstance(found, dict) else {}
     protocol = benchmark.protocol
     evaluation = {

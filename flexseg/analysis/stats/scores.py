@@ -61,6 +61,11 @@ class Scores:
         """Names of the targets, then of the averages."""
         return (*self.benchmark.targets, *self.benchmark.averages)
 
+    @cached_property
+    def averages(self) -> list[str]:
+        """Names of the averages; of the targets where the benchmark has none."""
+        return list(self.benchmark.averages) or list(self.benchmark.targets)
+
     def members(self, column: str) -> list[str]:
         """The targets that ``column`` is a mean of."""
         return self.benchmark.averages.get(column, [column])

@@ -50,6 +50,16 @@ class Mean:
     half: float
     n: int
 
+    @property
+    def low(self) -> float:
+        """The lower end of the interval."""
+        return self.value - self.half
+
+    @property
+    def high(self) -> float:
+        """The upper end of the interval."""
+        return self.value + self.half
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -163,7 +163,7 @@ def verify(scores: Scores, reference: Reference) -> Verification:
     other: dict[str, list[str]] = {}
     noise = {column: _noise(reference, column) for column in scores.columns}
     for row in benchmark.rows:
-        known = row in reference.rows and any(run.status == "finished" for run in scores.records.of_row(row))
+        known = row in reference.rows and bool(scores.records.finished(row))
         changed = reference.changed(row, definition_parts(scores.records, row)) if known else []
         if changed:
             other[row] = changed

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 
 from flexseg.analysis.stats.formats import SUPERSCRIPTS, Table
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.stats.statistics import Difference
+from flexseg.analysis.stats.statistics import Difference, Mean
 
 TableFiles = tuple[Callable[[Scores], Table], list[str], Callable[[Scores], Iterable[Mapping[str, object]]]]
 """How a table is made for people, and its CSV: columns and records."""
@@ -56,12 +57,14 @@ def averages_text(scores: Scores) -> str:
         f"{name} is the mean of {', '.join(target_title(scores, member) for member in members)}"
         for name, members in scores.benchmark.averages.items()
     ]
-    return "; ".join(parts) + "." if parts else ""
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def mean_record(mean: Mean) -> dict[str, object]:
+    """The CSV columns of a mean."""
+    return {"value": mean.value, "low": mean.low, "high": mean.high, "n": mean.n}
 
 
 def difference_record(difference: Difference) -> dict[str, object]:
     """The CSV columns of a difference."""
-    return {
-        "value": difference.value, "low": difference.low, "high": difference.high,
-        "p": difference.p, "p_holm": difference.p_holm, "effect_size": difference.effect_size, "n": difference.n,
-    }  # fmt: skip
+    return asdict(difference)

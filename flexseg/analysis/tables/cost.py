@@ -1,15 +1,15 @@
-"""Equal footing, shown: what each row costs beside what it reaches, and where its settings come from."""
+"""What each row costs beside what it reaches, and where its settings come from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from flexseg.analysis.stats.formats import DASH, Cell, Column, Row, Table, difference_cell, mean_text, number
-from flexseg.analysis.stats.records import RunRecords
+from flexseg.analysis.stats.formats import DASH, Column, Table, difference_cell, make_row, mean_text, number
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.stats.statistics import Mean, t_interval
+from flexseg.analysis.stats.statistics import t_interval
 from flexseg.analysis.tables.common import HOW, Notes, TableFiles, target_title
 from flexseg.analysis.tables.origins import row_changes, training_changes, value_text
 from flexseg.benchmark.schema import ORIGINS
@@ -19,12 +19,7 @@ COSTS: dict[str, tuple[str, str, float, int]] = {
     "train_cpu_seconds": ("processor (s)", "processor time of training, whatever else the machine did", 1.0, 0),
     "images_per_second": ("images/s", "training images a second of wall time", 1.0, 0),
     "step_flops": ("step (GFLOP)", "operations of the last training step, forward and backward", 1e-9, 1),
-    "peak_memory_bytes": (
-        "memory (MiB)",
-        "peak memory of the process, or of the GPU",
-        2.0**-20,
-        0,
-    ),
+    "peak_memory_bytes": ("memory (MiB)", "peak memory of the process, or of the GPU", 2.0**-20, 0),
     "parameters": ("parameters (M)", "parameters of the evaluated model", 1e-6, 2),
     "trained_parameters": ("trained (M)", "parameters that are trained, those for training alone among them", 1e-6, 2),
     "inference_flops": ("image (GFLOP)", "operations of predicting an image", 1e-9, 2),
@@ -36,21 +31,29 @@ COSTS: dict[str, tuple[str, str, float, int]] = {
 def cost_table(scores: Scores) -> Table:
     """Every row's cost beside its mIoU."""
     notes, rows, benchmark = Notes(scores), [], scores.benchmark
-    reference = _time(scores, benchmark.reference)
+    runs = scores.records.finished()
+    # Processor time is the better measure, where every run trained on a CPU and recorded it.
+    on_processor = all(run.info.get("device") == "cpu" and run.info.get("train_cpu_seconds") for run in runs)
+    key, time_name = ("train_cpu_seconds", "processor time") if on_processor else ("train_seconds", "wall time")
+    reference = t_interval(_costs(scores, benchmark.reference, key)).value
     for row in benchmark.rows:
         difference = scores.against(row, benchmark.reference)[scores.main]
-        cells = [Cell(notes.title(row)), Cell(mean_text(scores.mean(row, scores.main)))]
-        cells.append(Cell("reference") if row == benchmark.reference else difference_cell(difference))
-        ratio = _time(scores, row) / reference
-        cells.append(Cell(number(ratio, 2)))
-        cells += [_cost_cell(_cost(scores, row, key), digits) for key, (_, _, _, digits) in COSTS.items()]
-        rows.append(Row((*cells, Cell(str(len(_finished(scores, row)))))))
+        rows.append(
+            make_row(
+                notes.title(row),
+                mean_text(scores.mean(row, scores.main)),
+                "reference" if row == benchmark.reference else difference_cell(difference),
+                number(t_interval(_costs(scores, row, key)).value / reference, 2),
+                *[_cost_text(_costs(scores, row, name), digits) for name, (*_, digits) in COSTS.items()],
+                str(len(scores.records.finished(row))),
+            )
+        )
     columns = [Column("Row", "l"), Column(f"{scores.main} mIoU"), Column(f"Δ {scores.main}"), Column("time ×")]
     columns += [Column(heading) for heading, *_ in COSTS.values()] + [Column("n")]
     meanings = "; ".join(f"{heading}: {meaning}" for heading, meaning, *_ in COSTS.values())
     caption = (
         f"What a row reaches on {target_title(scores, scores.main)} and what its runs cost. time ×: "
-        f"{_time_name(scores)} of training over that of “{benchmark.row(benchmark.reference).title}”; {meanings}. "
+        f"{time_name} of training over that of “{benchmark.row(benchmark.reference).title}”; {meanings}. "
         "Operations are floating-point operations of convolutions and matrix products, two a multiply-add; they and "
         "the parameters do not depend on the machine. Costs are means over the finished runs ± half width of the 95 % "
         f"t-interval where they vary. {HOW}"
@@ -65,8 +68,7 @@ def origins_table(scores: Scores) -> Table:
         options = _options(scores, row)
         kept = [each for each in options.values() if each.get("value") == each.get("default")]
         counts = [sum(each.get("origin") == origin for each in kept) for origin in ORIGINS]
-        cells = [Cell(str(count) if count else DASH) for count in counts]
-        rows.append(Row((Cell(notes.title(row)), *cells, Cell(_set_here(scores, row)))))
+        rows.append(make_row(notes.title(row), *[str(count or DASH) for count in counts], _set_here(scores, row)))
     columns = [Column("Row", "l"), *[Column(origin) for origin in ORIGINS], Column("set for this row", "l")]
     caption = (
         "Where each row's settings come from: the number of options at their default, by the origin of the default "
@@ -87,50 +89,31 @@ def _set_here(scores: Scores, row: str) -> str:
     return "; ".join([*([", ".join(own) + tuned] if own else []), *row_changes(scores.benchmark, row)]) or DASH
 
 
-def _finished(scores: Scores, row: str) -> list[RunRecords]:
-    return [run for run in scores.records.of_row(row) if run.status == "finished"]
-
-
 def _options(scores: Scores, row: str) -> dict[str, dict[str, object]]:
-    runs = _finished(scores, row)
+    runs = scores.records.finished(row)
     return runs[0].options if runs else {}
 
 
-def _cost(scores: Scores, row: str, key: str) -> np.ndarray:
-    factor = COSTS[key][2]
-    infos = [run.info for run in _finished(scores, row)]
-    return np.array([float(info[key]) * factor for info in infos if info.get(key) is not None])
+def _costs(scores: Scores, row: str, key: str) -> NDArray[np.float64]:
+    """One cost of the finished runs of ``row``, in the unit of its heading."""
+    infos = [run.info for run in scores.records.finished(row)]
+    return np.array([float(info[key]) * COSTS[key][2] for info in infos if info.get(key) is not None])
 
 
-def _cost_cell(values: np.ndarray, digits: int) -> Cell:
+def _cost_text(values: NDArray[np.float64], digits: int) -> str:
     if len(values) and np.ptp(values) == 0:
-        return Cell(number(float(values[0]), digits))
-    return Cell(mean_text(t_interval(values), digits))
-
-
-def _on_processor(scores: Scores) -> bool:
-    """Whether every run trained on a CPU and says its processor time, which then is the better measure."""
-    runs = scores.records.finished()
-    return all(run.info.get("device") == "cpu" and run.info.get("train_cpu_seconds") for run in runs)
-
-
-def _time_name(scores: Scores) -> str:
-    return "processor time" if _on_processor(scores) else "wall time"
-
-
-def _time(scores: Scores, row: str) -> float:
-    values = _cost(scores, row, "train_cpu_seconds" if _on_processor(scores) else "train_seconds")
-    return float(values.mean()) if len(values) else float("nan")
+        return number(float(values[0]), digits)
+    return mean_text(t_interval(values), digits)
 
 
 def _cost_records(scores: Scores) -> Iterator[dict[str, object]]:
     for row in scores.benchmark.rows:
         name = {"row": row, "title": scores.benchmark.row(row).title}
-        for run in _finished(scores, row):
+        for run in scores.records.finished(row):
             for key in COSTS:
                 if run.info.get(key) is not None:
                     yield name | {"quantity": key, "seed": run.seed, "value": run.info[key]}
-        mean: Mean = scores.mean(row, scores.main)
+        mean = scores.mean(row, scores.main)
         yield name | {"quantity": f"mean mIoU on {scores.main}", "value": mean.value, "n": mean.n}
 
 
@@ -138,11 +121,10 @@ def _origin_records(scores: Scores) -> Iterator[dict[str, object]]:
     benchmark = scores.benchmark
     for row in benchmark.rows:
         spec = benchmark.row(row)
+        place: dict[str, object] = {"row": row, "method": spec.method}
         for name, option in _options(scores, row).items():
             kept = option.get("value") == option.get("default")
-            yield {
-                "row": row,
-                "method": spec.method,
+            yield place | {
                 "option": name,
                 "value": value_text(option.get("value")),
                 "default": value_text(option.get("default")),
@@ -151,15 +133,8 @@ def _origin_records(scores: Scores) -> Iterator[dict[str, object]]:
             }
         shared, own = (each.model_dump(mode="json") for each in (benchmark.training, benchmark.training_of(row)))
         for key, meaning in training_changes(benchmark, row).items():
-            yield {
-                "row": row,
-                "method": spec.method,
-                "option": f"training.{key}",
-                "value": value_text(own[key]),
-                "default": value_text(shared[key]),
-                "origin": "set",
-                "meaning": meaning,
-            }
+            values = {"value": value_text(own[key]), "default": value_text(shared[key])}
+            yield place | {"option": f"training.{key}", **values, "origin": "set", "meaning": meaning}
 
 
 COST_TABLES: dict[str, TableFiles] = {

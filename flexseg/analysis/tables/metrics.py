@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from flexseg.analysis.stats.definitions import Quantity
-from flexseg.analysis.stats.formats import DASH, Cell, Column, Row, Table, difference_cell, mean_text, number, write_csv
+from flexseg.analysis.stats.formats import (
+    DASH,
+    Cell,
+    Column,
+    Table,
+    difference_cell,
+    make_row,
+    mean_text,
+    number,
+    write_csv,
+)
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Noise, detectable, power, seeds_needed
-from flexseg.analysis.tables.common import HOW, Notes, TableFiles, averages_text, difference_record, target_title
+from flexseg.analysis.tables.common import (
+    HOW,
+    Notes,
+    TableFiles,
+    averages_text,
+    difference_record,
+    mean_record,
+    target_title,
+)
 
 WORSE = "‡"
 EFFECTS = (1.0, 1.5, 2.0)
@@ -27,11 +47,10 @@ def metrics_table(scores: Scores) -> Table:
     chosen, source = _chosen(scores), scores.source_only
     rows = []
     for row in benchmark.rows:
-        cells = [Cell(notes.title(row)), *[_judged_cell(scores, row, scores.main, each) for each in chosen]]
+        cells: list[str | Cell] = [_mean_cell(scores, row, scores.main, each) for each in chosen]
         if source:
-            own = row == source
-            cells.append(Cell("") if own else difference_cell(scores.against(row, source)[scores.main]))
-        rows.append(Row(tuple(cells)))
+            cells.append("" if row == source else difference_cell(scores.against(row, source)[scores.main]))
+        rows.append(make_row(notes.title(row), *cells))
     columns = [Column("Row", "l"), *[_head(each) for each in chosen]]
     columns += [Column("Δ source only")] if source else []
     units = [each.name for each in chosen if each.unit != "%"]
@@ -49,10 +68,9 @@ def boundary_table(scores: Scores) -> Table:
     """Boundary IoU and F1 at every width and the error of every ring, for every row, target by target."""
     benchmark, notes = scores.benchmark, Notes(scores)
     chosen, rows = _boundary(scores), []
-    for target in benchmark.targets:
-        for row in benchmark.rows:
-            cells = [Cell(notes.title(row)), *[_judged_cell(scores, row, target, each) for each in chosen]]
-            rows.append(Row(tuple(cells), target_title(scores, target)))
+    for target, row in product(benchmark.targets, benchmark.rows):
+        cells = [_mean_cell(scores, row, target, each) for each in chosen]
+        rows.append(make_row(notes.title(row), *cells, section=target_title(scores, target)))
     columns = [Column("Row", "l"), *[_head(each, grouped=True) for each in chosen]]
     rings = ", ".join(
         f"{each.name.removesuffix(' error')}: {each.description}" for each in chosen if each.counts == "rings"
@@ -67,23 +85,21 @@ def boundary_table(scores: Scores) -> Table:
 
 def power_table(scores: Scores) -> Table:
     """For each average: the spread that was seen, what these seeds can show, and how many seeds more would take."""
-    rows = []
-    for record in _power_records(scores):
-        cells = [
-            Cell(str(record["average"])),
-            Cell(number(_float(record["paired_sd"]), 2)),
-            Cell(str(record["freedom"])),
-        ]
-        cells += [Cell(number(100 * _float(record[f"power_{effect:g}"]), 0)) for effect in EFFECTS]
-        cells.append(Cell(number(_float(record["detectable"]), 2)))
-        cells += [Cell(str(record[f"seeds_{effect:g}"] or DASH)) for effect in SOUGHT]
-        rows.append(Row(tuple(cells)))
+    rows = [
+        make_row(
+            record["average"],
+            number(record["paired_sd"], 2),
+            str(record["freedom"]),
+            *[number(100 * record[f"power_{effect:g}"], 0) for effect in EFFECTS],
+            number(record["detectable"], 2),
+            *[str(record[f"seeds_{effect:g}"] or DASH) for effect in SOUGHT],
+        )
+        for record in _power_records(scores)
+    ]
     planned = len(scores.benchmark.seeds)
     columns = [Column("Average", "l"), Column("paired sd"), Column("df")]
-    columns += [
-        Column(f"{effect:g}", group=f"power (%) with {planned} seeds for a difference of") for effect in EFFECTS
-    ]
-    columns += [Column("smallest at 80 %")]
+    heading = f"power (%) with {planned} seeds for a difference of"
+    columns += [*[Column(f"{effect:g}", group=heading) for effect in EFFECTS], Column("smallest at 80 %")]
     columns += [Column(f"{effect:g}", group="seeds for 80 % power at a difference of") for effect in SOUGHT]
     caption = (
         "What a paired difference in mIoU (percentage points) between two rows could show. Paired sd: standard "
@@ -117,7 +133,7 @@ def _head(quantity: Quantity, grouped: bool = False) -> Column:
     return Column(width.removesuffix(")"), group=f"{name} {quantity.arrow}")
 
 
-def _judged_cell(scores: Scores, row: str, column: str, quantity: Quantity) -> Cell:
+def _mean_cell(scores: Scores, row: str, column: str, quantity: Quantity) -> Cell:
     """Mean ± half width; bold if shown to be better than the reference, marked if shown to be worse."""
     text = mean_text(scores.mean(row, column, quantity.name), quantity.digits)
     if row == scores.benchmark.reference:
@@ -131,20 +147,17 @@ def _judged_cell(scores: Scores, row: str, column: str, quantity: Quantity) -> C
 
 def _quantity_records(scores: Scores, columns: list[str], quantities: list[Quantity]) -> Iterator[dict[str, object]]:
     benchmark = scores.benchmark
-    for row in benchmark.rows:
-        for column in columns:
-            for each in quantities:
-                mean = scores.mean(row, column, each.name)
-                record: dict[str, object] = {
-                    "row": row, "title": benchmark.row(row).title, "target": column, "quantity": each.name,
-                    "unit": each.unit, "better": "higher" if each.higher_is_better else "lower", "value": mean.value,
-                    "low": mean.value - mean.half, "high": mean.value + mean.half, "n": mean.n,
-                }  # fmt: skip
-                for name, other in (("reference", benchmark.reference), ("source_only", scores.source_only)):
-                    if other and other != row and (name == "reference" or each.name == "mIoU"):
-                        found = difference_record(scores.against(row, other, each.name)[column])
-                        record |= {f"{name}_{key}": value for key, value in found.items() if key != "n"}
-                yield record
+    for row, column, each in product(benchmark.rows, columns, quantities):
+        record: dict[str, object] = {
+            "row": row, "title": benchmark.row(row).title, "target": column, "quantity": each.name,
+            "unit": each.unit, "better": "higher" if each.higher_is_better else "lower",
+        }  # fmt: skip
+        record |= mean_record(scores.mean(row, column, each.name))
+        for name, other in (("reference", benchmark.reference), ("source_only", scores.source_only)):
+            if other and other != row and (name == "reference" or each.name == "mIoU"):
+                found = difference_record(scores.against(row, other, each.name)[column])
+                record |= {f"{name}_{key}": value for key, value in found.items()}
+        yield record
 
 
 def _metrics_records(scores: Scores) -> Iterator[dict[str, object]]:
@@ -155,36 +168,28 @@ def _boundary_records(scores: Scores) -> Iterator[dict[str, object]]:
     yield from _quantity_records(scores, scores.benchmark.targets, _boundary(scores))
 
 
-def _power_records(scores: Scores) -> Iterator[dict[str, object]]:
+def _power_records(scores: Scores) -> Iterator[dict[str, Any]]:
     planned = len(scores.benchmark.seeds)
-    for average in scores.benchmark.averages or scores.benchmark.targets:
+    for average in scores.averages:
         noise = scores.noise(average) or Noise(float("nan"), 0)
         sd, rows = noise.paired_sd, noise.freedom // max(planned - 1, 1) + 1
-        record: dict[str, object] = {"average": average, "quantity": "mIoU", "rows": rows, "seeds": planned}
+        record = {"average": average, "quantity": "mIoU", "rows": rows, "seeds": planned}
         record |= {"paired_sd": sd, "freedom": noise.freedom or DASH, "detectable": detectable(sd, planned, rows)}
         record |= {f"power_{effect:g}": power(effect, sd, planned, rows) for effect in EFFECTS}
         yield record | {f"seeds_{effect:g}": seeds_needed(effect, sd, rows) for effect in SOUGHT}
 
 
-def _float(value: object) -> float:
-    return value if isinstance(value, float) else float("nan")
-
-
 def _long_records(scores: Scores) -> Iterator[dict[str, object]]:
     benchmark, source = scores.benchmark, scores.source_only
-    for row in benchmark.rows:
-        name = {"row": row, "title": benchmark.row(row).title}
-        for column in scores.columns:
-            values = {
-                each.name: (each.unit, scores.per_seed(row, column, each.name)) for each in scores.quantities.values()
-            }
-            if source:
-                gain = values["mIoU"][1] - scores.per_seed(source, column)
-                values["mIoU gain over source only"] = ("%", gain)
-            for quantity, (unit, seeds) in values.items():
-                for seed, value in zip(benchmark.seeds, seeds, strict=True):
-                    of = {"seed": seed, "column": column, "quantity": quantity, "unit": unit}
-                    yield {**name, **of, "value": float(value)}
+    units = {each.name: each.unit for each in scores.quantities.values()}
+    for row, column in product(benchmark.rows, scores.columns):
+        name = {"row": row, "title": benchmark.row(row).title, "column": column}
+        values = {quantity: scores.per_seed(row, column, quantity) for quantity in units}
+        if source:
+            values["mIoU gain over source only"] = values["mIoU"] - scores.per_seed(source, column)
+        for quantity, seeds in values.items():
+            for seed, value in zip(benchmark.seeds, seeds.tolist(), strict=True):
+                yield name | {"seed": seed, "quantity": quantity, "unit": units.get(quantity, "%"), "value": value}
 
 
 def write_long(scores: Scores, folder: Path) -> Path:
@@ -194,13 +199,14 @@ def write_long(scores: Scores, folder: Path) -> Path:
     return path
 
 
-_DIFFERENCE = [f"reference_{key}" for key in ("value", "low", "high", "p", "p_holm", "effect_size")] + [
-    f"source_only_{key}" for key in ("value", "low", "high", "p", "p_holm", "effect_size")
-]
-_COLUMNS = ["row", "title", "target", "quantity", "unit", "better", "value", "low", "high", "n"]
+_COLUMNS = [
+    "row", "title", "target", "quantity", "unit", "better", "value", "low", "high", "n",
+    *[f"{other}_{key}" for other in ("reference", "source_only")
+      for key in ("value", "low", "high", "p", "p_holm", "effect_size")],
+]  # fmt: skip
 METRIC_TABLES: dict[str, TableFiles] = {
-    "metrics": (metrics_table, [*_COLUMNS, *_DIFFERENCE], _metrics_records),
-    "boundary": (boundary_table, [*_COLUMNS, *_DIFFERENCE], _boundary_records),
+    "metrics": (metrics_table, _COLUMNS, _metrics_records),
+    "boundary": (boundary_table, _COLUMNS, _boundary_records),
     "power": (
         power_table,
         [

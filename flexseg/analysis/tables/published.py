@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flexseg.analysis.stats.formats import Cell, Column, Row, Table, difference_cell, mean_text, number
+import math
+from collections import defaultdict
+
+from flexseg.analysis.stats.formats import Column, Row, Table, difference_cell, make_row, mean_text, number
 from flexseg.analysis.stats.published import all_published, heading, same_data
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.common import Notes
@@ -20,31 +23,24 @@ def published_table(scores: Scores) -> Table:
     numbers = all_published(scores.records)
     names = list(dict.fromkeys(each.target for each in numbers if each.table in PRINCIPAL))
     averages = [] if same_data(scores.benchmark) else list(scores.benchmark.averages)
-    blank = [Cell("")] * len(averages)
-    rows: list[Row] = []
     if not names:
-        return Table("published", "Published", "Nothing was published.", [Column("Row", "l")], rows)
-    settings = dict.fromkeys((each.table, each.trunk, each.method) for each in numbers)
-    for table, trunk, method in settings:
-        if table == "ablation" and method in ("DGInStyle", "FLEX-Seg"):
-            continue
-        found = {
-            each.target: each.miou
-            for each in numbers
-            if (each.table, each.trunk, each.method) == (table, trunk, method)
-        }
-        values = [Cell(number(found[name], 2) if name in found else "–") for name in names]
-        rows.append(Row((Cell(f"{method} ({trunk})"), *values, *blank, *blank), "Published"))
-    nothing = [Cell("")] * len(names)
+        return Table("published", "Published", "Nothing was published.", [Column("Row", "l")], [])
+    rows: list[Row] = []
+    found: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
+    for each in numbers:
+        found[each.table, each.trunk, each.method][each.target] = each.miou
+    for (table, trunk, method), values in found.items():
+        if table != "ablation" or method not in ("DGInStyle", "FLEX-Seg"):
+            texts = [number(values.get(name, math.nan), 2) for name in names]
+            blank = [""] * 2 * len(averages)
+            rows.append(make_row(f"{method} ({trunk})", *texts, *blank, section="Published"))
     benchmark, notes = scores.benchmark, Notes(scores)
     for row in (benchmark.ablation.none, *benchmark.ablation.full) if averages else ():
         if row in benchmark.rows:
-            means = [Cell(mean_text(scores.mean(row, name))) for name in averages]
+            means = [mean_text(scores.mean(row, name)) for name in averages]
             differences = scores.against(row, benchmark.reference)
-            gains = [
-                Cell("") if row == benchmark.reference else difference_cell(differences[name]) for name in averages
-            ]
-            rows.append(Row((Cell(notes.title(row)), *nothing, *means, *gains), "Measured here"))
+            gains = ["" if row == benchmark.reference else difference_cell(differences[name]) for name in averages]
+            rows.append(make_row(notes.title(row), *[""] * len(names), *means, *gains, section="Measured here"))
     columns = [Column("Row", "l"), *[Column(name, group=heading(benchmark)) for name in names]]
     columns += [Column(name, group=f"measured: {benchmark.title}") for name in averages]
     columns += [Column(f"Δ {name}", group="measured: paired difference") for name in averages]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 from flexseg.analysis.stats.effects import Cell as Switches
@@ -11,18 +12,17 @@ from flexseg.analysis.stats.effects import Line, ablation_lines, all_cells, fact
 from flexseg.analysis.stats.formats import (
     DASH,
     SUPERSCRIPTS,
-    Cell,
     Column,
-    Row,
     Table,
     difference_cell,
+    make_row,
     mean_text,
     number,
     to_markdown,
     to_tex,
     write_csv,
     write_text,
-)  # fmt: skip
+)
 from flexseg.analysis.stats.published import (
     heading,
     published_beside,
@@ -38,6 +38,7 @@ from flexseg.analysis.tables.common import (
     TableFiles,
     averages_text,
     difference_record,
+    mean_record,
     target_title,
 )
 from flexseg.analysis.tables.cost import COST_TABLES
@@ -55,13 +56,16 @@ def comparison_table(scores: Scores) -> Table:
     beside = published_columns(benchmark, published)
     rows = []
     for row in benchmark.rows:
-        cells = [Cell(notes.title(row))]
-        cells += [Cell(mean_text(scores.mean(row, column))) for column in scores.columns]
         difference = scores.against(row, benchmark.reference)[scores.main]
-        cells.append(Cell("reference") if row == benchmark.reference else difference_cell(difference))
-        cells.append(Cell(str(scores.mean(row, scores.main).n)))
-        cells += [Cell(number(published[row].get(column, math.nan), 2)) for column in beside]
-        rows.append(Row(tuple(cells)))
+        rows.append(
+            make_row(
+                notes.title(row),
+                *[mean_text(scores.mean(row, column)) for column in scores.columns],
+                "reference" if row == benchmark.reference else difference_cell(difference),
+                str(scores.mean(row, scores.main).n),
+                *[number(published[row].get(column, math.nan), 2) for column in beside],
+            )
+        )
     columns = [Column("Row", "l"), *[Column(target_title(scores, column)) for column in scores.columns]]
     columns += [Column(f"Δ {scores.main}"), Column("n")]
     columns += [Column(name, group=heading(benchmark)) for name in beside]
@@ -75,32 +79,31 @@ def comparison_table(scores: Scores) -> Table:
     return Table("comparison", f"{benchmark.title}: comparison", caption, columns, rows, notes.lines())
 
 
-def _switch_cells(cell: Switches | None, count: int) -> list[Cell]:
-    return [Cell("")] * count if cell is None else [Cell(ON if on else OFF) for on in cell]
-
-
-def _averages_of(scores: Scores) -> list[str]:
-    return list(scores.benchmark.averages) or list(scores.benchmark.targets)
+def _switches(cell: Switches | None, count: int) -> list[str]:
+    return [""] * count if cell is None else [ON if on else OFF for on in cell]
 
 
 def ablation_table(scores: Scores) -> Table:
     """Leave one out, controls and misalignment: the rows, the contrast that answers a question, the published cell."""
     benchmark, notes = scores.benchmark, Notes(scores)
-    names, averages = list(benchmark.ablation.components), _averages_of(scores)
+    names, averages = list(benchmark.ablation.components), scores.averages
     lines = ablation_lines(scores.records)
     published = [_published_of_line(scores, line) for line in lines]
     beside = [name for name in averages if any(name in numbers for numbers in published)]
     rows = []
     for line, numbers in zip(lines, published, strict=True):
-        title = notes.title(line.row, line.label) if line.row else line.label
-        cells = [Cell(title), *_switch_cells(line.cell, len(names))]
-        blank = [Cell("")] * len(averages)
-        cells += [Cell(mean_text(scores.mean(line.row, name))) for name in averages] if line.row else blank
-        cells.append(Cell(line.note or line.question))
         differences = scores.contrasts(line.contrast) if line.contrast else {}
-        cells += [difference_cell(differences[name]) if differences else Cell("") for name in averages]
-        cells += [Cell(number(numbers[name], 2) if name in numbers else "") for name in beside]
-        rows.append(Row(tuple(cells), line.section))
+        rows.append(
+            make_row(
+                notes.title(line.row, line.label) if line.row else line.label,
+                *_switches(line.cell, len(names)),
+                *[mean_text(scores.mean(line.row, name)) if line.row else "" for name in averages],
+                line.note or line.question,
+                *[difference_cell(differences[name]) if differences else "" for name in averages],
+                *[number(numbers[name], 2) if name in numbers else "" for name in beside],
+                section=line.section,
+            )
+        )
     columns = [Column("Row", "l"), *[Column(name, "c") for name in names]]
     columns += [Column(name, group="mIoU %") for name in averages] + [Column("Difference", "l")]
     columns += [Column(f"Δ {name}", group="paired difference [95 % interval]") for name in averages]
@@ -120,19 +123,20 @@ def _published_of_line(scores: Scores, line: Line) -> dict[str, float]:
 def factorial_table(scores: Scores) -> Table:
     """The cells of the factorial around each full row as far as they were run, and its effects once all were."""
     benchmark, notes = scores.benchmark, Notes(scores)
-    names, averages = list(benchmark.ablation.components), _averages_of(scores)
+    names, averages = list(benchmark.ablation.components), scores.averages
     rows = []
     for full in [row for row in benchmark.ablation.full if row in benchmark.rows]:
         cells, title = factorial_cells(scores.records, full), benchmark.row(full).title
         for cell in all_cells(len(names)):
             row = cells.get(cell, "")
-            values = [Cell(mean_text(scores.mean(row, name)) if row else DASH) for name in averages]
-            first = Cell(notes.title(row) if row else not_run(benchmark))
-            rows.append(Row((first, *_switch_cells(cell, len(names)), *values), f"Around {title}: mIoU in percent"))
+            values = [mean_text(scores.mean(row, name)) if row else DASH for name in averages]
+            first = notes.title(row) if row else not_run(benchmark)
+            section = f"Around {title}: mIoU in percent"
+            rows.append(make_row(first, *_switches(cell, len(names)), *values, section=section))
         for effect, weights in factorial_effects(names, cells).items():
-            values = [difference_cell(scores.contrasts(weights)[name]) for name in averages]
+            effects = [difference_cell(scores.contrasts(weights)[name]) for name in averages]
             section = f"Around {title}: effects [95 % interval]"
-            rows.append(Row((Cell(effect), *[Cell("")] * len(names), *values), section))
+            rows.append(make_row(effect, *_switches(None, len(names)), *effects, section=section))
     columns = [Column("Cell", "l"), *[Column(name, "c") for name in names], *[Column(name) for name in averages]]
     caption = (
         f"All 2{str(len(names)).translate(SUPERSCRIPTS)} combinations of the components, as far as they were run; "
@@ -147,8 +151,7 @@ def per_class_table(scores: Scores) -> Table:
     notes, places = Notes(scores), class_places(scores)
     columns = [Column("Row", "l"), *[Column(name) for name in class_names(scores)]]
     rows = [
-        Row((Cell(notes.title(row)), *[Cell(number(float(value))) for value in scores.class_average(row)[places]]))
-        for row in scores.benchmark.rows
+        make_row(notes.title(row), *map(number, scores.class_average(row)[places])) for row in scores.benchmark.rows
     ]
     caption = "IoU in percent of each class: mean over seeds, then over the targets whose truth holds the class."
     return Table("per_class", f"{scores.benchmark.title}: classes", caption, columns, rows, notes.lines())
@@ -161,7 +164,7 @@ def per_condition_table(scores: Scores) -> Table:
     columns = [Column("Row", "l")]
     columns += [Column(condition, group=target_title(scores, target)) for target, condition in pairs]
     rows = [
-        Row((Cell(notes.title(row)), *[Cell(mean_text(scores.condition_mean(row, *pair))) for pair in pairs]))
+        make_row(notes.title(row), *[mean_text(scores.condition_mean(row, *pair)) for pair in pairs])
         for row in benchmark.rows
     ]
     counts = ", ".join(f"{target_title(scores, t)} {c} {scores.conditions(t)[c]}" for t, c in pairs)
@@ -182,14 +185,13 @@ def _comparison_records(scores: Scores) -> Iterator[dict[str, object]]:
                 yield name | {"quantity": "status", "target": target, "seed": run.seed, "reason": reason}
         for quantity in scores.quantities:
             for column in scores.columns:
-                for seed, value in zip(benchmark.seeds, scores.per_seed(row, column, quantity), strict=True):
-                    yield name | {"quantity": quantity, "target": column, "seed": seed, "value": float(value)}
-                mean = scores.mean(row, column, quantity)
-                low, high = mean.value - mean.half, mean.value + mean.half
-                yield name | {
-                    "quantity": f"mean {quantity}", "target": column,
-                    "value": mean.value, "low": low, "high": high, "n": mean.n,
-                }  # fmt: skip
+                for seed, value in zip(benchmark.seeds, scores.per_seed(row, column, quantity).tolist(), strict=True):
+                    yield name | {"quantity": quantity, "target": column, "seed": seed, "value": value}
+                yield (
+                    name
+                    | {"quantity": f"mean {quantity}", "target": column}
+                    | mean_record(scores.mean(row, column, quantity))
+                )
         if row != benchmark.reference:
             for column, difference in scores.against(row, benchmark.reference).items():
                 of = {"quantity": "mIoU difference", "target": column, "reference": benchmark.reference}
@@ -208,9 +210,7 @@ def _ablation_records(scores: Scores) -> Iterator[dict[str, object]]:
         name: dict[str, object] = {"section": line.section, "row": line.row, "title": line.label}
         name["question"] = line.question
         for column in scores.columns if line.row else ():
-            mean = scores.mean(line.row, column)
-            values = {"value": mean.value, "low": mean.value - mean.half, "high": mean.value + mean.half, "n": mean.n}
-            yield name | {"quantity": "mean mIoU", "target": column} | values
+            yield name | {"quantity": "mean mIoU", "target": column} | mean_record(scores.mean(line.row, column))
         text = " ".join(f"{weight:+g}*{row}" for row, weight in line.contrast.items())
         for column, difference in (scores.contrasts(line.contrast) if line.contrast else {}).items():
             yield name | {"quantity": "effect", "target": column, "contrast": text} | difference_record(difference)
@@ -218,9 +218,8 @@ def _ablation_records(scores: Scores) -> Iterator[dict[str, object]]:
             yield name | {"quantity": "status", "reason": line.note}
         for column, value in _published_of_line(scores, line).items():
             yield name | {"quantity": published_quantity(scores), "target": column, "value": value}
-    components = list(scores.benchmark.ablation.components)
     for full in scores.benchmark.ablation.full:
-        effects = factorial_effects(components, factorial_cells(scores.records, full))
+        effects = factorial_effects(list(scores.benchmark.ablation.components), factorial_cells(scores.records, full))
         for effect, weights in effects.items():
             name = {"section": f"Factorial around {full}", "row": full, "title": effect, "quantity": "effect"}
             for column, difference in scores.contrasts(weights).items():
@@ -228,22 +227,20 @@ def _ablation_records(scores: Scores) -> Iterator[dict[str, object]]:
 
 
 def _class_records(scores: Scores) -> Iterator[dict[str, object]]:
-    for row in scores.benchmark.rows:
-        for target in scores.benchmark.targets:
-            means = scores.class_means(row, target)
-            for place, name in class_set(scores).names.items():
-                mean = means[place]
-                record = {"row": row, "target": target, "class": name, "iou": mean.value}
-                yield record | {"half_width": mean.half, "n": mean.n}
+    for row, target in product(scores.benchmark.rows, scores.benchmark.targets):
+        means = scores.class_means(row, target)
+        for place, name in class_set(scores).names.items():
+            mean = means[place]
+            record = {"row": row, "target": target, "class": name, "iou": mean.value}
+            yield record | {"half_width": mean.half, "n": mean.n}
 
 
 def _condition_records(scores: Scores) -> Iterator[dict[str, object]]:
-    for row in scores.benchmark.rows:
-        for target in scores.benchmark.targets:
-            for condition, images in scores.conditions(target).items():
-                mean = scores.condition_mean(row, target, condition)
-                record = {"row": row, "target": target, "condition": condition, "images": images, "miou": mean.value}
-                yield record | {"half_width": mean.half, "n": mean.n}
+    for row, target in product(scores.benchmark.rows, scores.benchmark.targets):
+        for condition, images in scores.conditions(target).items():
+            mean = scores.condition_mean(row, target, condition)
+            record = {"row": row, "target": target, "condition": condition, "images": images, "miou": mean.value}
+            yield record | {"half_width": mean.half, "n": mean.n}
 
 
 _VALUES = ["value", "low", "high", "p", "p_holm", "effect_size", "n", "reason"]

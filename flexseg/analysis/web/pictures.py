@@ -65,8 +65,7 @@ def prediction_seeds(scores: Scores) -> dict[str, int]:
     chosen = panel_seed(scores, panel_rows(scores))
     found = {}
     for row in scores.benchmark.rows:
-        finished = [run.seed for run in scores.records.of_row(row) if run.status == "finished"]
-        kept = [seed for seed in finished if (scores.records.runs[row, seed].evaluated / "predictions").is_dir()]
+        kept = [run.seed for run in scores.records.finished(row) if (run.evaluated / "predictions").is_dir()]
         if kept:
             found[row] = chosen if chosen in kept else kept[0]
     return found
