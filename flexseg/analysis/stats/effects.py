@@ -1,7 +1,8 @@
-"""What the ablation takes apart: which rows are cells of the factorial, which contrasts answer which question."""
+"""The ablation: which rows are cells of the factorial, and which contrasts answer which question."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations, product
@@ -18,7 +19,7 @@ FACTORIAL = "factorial"
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the ablation: a row (or none) and a contrast of rows, with the words for both.
+    """A line of the ablation: a row (or none) and a contrast of rows, in words and numbers.
 
     ``cell`` are the component switches of the row, if it has any; ``note`` says why there is no contrast.
     """
@@ -116,18 +117,14 @@ def factorial_effects(names: list[str], cells: Mapping[Cell, str]) -> dict[str, 
     the mean without it; for two, half of what either gains from the other's presence.
     Source: Box, Hunter & Hunter, *Statistics for Experimenters*, § 5.
     """
-    components = len(names)
-    if any(cell not in cells for cell in all_cells(components)):
+    every = all_cells(len(names))
+    if any(cell not in cells for cell in every):
         return {}
     effects = {}
-    for size in range(1, components + 1):
-        for chosen in combinations(range(components), size):
-            weights = {}
-            for cell in all_cells(components):
-                sign = 1
-                for index in chosen:
-                    sign *= 1 if cell[index] else -1
-                weights[cells[cell]] = sign * 2.0 ** (1 - components)
+    for size in range(1, len(names) + 1):
+        for chosen in combinations(range(len(names)), size):
+            signs = {cell: math.prod(1 if cell[index] else -1 for index in chosen) for cell in every}
+            weights = {cells[cell]: sign * 2.0 ** (1 - len(names)) for cell, sign in signs.items()}
             effects[" × ".join(names[index] for index in chosen)] = weights
     return effects
 
@@ -135,57 +132,52 @@ def factorial_effects(names: list[str], cells: Mapping[Cell, str]) -> dict[str, 
 def ablation_lines(records: Records) -> list[Line]:
     """The lines of the ablation table: leave one out for every full row, controls, and misalignment."""
     benchmark = records.benchmark
+    full_rows = [row for row in benchmark.ablation.full if row in benchmark.rows]
+    first = next(iter(full_rows), "")
+    used = {benchmark.reference, first, *benchmark.ablation.aligned.values()}
     lines: list[Line] = []
-    used: set[str] = set()
-    for full in benchmark.ablation.full:
-        if full in benchmark.rows:
-            lines += _leave_one_out(records, full, used)
-    first = next((row for row in benchmark.ablation.full if row in benchmark.rows), "")
-    twins = set(benchmark.ablation.aligned.values())
+    for full in full_rows:
+        cells = factorial_cells(records, full)
+        used |= set(cells.values())
+        lines += _leave_one_out(records, full, cells)
     for row in benchmark.rows:
-        if row not in used | twins | {benchmark.reference, first}:
+        if row not in used:
             lines += _control(records, row, first)
     return lines + _alignment(records)
 
 
-def _leave_one_out(records: Records, full: str, used: set[str]) -> list[Line]:
-    benchmark = records.benchmark
-    names = list(benchmark.ablation.components)
-    cells = factorial_cells(records, full)
-    everything = (True,) * len(names)
-    section = f"Components of {benchmark.row(full).title}"
-    none = benchmark.ablation.none
-    used |= set(cells.values())
+def _leave_one_out(records: Records, full: str, cells: Mapping[Cell, str]) -> list[Line]:
+    benchmark, none = records.benchmark, records.benchmark.ablation.none
+    names, section = list(benchmark.ablation.components), f"Components of {benchmark.row(full).title}"
     lines = []
+
+    def add(row: str, question: str, cell: Cell | None, contrast: dict[str, float]) -> None:
+        lines.append(Line(section, benchmark.row(row).title, question, row, cell, contrast))
+
     if none in benchmark.rows and none != full:
-        title = benchmark.row(none).title
-        lines.append(Line(section, title, "–", none, cell_of(records, none)))
-        together = Line(section, benchmark.row(full).title, "all together: this row − baseline", full, everything)
-        lines.append(Line(**{**vars(together), "contrast": {full: 1.0, none: -1.0}}))
+        add(none, "–", cell_of(records, none), {})
+        add(full, "all together: this row − baseline", (True,) * len(names), {full: 1.0, none: -1.0})
     for index, name in enumerate(names):
         cell = tuple(place != index for place in range(len(names)))
-        row = cells.get(cell, "")
         question = f"effect of {name}: full − this row"
-        if row:
-            lines.append(Line(section, benchmark.row(row).title, question, row, cell, {full: 1.0, row: -1.0}))
+        if row := cells.get(cell, ""):
+            add(row, question, cell, {full: 1.0, row: -1.0})
         else:
             lines.append(Line(section, f"without {name}", question, "", cell, note=not_run(benchmark)))
-    others = [cell for cell in all_cells(len(names)) if 0 < sum(cell) < len(names) - 1 and cell in cells]
-    for cell in others:
-        row = cells[cell]
-        contrast = {row: 1.0, none: -1.0} if none in benchmark.rows else {}
-        lines.append(Line(section, benchmark.row(row).title, "this row − baseline", row, cell, contrast))
+    for cell in all_cells(len(names)):
+        if 0 < sum(cell) < len(names) - 1 and cell in cells:
+            row = cells[cell]
+            add(row, "this row − baseline", cell, {row: 1.0, none: -1.0} if none in benchmark.rows else {})
     return lines
 
 
 def _control(records: Records, row: str, full: str) -> list[Line]:
-    benchmark = records.benchmark
-    title, reference = benchmark.row(row).title, benchmark.reference
-    cell = cell_of(records, row)
-    lines = [Line("Controls and other rows", title, "this row − baseline", row, cell, {row: 1.0, reference: -1.0})]
+    benchmark, section = records.benchmark, "Controls and other rows"
+    contrast = {row: 1.0, benchmark.reference: -1.0}
+    lines = [Line(section, benchmark.row(row).title, "this row − baseline", row, cell_of(records, row), contrast)]
     if full:
         question = f"{benchmark.row(full).title} − this row"
-        lines.append(Line("Controls and other rows", "", question, "", None, {full: 1.0, row: -1.0}))
+        lines.append(Line(section, "", question, contrast={full: 1.0, row: -1.0}))
     return lines
 
 
@@ -197,21 +189,18 @@ def alignment_pairs(records: Records) -> dict[str, str]:
 
 def _alignment(records: Records) -> list[Line]:
     benchmark, pairs = records.benchmark, alignment_pairs(records)
-    section = "Misalignment of the generated data"
+    section, none = "Misalignment of the generated data", records.benchmark.ablation.none
     lines = []
     for row, twin in pairs.items():
-        cell = cell_of(records, twin)
-        contrast = {row: 1.0, twin: -1.0}
+        cell, contrast = cell_of(records, twin), {row: 1.0, twin: -1.0}
         lines.append(Line(section, benchmark.row(twin).title, "cost: misaligned − aligned", twin, cell, contrast))
-    none = benchmark.ablation.none
     for row in pairs:
         if none in pairs and row != none:
             contrast = {row: 1.0, pairs[row]: -1.0, none: -1.0, pairs[none]: 1.0}
-            title = benchmark.row(row).title
-            lines.append(Line(section, "", f"cost for {title} − cost for baseline", "", None, contrast))
+            question = f"cost for {benchmark.row(row).title} − cost for baseline"
+            lines.append(Line(section, "", question, contrast=contrast))
     for row, twin in benchmark.ablation.aligned.items():
         if row not in pairs and row in benchmark.rows:
-            lines.append(
-                Line(section, f"{benchmark.row(row).title}, aligned", "–", "", None, note=f"not run: row {twin}")
-            )
+            label = f"{benchmark.row(row).title}, aligned"
+            lines.append(Line(section, label, "–", note=f"not run: row {twin}"))
     return lines
