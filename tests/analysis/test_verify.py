@@ -294,23 +294,23 @@ def test_one_pooled_variance_is_students_test_of_two_samples() -> None:
     assert half == pytest.approx((interval.high - interval.low) / 2)
 
 
-def test_moderated_variances_find_the_prior_they_were_drawn_from() -> None:
+def test_moderate_variances_find_the_prior_they_were_drawn_from() -> None:
     """s² ~ s₀²·d₀/χ²(d₀) · χ²(d)/d, with d₀ = 6 and s₀² = 2: the moderated ones are nearer to the truth."""
     rng = np.random.default_rng(4)
     truth = 2.0 * 6 / rng.chisquare(6, 4000)
     seen = truth * rng.chisquare(2, 4000) / 2
-    found, freedom = v.moderated(seen, 2)
+    found, freedom = v.moderate(seen, 2)
     assert freedom - 2 == pytest.approx(6, rel=0.15)
     error, plain, pooled = (np.square(np.log(x / truth)).mean() for x in (found, seen, seen.mean()))
     assert error < 0.8 * min(plain, pooled)
 
 
 def test_equal_variances_are_pooled_and_hostile_ones_survive() -> None:
-    found, freedom = v.moderated(np.full(10, 0.5), 2)
+    found, freedom = v.moderate(np.full(10, 0.5), 2)
     assert found == pytest.approx(0.5)
     assert freedom == 20
     for variances in ([0.0] * 10, [0.0] * 9 + [1.0], [1e-12] * 5 + [1e6] * 5, [0.3]):
-        found, freedom = v.moderated(np.array(variances), 2)
+        found, freedom = v.moderate(np.array(variances), 2)
         assert np.isfinite(found).all()
         assert (found >= 0).all()
         assert 2 <= freedom <= 2 * len(variances)
@@ -330,7 +330,7 @@ def _false_alarms(spread: float, shared: float = 0.0, seeds: int = 3, trials: in
         seed = rng.normal(0, np.sqrt(shared), 3)
         there = rng.normal(0, sd, (10, 3)) + seed
         here = rng.normal(0, sd, (10, seeds)) + seed[:seeds]
-        variances, freedom = v.moderated(there.var(axis=1, ddof=1), 2)
+        variances, freedom = v.moderate(there.var(axis=1, ddof=1), 2)
         p = np.array([v.judge(here[row], there[row], variances[row], freedom)[1] for row in range(10)])
         cells, families = cells + int((p < 0.05).sum()), families + bool((holm(p) < 0.05).any())
     return cells / (10 * trials), families / trials

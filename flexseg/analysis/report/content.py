@@ -140,7 +140,7 @@ def provenance(scores: Scores) -> list[Pair]:
 def incidents(scores: Scores) -> list[Pair]:
     """Which runs are not in the numbers, and why; and which were made by other code."""
     records = scores.records
-    pairs = [(records.benchmark.row(row).title, note) for row in records.benchmark.rows for note in records.notes(row)]
+    pairs = [(records.benchmark.row(row).title, note) for row, note in records.all_notes()]
     pairs = pairs or [("None", "every run was finished")]
     for digest, rows in other_code(scores).items():
         text = f"other code than today's made these, which are in the numbers: {', '.join(rows)}"

@@ -59,7 +59,7 @@ def _provenance(scores: Scores) -> list[str]:
     }
     lines = ["## Where it comes from", ""]
     lines += [f"- {name}: {text or '–'}" for name, text in facts.items()]
-    notes = [f"{row}: {note}" for row in benchmark.rows for note in scores.records.notes(row)]
+    notes = [f"{row}: {note}" for row, note in scores.records.all_notes()]
     if notes:
         lines += ["", "Not in the numbers:", "", *[f"- {note}" for note in notes]]
     return lines

@@ -141,6 +141,10 @@ class Records:
                 reasons.setdefault(f"target {target}: {reason}", []).append(run.seed)
         return [f"{seeds_text(seeds)} {reason}" for reason, seeds in reasons.items()]
 
+    def all_notes(self) -> list[tuple[str, str]]:
+        """(row, note) of all rows; see :meth:`notes`."""
+        return [(row, note) for row in self.benchmark.rows for note in self.notes(row)]
+
     def shows(self, row: str) -> tuple[Show, ...]:
         """What the method of ``row`` declared to be shown, as its first finished run recorded it."""
         return next((read_shows(run.info.get("shows")) for run in self.finished(row)), ())

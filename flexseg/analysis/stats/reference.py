@@ -33,7 +33,7 @@ _PARTS = (
 
 
 class Provenance(BaseModel):
-    """By what the reference runs were made."""
+    """What made the reference runs."""
 
     format: Literal[1]
     benchmark: str
@@ -61,14 +61,14 @@ class Reference:
 
 
 def reference_path(benchmark: Benchmark, folder: Path) -> Path:
-    """Where the reference results of ``benchmark`` lie."""
+    """The file of the reference results of ``benchmark``."""
     return folder / f"{benchmark.name}.reference.csv"
 
 
 def definition_parts(records: Records, row: str) -> dict[str, str]:
-    """Each part of what defines ``row`` and its evaluation, as a short digest; the seed is no part of it.
+    """Each part of the definition of ``row`` and of its evaluation as a short digest, without the seed.
 
-    They are those of the row's finished runs, which are the benchmark file's, or no run would count as finished.
+    They come from a finished run of the row, which counts as finished only if the benchmark file agrees.
     """
     benchmark = records.benchmark
     found = next((run.info.get("definition") for run in records.finished(row)), None)
@@ -90,12 +90,11 @@ def write_reference(scores: Scores, path: Path) -> None:
         UserError: a run of the selected rows is missing, failed, stale or not fully evaluated; names each.
     """
     records, benchmark = scores.records, scores.benchmark
-    gaps = [f"  {row}: {note}" for row in benchmark.rows for note in records.notes(row)]
+    gaps = "".join(f"  {row}: {note}\n" for row, note in records.all_notes())
     if gaps:
         raise UserError(
-            f"{path} was not written, since the results of benchmark {benchmark.name} are not complete:\n"
-            + "\n".join(gaps)
-            + f"\nFinish them first: snakemake --cores all --config benchmark={benchmark.name}"
+            f"{path} was not written, since the results of benchmark {benchmark.name} are not complete:\n{gaps}"
+            f"Finish them first: snakemake --cores all --config benchmark={benchmark.name}"
         )
     infos = [run.info for run in records.finished()]
     provenance = Provenance(

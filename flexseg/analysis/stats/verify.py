@@ -1,13 +1,13 @@
-"""Do these results repeat the reference results that the repository ships?
+"""Whether results repeat the reference results that the repository ships.
 
 ``benchmarks/<name>.reference.csv`` holds mIoU of every (row, column, seed) of one complete run of a benchmark, and what
 defined each row. Every cell of this machine's results gets a verdict:
 
 * *reproduced*: every seed's value is the reference's, to 1e-6;
 * *within noise*: the means differ, but no more than those of two independent sets of seeds do in 95 of 100 cases;
-* *outside*: they differ by more. One cell in twenty does so by chance; what counts is Holm's correction over all cells;
-* *differs*: it is outside even after that correction;
-* *other definition*: the row is not the one that the reference was made of, so its numbers prove nothing either way;
+* *outside*: they differ by more. One cell in twenty does so by chance, so Holm's correction over all cells decides;
+* *differs*: they differ by more even after that correction;
+* *other definition*: the row is defined differently in the reference, so its numbers prove nothing either way;
 * *missing*, *no reference*, *no interval* (a reference of a single seed): nothing can be said.
 
 The interval
@@ -24,8 +24,8 @@ towards that of all rows, as strongly as the rows resemble each other (Smyth, *S
 
 Seeds are not paired. In the default benchmark a seed shares next to nothing between rows (a variance component of about
 0 on most targets, and a sixth of a run's variance at most), so pairing would gain nothing, and seeds other than the
-reference's are served as well. Where equal seeds do share something, the interval is wider than it need be, never too
-narrow. ``tests/analysis/test_verify.py`` simulates the false alarms.
+reference's may be used as well. Where equal seeds do share something, the interval is too wide, never too narrow.
+``tests/analysis/test_verify.py`` simulates the false alarms.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ from scipy.special import digamma, polygamma, stdtr, stdtrit
 
 from flexseg.analysis.stats.reference import Reference, definition_parts, processors
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.stats.statistics import holm
+from flexseg.analysis.stats.statistics import holm, t_interval
 
 Floats = NDArray[np.float64]
 NAN = float("nan")
@@ -52,15 +52,13 @@ TOLERANCE = 1e-6
 Verdict = Literal[
     "reproduced", "within noise", "outside", "differs", "other definition", "no interval", "missing", "no reference"
 ]
-VERDICTS: tuple[Verdict, ...] = (
-    "reproduced", "within noise", "outside", "differs", "other definition", "no interval", "missing", "no reference",
-)  # fmt: skip
-JUDGED: tuple[Verdict, ...] = VERDICTS[:4]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+JUDGED = VERDICTS[:4]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One row on one column: means here and in the reference (NaN for none), and what follows.
+    """One row on one column: means here and in the reference (NaN for none), and the verdict.
 
     ``half`` is the half width of the interval in which the difference lies in 95 % of faithful repetitions.
     """
@@ -84,10 +82,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Verification:
-    """The verdict on every cell, rows in the benchmark's order, and what a reader must know besides.
-
-    ``processors`` are those on which the results were made, here and in the reference.
-    """
+    """The verdict on every cell, rows in the benchmark's order, with notes and the processors here and there."""
 
     benchmark: str
     columns: tuple[str, ...]
@@ -116,12 +111,12 @@ class Verification:
         return bool(self.count("differs"))
 
 
-def moderated(variances: Floats, freedom: int) -> tuple[Floats, float]:
-    """Variances of R rows drawn towards each other, and their degrees of freedom d + d₀ (see the module's head).
+def moderate(variances: Floats, freedom: int) -> tuple[Floats, float]:
+    """Draw the variances of R rows towards each other; with their degrees of freedom d + d₀ (see the module's head).
 
     d₀ and s₀² are fitted to log s² by moments: Var(log s²) = ψ′(d/2) + ψ′(d₀/2). Rows that scatter no more than equal
-    variances would, and fewer than four rows, which cannot tell, get one pooled variance and R·d degrees of freedom:
-    not the infinity of the fit, since the pooled variance is itself an estimate.
+    variances would, and fewer than four rows, which are too few to tell, get one pooled variance and R·d degrees of
+    freedom: not the infinity of the fit, since the pooled variance is itself an estimate.
 
     Args:
         variances: (R,) of n values each; ``freedom`` is d = n − 1, at least 1.
@@ -174,24 +169,23 @@ def verify(scores: Scores, reference: Reference) -> Verification:
     for key, p in zip(keys, adjusted, strict=True):
         worse = cells[key].verdict == "outside" and p < 0.05
         cells[key] = replace(cells[key], p_holm=float(p), verdict="differs" if worse else cells[key].verdict)
-    notes = _notes(scores, reference, other)
-    here = processors(scores.records)
+    notes, here = _notes(scores, reference, other), processors(scores.records)
     return Verification(benchmark.name, scores.columns, cells, notes, here, reference.provenance.processors)
 
 
 def _cell(
     scores: Scores, reference: Reference, row: str, column: str, changed: bool, noise: Mapping[str, tuple[float, float]]
 ) -> Cell:
-    mine = dict(zip(scores.benchmark.seeds, scores.per_seed(row, column), strict=True))
-    mine = {seed: value for seed, value in mine.items() if math.isfinite(value)}
-    theirs = reference.values.get((row, column), {})
+    values = zip(scores.benchmark.seeds, scores.per_seed(row, column).tolist(), strict=True)
+    mine, theirs = (
+        {seed: value for seed, value in values if math.isfinite(value)},
+        reference.values.get((row, column), {}),
+    )
     here, there = np.array(list(mine.values())), np.array(list(theirs.values()))
-    cell = Cell(row, column, "no reference", n_here=len(here), n_there=len(there))
-    cell = replace(cell, here=float(here.mean())) if len(here) else cell
-    if not len(there):
+    cell = Cell(row, column, "no reference", t_interval(here).value, t_interval(there).value, len(here), len(there))
+    if not theirs:
         return cell
-    cell = replace(cell, there=float(there.mean()))
-    if not len(here):
+    if not mine:
         return replace(cell, verdict="missing")
     if changed:
         return replace(cell, verdict="other definition")
@@ -209,18 +203,18 @@ def _noise(reference: Reference, column: str) -> dict[str, tuple[float, float]]:
     values = {row: found for row, found in values.items() if len(found) > 1}
     if not values:
         return {}
-    variances, freedom = moderated(np.array([np.var(v, ddof=1) for v in values.values()]), len(reference.seeds) - 1)
+    variances, freedom = moderate(np.array([np.var(v, ddof=1) for v in values.values()]), len(reference.seeds) - 1)
     return {row: (float(variance), freedom) for row, variance in zip(values, variances, strict=True)}
 
 
 def _notes(scores: Scores, reference: Reference, other: Mapping[str, list[str]]) -> list[str]:
     notes = [f"{row}: other definition than the reference's: {', '.join(parts)}." for row, parts in other.items()]
-    notes += [f"{row}: {note}." for row in scores.benchmark.rows for note in scores.records.notes(row)]
-    finished = scores.records.finished()
-    codes: set[Any] = {run.info.get("library") for run in finished} - set(reference.provenance.libraries)
+    notes += [f"{row}: {note}." for row, note in scores.records.all_notes()]
+    known = reference.provenance.libraries
+    codes = {str(run.info.get("library")) for run in scores.records.finished()} - set(known)
     if codes:
         notes.append(
-            f"The code that decides a run differs: {', '.join(sorted(map(str, codes)))} here, "
-            f"{', '.join(reference.provenance.libraries)} in the reference."
+            f"The code that decides a run differs: {', '.join(sorted(codes))} here, "
+            f"{', '.join(known)} in the reference."
         )
     return notes

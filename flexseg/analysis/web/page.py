@@ -92,8 +92,7 @@ def _definitions(pairs: list[tuple[str, str]]) -> str:
 def _incidents(scores: Scores) -> str:
     """What is not in the numbers and what other code made, or that every run was finished."""
     records = scores.records
-    lines = [f"{records.benchmark.row(row).title}: {note}" for row in records.benchmark.rows
-             for note in records.notes(row)]  # fmt: skip
+    lines = [f"{records.benchmark.row(row).title}: {note}" for row, note in records.all_notes()]
     lines += [
         f"† made by other code than today’s and in the numbers: {digest}: {', '.join(rows)}"
         for digest, rows in other_code(scores).items()

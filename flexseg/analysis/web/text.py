@@ -150,8 +150,7 @@ def _provenance(scores: Scores) -> str:
     records = scores.records
     runs, total = records.finished(), len(records.runs)
     text = f"{len(runs)} of {counted(total, 'run')} finished"
-    missing = [f"{records.benchmark.row(row).title}: {note}" for row in records.benchmark.rows
-               for note in records.notes(row)]  # fmt: skip
+    missing = [f"{records.benchmark.row(row).title}: {note}" for row, note in records.all_notes()]
     text += f" (not in the numbers: {'; '.join(missing)})." if missing else "."
     if runs:
         text += f" Code: commit {joined(runs, commit)}. Machine: {joined(runs, machine)}."
