@@ -17,8 +17,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from flexseg.analysis.stats.effects import ablation_lines, alignment_pairs, fact
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, Mean
-from flexseg.analysis.tables.common import difference_record, target_title
+from flexseg.analysis.tables.common import difference_record, mean_record, target_title
 from flexseg.analysis.tables.domains import class_names, class_places, strength
 from flexseg.benchmark import load_benchmark, select_rows
 from flexseg.errors import UserError, did_you_mean
@@ -182,7 +181,7 @@ def frame_contrasts(scores: Scores) -> pd.DataFrame:
             words = f"{words.split(':')[0]} in {line.section.removeprefix('Components of ')}"
         found = scores.contrasts(line.contrast)
         place = {"contrast": number, "title": words.replace("this row", title), "section": line.section}
-        entries += [_target(scores, name) | place | _difference(found[name]) for name in averages(scores)]
+        entries += [_target(scores, name) | place | _difference(found[name]) for name in scores.averages]
     return pd.DataFrame(entries)
 
 
@@ -196,7 +195,7 @@ def frame_factorial(scores: Scores, full: str) -> pd.DataFrame:
     return pd.DataFrame(
         _target(scores, name) | {"row": full, "title": effect} | _difference(scores.contrasts(weights)[name])
         for effect, weights in effects.items()
-        for name in averages(scores)
+        for name in scores.averages
     )
 
 
@@ -240,27 +239,12 @@ def frame_training(scores: Scores, rows: Sequence[str] = ()) -> pd.DataFrame:
     entries, rows = [], rows or list(scores.benchmark.rows)
     for row in rows:
         for run in scores.records.of_row(row):
-            for line in _log(run.folder / "train.jsonl") if run.status == "finished" else ():
+            for line in run.log() if run.status == "finished" else ():
                 place = _row(scores, row) | {"seed": run.seed, "iteration": line.pop("iteration")}
                 entries += [place | {"quantity": name, "value": value} for name, value in line.items()]
     frame = pd.DataFrame(entries, columns=["row", "title", "seed", "iteration", "quantity", "value"])
     titles = list(dict.fromkeys(scores.benchmark.row(row).title for row in rows))
     return frame.assign(title=pd.Categorical(frame["title"], categories=titles))
-
-
-def averages(scores: Scores) -> list[str]:
-    """The benchmark's averages; its targets where it has none."""
-    return list(scores.benchmark.averages) or list(scores.benchmark.targets)
-
-
-def _log(path: Path) -> Iterable[dict[str, float]]:
-    for text in path.read_text().splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(line, dict) and "iteration" in line:
-            yield {name: value for name, value in line.items() if isinstance(value, int | float)}
 
 
 def _profile(
@@ -289,7 +273,7 @@ def _series(scores: Scores, values: Sequence[Any], series: Mapping[str, Sequence
         for x, row, other in zip(values, rows, others, strict=True):
             if row is None or row not in known or not scores.mean(row, scores.main).n:
                 continue
-            for name in averages(scores):
+            for name in scores.averages:
                 at = _places(scores, row, name) | {"title": label, "x": x}
                 entries.append(at | {"measure": LEVEL} | _level(scores.mean(row, name)))
                 if other in known and other != row:
@@ -311,8 +295,7 @@ def _places(scores: Scores, row: str, column: str) -> Entry:
 
 
 def _level(mean: Mean) -> Entry:
-    ends = {"low": mean.value - mean.half, "high": mean.value + mean.half}
-    return {"value": mean.value, **ends, "n": mean.n, "shown": True}
+    return mean_record(mean) | {"shown": True}
 
 
 def _difference(difference: Difference) -> Entry:

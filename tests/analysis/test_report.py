@@ -262,10 +262,10 @@ def test_a_template_that_cannot_be_set_is_named(tmp_path: Path, monkeypatch: pyt
 
 def test_the_question_and_the_tally_count_rows(small: Built) -> None:
     scores = Scores(load_records(*small), replicates=50)
-    assert content.asked(scores, "comparison").startswith(
+    assert content.question(scores, "comparison").startswith(
         "Which of 9 settings of training score higher than “DGInStyle"
     )
-    assert "each component (GAP, UBE, HAS) add to “FLEX-Seg (tuned)”" in content.asked(scores, "ablation")
+    assert "each component (GAP, UBE, HAS) add to “FLEX-Seg (tuned)”" in content.question(scores, "ablation")
     answer = content.answers(scores, "comparison")[-1]
     found = re.match(
         r"Of the other 9 rows, (\d) scores? higher on Avg5 than .* and (\d) scores? lower; for (\d) no", answer

@@ -149,7 +149,8 @@ def test_every_run_stands_in_the_page_with_its_reason(scores: Scores, data: dict
     assert options["momentum"] == ["0.99", "0.99", "assumed", "of the prototypes; the first update copies the mean"]
     content = page.render(scores)
     assert "seed 2 failed: non-finite loss at iteration 371" in content
-    assert "feedfacefeedface: flexseg_no_gap (seed 2)" in content
+    assert "<dt>† code feedfacefeedface</dt>" in content
+    assert "which are in the numbers: flexseg_no_gap (seed 2)" in content
 
 
 def test_training_curves_are_thinned_and_keep_their_ends(builder: Builder) -> None:
@@ -289,7 +290,7 @@ def test_methods_text_follows_the_benchmark(scores: Scores) -> None:
 
 def test_assumed_values_name_the_rows_that_deviate(builder: Builder) -> None:
     built = builder(["dginstyle", "flexseg", "flexseg_tuned"], [0], 8, incidents=False, predictions=0)
-    found = {each.name: each for each in origins.assumed(scores_of(built))}
+    found = {each.name: each for each in origins.find_assumed(scores_of(built))}
     assert found["boundary_kernel"].text() == "7; 3 in flexseg_tuned"
     assert found["momentum"].text() == "0.99"
     assert "alpha" not in found

@@ -1,4 +1,4 @@
-"""What the reports say, without how it looks: question, answer, certainty, findings, protocol and provenance."""
+"""The words of the reports, whatever they look like: question, answer, certainty, protocol and provenance."""
 
 from __future__ import annotations
 
@@ -9,37 +9,49 @@ from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import ALIGNMENT, COMPONENTS, HELP, power_statement, verdict
 from flexseg.analysis.tables.common import target_title
 from flexseg.analysis.tables.domains import protocol_text, tested_images, training_text
-from flexseg.analysis.tables.origins import assumed, code_text, commit, counted, exceptions, joined, machine, other_code
+from flexseg.analysis.tables.origins import (
+    and_list,
+    code_text,
+    commit,
+    exceptions,
+    find_assumed,
+    machine,
+    other_code,
+    plural,
+    summarise_runs,
+)
 from flexseg.analysis.tables.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
 
 Kind = Literal["comparison", "ablation"]
-Pair = tuple[str, str]
-"""A term and what is said of it."""
 LEADS: dict[Kind, tuple[str, ...]] = {"comparison": (HELP,), "ablation": (COMPONENTS, ALIGNMENT)}
-"""Which findings answer the question of a report: they stand on its first page, all of them on the next."""
+"""The findings that answer the question of a report and stand on its first page; all follow on the next."""
 
 
-def what(scores: Scores) -> str:
+def describe(scores: Scores) -> str:
     """What the benchmark is, and of what its targets are analogues."""
-    benchmark = scores.benchmark
-    analogues = [
-        f"{target_title(scores, target)} (of {benchmark.domains[target].analogue_of})"
-        for target in benchmark.targets
-        if benchmark.domains[target].analogue_of
+    return " ".join([*scores.benchmark.description.split(), analogues(scores)]).strip()
+
+
+def analogues(scores: Scores) -> str:
+    """That the targets are analogues and of what; empty if the benchmark names none."""
+    domains = scores.benchmark.domains
+    named = [
+        f"{target_title(scores, target)} of {domains[target].analogue_of}"
+        for target in scores.benchmark.targets
+        if domains[target].analogue_of
     ]
-    text = " ".join(benchmark.description.split())
-    if analogues:
-        text += (
-            f" Analogues only, never the data sets themselves: {', '.join(analogues)}. What holds here is evidence "
-            "about the mechanism under controlled conditions; it is no reproduction of a published number."
-        )
-    return text
+    if not named:
+        return ""
+    return (
+        f"The targets are analogues in structure ({and_list(named)}), never the data sets themselves. These numbers "
+        "are evidence about a mechanism under controlled conditions and cannot be compared with published ones."
+    )
 
 
-def asked(scores: Scores, kind: Kind) -> str:
-    """The question that a report of ``kind`` answers, in one sentence."""
+def question(scores: Scores, kind: Kind) -> str:
+    """What a report of ``kind`` answers, in one sentence."""
     benchmark = scores.benchmark
-    targets = f"{counted(len(benchmark.targets), 'target domain')} that training never saw"
+    targets = f"{plural(len(benchmark.targets), 'target domain')} that training never saw"
     if kind == "comparison":
         reference = _titles(scores, [benchmark.reference])
         others = [row for row in benchmark.rows if row != benchmark.reference]
@@ -71,7 +83,7 @@ def _tally(scores: Scores) -> list[str]:
     higher = sum(each.shown and each.value > 0 for each in judged)
     lower = sum(each.shown and each.value < 0 for each in judged)
     text = (
-        f"Of the other {counted(len(others), 'row')}, {higher} {'scores' if higher == 1 else 'score'} higher on {main} "
+        f"Of the other {plural(len(others), 'row')}, {higher} {'scores' if higher == 1 else 'score'} higher on {main} "
         f"than {_titles(scores, [benchmark.reference])} and {lower} {'scores' if lower == 1 else 'score'} lower; for "
         f"{len(judged) - higher - lower} no difference could be shown"
     )
@@ -83,7 +95,7 @@ def certainty(scores: Scores) -> str:
     """What the seeds could show, and how many runs the numbers rest on."""
     finished, planned = len(scores.records.finished()), len(scores.benchmark.rows) * len(scores.benchmark.seeds)
     return (
-        f"The numbers rest on {finished} of {counted(planned, 'planned run')}. Intervals are at 95 % and not adjusted "
+        f"The numbers rest on {finished} of {plural(planned, 'planned run')}. Intervals are at 95 % and not adjusted "
         f"for the number of rows. {power_statement(scores)}"
     )
 
@@ -92,21 +104,17 @@ def _titles(scores: Scores, rows: list[str]) -> str:
     return " and ".join(f"“{scores.benchmark.row(row).title}”" for row in rows)
 
 
-def protocol(scores: Scores) -> list[Pair]:
-    """How was trained and tested."""
+def protocol(scores: Scores) -> list[tuple[str, str]]:
+    """How the models were trained and tested."""
     benchmark = scores.benchmark
     training = benchmark.training
-    images = [
-        f"{target_title(scores, target)} {tested_images(scores, target) or 'not counted'}"
-        for target in benchmark.targets
-    ]
-    height, width = training.crop
-    low, high = training.scale
+    counts = {name: tested_images(scores, name) or "not counted" for name in benchmark.targets}
+    (height, width), (low, high) = training.crop, training.scale
     recipe = recipe_parts(training)
     pairs = [
         ("Id", benchmark.protocol.id),
         ("Test", protocol_text(scores)),
-        ("Test images", ", ".join(images)),
+        ("Test images", ", ".join(f"{target_title(scores, name)} {count}" for name, count in counts.items())),
         (
             "Training",
             f"{training_text(scores)}; {training.iterations} iterations, batch {training.batch_size}, crop {height} × "
@@ -125,20 +133,20 @@ def protocol(scores: Scores) -> list[Pair]:
     return [(term, text) for term, text in pairs if text]
 
 
-def provenance(scores: Scores) -> list[Pair]:
+def provenance(scores: Scores) -> list[tuple[str, str]]:
     """Which code made the numbers, on which machine, in what time."""
     runs = scores.records.finished()
     seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)
     return [
-        ("Commit", joined(runs, commit)),
+        ("Commit", summarise_runs(runs, commit)),
         ("Code", code_text(scores)),
-        ("Machine", joined(runs, machine)),
-        ("Training time", f"{number(seconds / 60, 1)} min in {counted(len(runs), 'finished run')}"),
+        ("Machine", summarise_runs(runs, machine)),
+        ("Training time", f"{number(seconds / 60, 1)} min in {plural(len(runs), 'finished run')}"),
     ]
 
 
-def incidents(scores: Scores) -> list[Pair]:
-    """Which runs are not in the numbers, and why; and which were made by other code."""
+def incidents(scores: Scores) -> list[tuple[str, str]]:
+    """The runs that are not in the numbers, with the reason, and those that other code made: (row or digest, text)."""
     records = scores.records
     pairs = [(records.benchmark.row(row).title, note) for row, note in records.all_notes()]
     pairs = pairs or [("None", "every run was finished")]
@@ -148,9 +156,9 @@ def incidents(scores: Scores) -> list[Pair]:
     return pairs
 
 
-def assumptions(scores: Scores) -> list[Pair]:
+def assumptions(scores: Scores) -> list[tuple[str, str]]:
     """Options that the papers leave open, one pair per method and option, with rows that deviate from the default."""
-    found = assumed(scores)
+    found = find_assumed(scores)
     if not found:
         return [("None", "no finished run has an option that is marked as assumed")]
     several = len({each.method for each in found}) > 1

@@ -108,10 +108,10 @@ def _front(scores: Scores, kind: Kind, first: list[Plate], sections: list[Sectio
     """The first page; it refers to its figure and to the table of the report's kind, where there are these."""
     tables = [item["name"] for section in sections for item in section["items"] if item["type"] == "table"]
     shown = [*[f"figure-{plate.name}" for plate in first], *[f"table-{name}" for name in tables if name == kind]]
-    where: Prose = ["Shown in ", *_joined(shown), "; all findings: "] if shown else ["All findings: "]
+    where: Prose = ["Shown in ", *_join(shown), "; all findings: "] if shown else ["All findings: "]
     return {
-        "asked": [content.asked(scores, kind)],
-        "measured": [content.what(scores)],
+        "asked": [content.question(scores, kind)],
+        "measured": [content.describe(scores)],
         "answers": [
             *[[answer] for answer in content.answers(scores, kind)],
             [*where, {"ref": "section-findings"}, "."],
@@ -121,7 +121,7 @@ def _front(scores: Scores, kind: Kind, first: list[Plate], sections: list[Sectio
     }
 
 
-def _joined(labels: Iterable[str]) -> Prose:
+def _join(labels: Iterable[str]) -> Prose:
     """References with `` and `` between them."""
     parts: Prose = []
     for label in labels:

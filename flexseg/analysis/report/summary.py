@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flexseg.analysis.report.content import provenance, what
+from flexseg.analysis.report.content import describe, provenance
 from flexseg.analysis.stats.formats import Table, to_markdown, write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
@@ -22,7 +22,7 @@ def write_summary(scores: Scores, output: Path) -> None:
     Links are relative to its folder: reports, figures and the page lie beside it, tables under ``results``.
     """
     benchmark, folder = scores.benchmark, output.parent
-    lines = [f"# {benchmark.title}: summary", "", what(scores), "", "## What was found", ""]
+    lines = [f"# {benchmark.title}: summary", "", describe(scores), "", "## What was found", ""]
     lines += ["Differences in mIoU points with 95 % interval.", ""]
     for question, answer in verdict(scores):
         lines += [f"- **{question}** {answer}"]

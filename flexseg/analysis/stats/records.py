@@ -114,6 +114,18 @@ class RunRecords:
         options: dict[str, dict[str, Any]] = self.info.get("options") or {}
         return options
 
+    def log(self) -> list[dict[str, Any]]:
+        """The numbers of each line of ``train.jsonl`` that has an iteration; damaged lines are left out."""
+        path, lines = self.folder / "train.jsonl", []
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and isinstance(line.get("iteration"), int):
+                lines.append({name: value for name, value in line.items() if isinstance(value, int | float)})
+        return lines
+
 
 @dataclass(frozen=True)
 class Records:

@@ -29,7 +29,7 @@ class Assumed:
         return self.default + "".join(f"; {value} in {', '.join(rows)}" for value, rows in self.others.items())
 
 
-def assumed(scores: Scores) -> list[Assumed]:
+def find_assumed(scores: Scores) -> list[Assumed]:
     """Every option that is marked as assumed, one a method and name, in the order of the rows."""
     records = scores.records
     found: dict[tuple[str, str], Assumed] = {}
@@ -79,12 +79,12 @@ def value_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def joined(runs: list[RunRecords], describe: Callable[[RunRecords], str]) -> str:
+def summarise_runs(runs: list[RunRecords], describe: Callable[[RunRecords], str]) -> str:
     """What ``describe`` says of the runs: each answer once, with the number of its runs if there are several."""
     counts = Counter(describe(run) for run in runs)
     if len(counts) == 1:
         return next(iter(counts))
-    return "; ".join(f"{text} ({counted(count, 'run')})" for text, count in counts.items()) or "–"
+    return "; ".join(f"{text} ({plural(count, 'run')})" for text, count in counts.items()) or "–"
 
 
 def commit(run: RunRecords) -> str:
@@ -102,7 +102,7 @@ def code_text(scores: Scores) -> str:
     """How many of the finished runs were made by the library's files as they are today."""
     runs = scores.records.finished()
     other = sum(run.other_code for run in runs)
-    return f"{len(runs) - other} of {counted(len(runs), 'run')} by today's files" if other else "today's, in every run"
+    return f"{len(runs) - other} of {plural(len(runs), 'run')} by today's files" if other else "today's, in every run"
 
 
 def machine(run: RunRecords) -> str:
@@ -122,6 +122,11 @@ def other_code(scores: Scores) -> dict[str, list[str]]:
     return made
 
 
-def counted(count: int, noun: str) -> str:
+def plural(count: int, noun: str) -> str:
     """``1 run``, ``3 runs``."""
     return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def and_list(items: list[str]) -> str:
+    """``a, b and c``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

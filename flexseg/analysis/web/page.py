@@ -16,12 +16,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from flexseg.analysis.report.content import analogues, incidents
 from flexseg.analysis.stats.formats import write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
-from flexseg.analysis.tables.origins import assumed, other_code, row_changes, value_text
+from flexseg.analysis.tables.origins import find_assumed, row_changes, value_text
 from flexseg.analysis.web.payload import payload
-from flexseg.analysis.web.text import analogues, facts, methods_text, summary
+from flexseg.analysis.web.text import facts, methods_text, summary
 
 SCRIPTS = ("dom.js", "model.js", "table.js", "plots.js", "curves.js", "viewer.js", "runs.js", "app.js")
 """The parts of the page's one module, in the order in which they are joined."""
@@ -45,11 +46,11 @@ def render(scores: Scores) -> str:
         "title": escape(scores.benchmark.title),
         "description": escape(" ".join(scores.benchmark.description.split())),
         "summary": escape(summary(scores)),
-        "analogues": _paragraph("warning", analogues(scores)),
+        "analogues": f'<p class="warning">{escape(about)}</p>' if (about := analogues(scores)) else "",
         "verdict": _definitions(verdict(scores)),
         "facts": _definitions(facts(scores)),
         "power": escape(power_statement(scores)),
-        "incidents": _incidents(scores),
+        "incidents": _definitions(incidents(scores)),
         "methods": "\n".join(f"<p>{escape(text)}</p>" for text in methods_text(scores)),
         "settings": _settings(scores),
         "assumed": _assumed(scores),
@@ -81,25 +82,8 @@ def _policy(style: str, scripts: list[str]) -> str:
     )
 
 
-def _paragraph(kind: str, text: str) -> str:
-    return f'<p class="{kind}">{escape(text)}</p>' if text else ""
-
-
 def _definitions(pairs: list[tuple[str, str]]) -> str:
     return "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in pairs)
-
-
-def _incidents(scores: Scores) -> str:
-    """What is not in the numbers and what other code made, or that every run was finished."""
-    records = scores.records
-    lines = [f"{records.benchmark.row(row).title}: {note}" for row, note in records.all_notes()]
-    lines += [
-        f"† made by other code than today’s and in the numbers: {digest}: {', '.join(rows)}"
-        for digest, rows in other_code(scores).items()
-    ]
-    if not lines:
-        return "<p>Every run was finished and is in the numbers.</p>"
-    return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
 def _settings(scores: Scores) -> str:
@@ -118,11 +102,10 @@ def _settings(scores: Scores) -> str:
 
 
 def _assumed(scores: Scores) -> str:
-    found = assumed(scores)
     lines = [
         f'<tr><th scope="row"><code>{escape(each.name)}</code></th><td>{escape(each.method)}</td>'
         f"<td>{escape(each.text())}</td><td>{escape(each.explanation)}</td></tr>"
-        for each in found
+        for each in find_assumed(scores)
     ]
     none = '<tr><td colspan="4">No finished run has an option that is marked as assumed.</td></tr>'
     return "\n".join(lines) or none

@@ -30,6 +30,11 @@ from flexseg.classes import CLASSES
 Json = dict[str, Any]
 MOST_POINTS = 60
 """Points that a training curve keeps: more than a plot on a screen can show apart."""
+RECORDED = (
+    "fingerprint", "library", "device", "started", "finished", "train_seconds", "train_cpu_seconds",
+    "images_per_second", "peak_memory_bytes", "parameters", "step_flops", "inference_flops", "inference_seconds",
+)  # fmt: skip
+"""What the page takes from ``run.json`` as it is."""
 
 
 def payload(scores: Scores) -> Json:
@@ -51,7 +56,8 @@ def payload(scores: Scores) -> Json:
         "differences": {name: _differences(scores, name) for name in names},
         "slices": _slices(scores),
         "published": _published(scores),
-        "options": _option_sets(scores.records),
+        # Each set of options once: runs hold its key.
+        "options": {json.dumps(each): each for run in scores.records.runs.values() if (each := _options(run))},
         "curves": _curves(scores.records),
         "classes": _classes(scores),
         "pictures": pictures(scores),
@@ -157,36 +163,25 @@ def _published(scores: Scores) -> Json | None:
 
 
 def _run(records: Records, run: RunRecords) -> Json:
-    info, benchmark = run.info, records.benchmark
-    git, machine = info.get("git") or {}, info.get("machine") or {}
-    return {
+    """What the page says of a run: as ``run.json`` has it, under its names, and what follows from it."""
+    git, machine = run.info.get("git") or {}, run.info.get("machine") or {}
+    recorded = {key: run.info.get(key) for key in RECORDED}
+    return recorded | {
         "status": run.status,
         "reason": run.reason,
         "absent": [f"{target}: {reason}" for target, reason in run.absent.items()],
-        "folder": str(PurePosixPath(records.results.name, benchmark.trained_as, run.row, f"seed-{run.seed}")),
-        "fingerprint": info.get("fingerprint"),
+        "folder": str(PurePosixPath(records.results.name, records.benchmark.trained_as, run.row, f"seed-{run.seed}")),
         "commit": git.get("commit"),
         "dirty": bool(git.get("dirty")),
-        "codeDigest": info.get("library"),
         "otherCode": run.other_code,
-        "device": info.get("device"),
         "processor": machine.get("processor"),
-        "started": info.get("started"),
-        "finished": info.get("finished"),
-        "seconds": info.get("train_seconds"),
-        "cpuSeconds": info.get("train_cpu_seconds"),
-        "stepFlops": info.get("step_flops"),
-        "inferenceFlops": info.get("inference_flops"),
-        "inferenceSeconds": info.get("inference_seconds"),
-        "rate": info.get("images_per_second"),
-        "memory": info.get("peak_memory_bytes"),
-        "parameters": info.get("parameters"),
-        "generated": benchmark.row(run.row).generated or benchmark.generated,
-        "options": _option_key(run),
+        "generated": records.benchmark.row(run.row).generated or records.benchmark.generated,
+        "options": json.dumps(_options(run)),
     }
 
 
-def _options(run: RunRecords) -> list[list[Any]]:
+def _options(run: RunRecords) -> list[list[str]]:
+    """Name, value, default, origin and explanation of each option."""
     return [
         [name, value_text(each.get("value")), value_text(each.get("default")), str(each.get("origin") or ""),
          " ".join(str(each.get("help") or "").split())]
@@ -194,57 +189,21 @@ def _options(run: RunRecords) -> list[list[Any]]:
     ]  # fmt: skip
 
 
-def _option_key(run: RunRecords) -> str:
-    return json.dumps(_options(run)) if run.options else ""
-
-
-def _option_sets(records: Records) -> Json:
-    """The options that runs resolved, each set once: name, value, default, origin, explanation."""
-    return {_option_key(run): _options(run) for run in records.runs.values() if run.options}
-
-
 def _curves(records: Records) -> Json:
     """What was logged while training: ``terms``, and of each row and seed the iterations and each term's values."""
-    terms: dict[str, None] = {}
-    rows = []
+    terms: set[str] = set()
+    rows: list[list[Json]] = []
     for row in records.benchmark.rows:
-        runs = []
+        rows.append([])
         for run in records.of_row(row):
-            lines = _thinned(_log(run))
+            lines = run.log()
+            if len(lines) > MOST_POINTS:  # evenly spaced ones, the first and the last among them
+                lines = [lines[round(place)] for place in np.linspace(0, len(lines) - 1, MOST_POINTS)]
             names = dict.fromkeys(name for line in lines for name in line if name != "iteration")
-            terms |= names
-            runs.append(
-                {
-                    "iterations": [line["iteration"] for line in lines],
-                    "terms": {name: numbers([line.get(name) for line in lines]) for name in names},
-                }
-            )
-        rows.append(runs)
+            values = {name: numbers([line.get(name) for line in lines]) for name in names}
+            rows[-1].append({"iterations": [line["iteration"] for line in lines], "terms": values})
+            terms.update(names)
     return {"terms": sorted(terms, key=lambda term: (not term.startswith("loss"), term)), "rows": rows}
-
-
-def _log(run: RunRecords) -> list[Json]:
-    """The lines of ``train.jsonl`` that hold an iteration; a torn last line of a killed run is left out."""
-    path = run.folder / "train.jsonl"
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("iteration"), int):
-            lines.append({name: value for name, value in line.items() if isinstance(value, int | float)})
-    return lines
-
-
-def _thinned(lines: list[Json]) -> list[Json]:
-    """At most :data:`MOST_POINTS` of ``lines``, evenly spaced, the first and the last among them."""
-    if len(lines) <= MOST_POINTS:
-        return lines
-    step = (len(lines) - 1) / (MOST_POINTS - 1)
-    return [lines[round(place * step)] for place in range(MOST_POINTS)]
 
 
 def numbers(values: Iterable[float | None]) -> list[float | None]:

@@ -5,10 +5,10 @@ All are written from the benchmark file and from what the runs recorded, so they
 
 from __future__ import annotations
 
-from flexseg.analysis.stats.formats import number
+from flexseg.analysis.report.content import provenance
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.domains import class_places, images_text, protocol_text, title, training_text
-from flexseg.analysis.tables.origins import code_text, commit, counted, joined, machine
+from flexseg.analysis.tables.origins import and_list, commit, machine, plural, summarise_runs
 from flexseg.analysis.tables.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
 from flexseg.analysis.tables.write import target_title
 from flexseg.classes import NUM_CLASSES
@@ -19,42 +19,22 @@ def summary(scores: Scores) -> str:
     benchmark = scores.benchmark
     rows, seeds, targets = len(benchmark.rows), len(benchmark.seeds), len(benchmark.targets)
     return (
-        f"{counted(rows, 'setting')} of training {'was' if rows == 1 else 'were'} run with {counted(seeds, 'seed')} "
+        f"{plural(rows, 'setting')} of training {'was' if rows == 1 else 'were'} run with {plural(seeds, 'seed')} "
         f"{'' if rows == 1 else 'each '}on one synthetic source, under one protocol. "
-        f"Every model was tested on {counted(targets, 'target domain')} that training never saw "
+        f"Every model was tested on {plural(targets, 'target domain')} that training never saw "
         f"({and_list([target_title(scores, target) for target in benchmark.targets])})."
-    )
-
-
-def analogues(scores: Scores) -> str:
-    """That the targets are analogues and of what; empty if the benchmark names none."""
-    domains = scores.benchmark.domains
-    named = [
-        f"{target_title(scores, target)} of {domains[target].analogue_of}"
-        for target in scores.benchmark.targets
-        if domains[target].analogue_of
-    ]
-    if not named:
-        return ""
-    return (
-        f"The targets are analogues in structure ({and_list(named)}), never the data sets themselves. These numbers "
-        "are evidence about a mechanism under controlled conditions and cannot be compared with published ones."
     )
 
 
 def facts(scores: Scores) -> list[tuple[str, str]]:
     """Protocol, seeds and provenance: (name, value)."""
-    benchmark, runs = scores.benchmark, scores.records.finished()
-    seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)
-    total = len(benchmark.rows) * len(benchmark.seeds)
+    benchmark, records = scores.benchmark, scores.records
     return [
         ("Protocol", f"{benchmark.protocol.id} ({protocol_text(scores)})"),
         ("Seeds", ", ".join(map(str, benchmark.seeds))),
-        ("Runs", f"{len(runs)} of {total} finished; {number(seconds / 60, 0)} min of training"),
-        ("Commit", joined(runs, commit)),
-        ("Code", code_text(scores)),
-        ("Machine", joined(runs, machine)),
-    ]  # fmt: skip
+        ("Runs", f"{len(records.finished())} of {len(records.runs)} finished"),
+        *provenance(scores),
+    ]
 
 
 def methods_text(scores: Scores) -> list[str]:
@@ -82,7 +62,7 @@ def _data(scores: Scores) -> str:
         strength = domains[name].misalignment
         how = "" if strength is None else f" (strength {strength:g})"
         text += f" Some rows use “{title(scores, name)}” instead{how}."
-    count = counted(len(benchmark.targets), "unseen target domain")
+    count = plural(len(benchmark.targets), "unseen target domain")
     return text + f" We test on {count}: {and_list(tests)}."
 
 
@@ -149,15 +129,10 @@ def _classes(scores: Scores) -> str:
 def _provenance(scores: Scores) -> str:
     records = scores.records
     runs, total = records.finished(), len(records.runs)
-    text = f"{len(runs)} of {counted(total, 'run')} finished"
+    text = f"{len(runs)} of {plural(total, 'run')} finished"
     missing = [f"{records.benchmark.row(row).title}: {note}" for row, note in records.all_notes()]
     text += f" (not in the numbers: {'; '.join(missing)})." if missing else "."
     if runs:
-        text += f" Code: commit {joined(runs, commit)}. Machine: {joined(runs, machine)}."
+        text += f" Code: commit {summarise_runs(runs, commit)}. Machine: {summarise_runs(runs, machine)}."
     versions = {run.info.get("versions", {}).get("torch") for run in runs} - {None}
     return text + (f" PyTorch {', '.join(sorted(versions))}." if versions else "")
-
-
-def and_list(items: list[str]) -> str:
-    """``a, b and c``."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

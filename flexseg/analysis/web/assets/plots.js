@@ -129,16 +129,16 @@ function drawDots() {
 }
 
 const COSTS = [
-  ["seconds", "training time (s)", 1],
-  ["cpuSeconds", "processor time of training (s)", 1],
-  ["rate", "training images per second", 1],
-  ["stepFlops", "operations of a training step (GFLOP)", 1e-9],
-  ["inferenceFlops", "operations of a predicted image (GFLOP)", 1e-9],
-  ["inferenceSeconds", "time of a predicted image (ms)", 1000],
-  ["memory", "peak memory (MiB)", 2 ** -20],
+  ["train_seconds", "training time (s)", 1],
+  ["train_cpu_seconds", "processor time of training (s)", 1],
+  ["images_per_second", "training images per second", 1],
+  ["step_flops", "operations of a training step (GFLOP)", 1e-9],
+  ["inference_flops", "operations of a predicted image (GFLOP)", 1e-9],
+  ["inference_seconds", "time of a predicted image (ms)", 1000],
+  ["peak_memory_bytes", "peak memory (MiB)", 2 ** -20],
   ["parameters", "parameters (M)", 1e-6],
 ];
-let cost = "seconds";
+let cost = "train_seconds";
 
 /** Cost of a run against the chosen column, means over finished seeds. */
 function drawCost() {

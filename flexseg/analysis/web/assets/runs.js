@@ -106,7 +106,7 @@ function drawRun(row, seed) {
   const last = lastTerms(row, seed);
   const log = DATA.curves.rows[row][seed];
   const commit = run.commit && `${run.commit}${run.dirty ? " with uncommitted changes" : ""}`;
-  const code = run.codeDigest && `${run.codeDigest}${run.otherCode ? " † (not today’s)" : ""}`;
+  const code = run.library && `${run.library}${run.otherCode ? " † (not today’s)" : ""}`;
   const parts = [
     el("p", { class: "lead" }, `${quantityTitle(view)} on ${title}, one value a seed`),
     el("ul", { class: "seeds" }, seedTabs(row, seed, view, runColumn)),
@@ -119,8 +119,8 @@ function drawRun(row, seed) {
     el("h3", null, "Values"),
     valueTable(row, seed, view),
     el("h3", null, "Training"),
-    pairs([["Time", finite(run.seconds) ? `${number(run.seconds, 1)} s` : null], ["Images per second", finite(run.rate) ? number(run.rate, 1) : null],
-      ["Peak memory", mebibytes(run.memory)], ["Parameters", finite(run.parameters) ? String(run.parameters) : null],
+    pairs([["Time", finite(run.train_seconds) ? `${number(run.train_seconds, 1)} s` : null], ["Images per second", finite(run.images_per_second) ? number(run.images_per_second, 1) : null],
+      ["Peak memory", mebibytes(run.peak_memory_bytes)], ["Parameters", finite(run.parameters) ? String(run.parameters) : null],
       ["Last logged", last.length ? `iteration ${log.iterations.at(-1)}` : "no training log"], ...last]),
     el("h3", null, "Configuration"),
     optionTable(run),
