@@ -115,16 +115,8 @@ class RunRecords:
         return options
 
     def log(self) -> list[dict[str, Any]]:
-        """The numbers of each line of ``train.jsonl`` that has an iteration; damaged lines are left out."""
-        path, lines = self.folder / "train.jsonl", []
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and isinstance(line.get("iteration"), int):
-                lines.append({name: value for name, value in line.items() if isinstance(value, int | float)})
-        return lines
+        """What it logged while training; see :func:`read_log`."""
+        return read_log(self.folder / "train.jsonl")
 
 
 @dataclass(frozen=True)
@@ -209,12 +201,34 @@ def _load_run(run: Run) -> RunRecords:
     return RunRecords(*place, "finished", "", state.record, other, targets, absent)
 
 
-def _check_protocol(benchmark: Benchmark, path: Path) -> None:
-    if not path.is_file():
-        return
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The numbers of each line of a ``train.jsonl`` that has an iteration; damaged lines are left out."""
     try:
-        metadata = {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}
-    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    lines = []
+    for text in texts:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue  # still being written, or torn by the end of its process
+        if isinstance(line, dict) and type(line.get("iteration")) is int:
+            lines.append({name: value for name, value in line.items() if isinstance(value, int | float)})
+    return lines
+
+
+def read_metadata(path: Path) -> dict[str, str] | None:
+    """The metadata of a record file; None where there is no readable one."""
+    try:
+        return {key.decode(): value.decode() for key, value in (pq.read_schema(path).metadata or {}).items()}
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
+        return None
+
+
+def _check_protocol(benchmark: Benchmark, path: Path) -> None:
+    metadata = read_metadata(path)
+    if metadata is None:
         return
     ours = {
         "protocol": benchmark.protocol.id,
@@ -242,12 +256,12 @@ def _load_target(path: Path, expected: str, protocol: Protocol) -> TargetRecord 
         metadata = table.schema.metadata or {}
         if metadata.get(b"fingerprint", b"").decode() != expected:
             return "records of another run"
-        return replace(_reduce(table, protocol), label_map=metadata.get(b"target_label_map", b"").decode())
+        return _reduce(table, protocol, metadata.get(b"target_label_map", b"").decode())
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         return f"records cannot be read ({type(error).__name__})"
 
 
-def _reduce(table: pa.Table, protocol: Protocol) -> TargetRecord:
+def _reduce(table: pa.Table, protocol: Protocol, label_map: str) -> TargetRecord:
     images = np.asarray(table["image"].to_pylist())
     if not len(images):
         raise ValueError("no images")
@@ -275,6 +289,7 @@ def _reduce(table: pa.Table, protocol: Protocol) -> TargetRecord:
             "calibration": np.stack(calibration, axis=1).astype(np.float64),
             "nll": np.stack([array("nll_sum"), array("pixels")], axis=1).astype(np.float64),
         },
+        label_map=label_map,
     )
 
 
