@@ -1,7 +1,7 @@
-"""The PDF reports: what stands in them, in which order. ``report.typ`` beside this file says how it looks.
+"""The PDF reports: their content and its order; ``report.typ`` beside this file is their design.
 
-The answer stands on the first page, then what it rests on. Python writes texts, tables and figures as data; Typst sets
-them in this process, with the fonts of its wheel and of matplotlib, and opens no connection.
+The answer comes first, then the evidence. Python writes texts, tables and figures as data; Typst sets them in this
+process, with the fonts of its wheel and of matplotlib, and opens no connection.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def make_report(scores: Scores, kind: Kind, output: Path) -> None:
 
 
 def typeset(document: dict[str, Any], folder: Path) -> bytes:
-    """The PDF of ``document``, whose figures lie in ``folder``; the same inputs give the same bytes."""
+    """The PDF of ``document``, whose figures are in ``folder``; the same inputs give the same bytes."""
     (folder / "report.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     main = folder / TEMPLATE.name
     main.write_bytes(TEMPLATE.read_bytes())
@@ -72,27 +72,20 @@ def compose(scores: Scores, kind: Kind) -> tuple[dict[str, Any], list[Plate]]:
     drawn = [plate for plate in plates if not plate.empty and not _continues(plate)]
     first = [plate for plate in plates[:1] if plate in drawn]
     compose_body = _comparison if kind == "comparison" else _ablation
+    runs = [
+        _pairs(content.provenance(scores)),
+        _text("Runs that are not in the numbers, or that other code made:"),
+        _pairs(content.incidents(scores)),
+    ]
     sections = [
         *compose_body(scores, [plate for plate in drawn if plate not in first]),
-        _section(
-            "runs",
-            "Where the numbers come from",
-            [
-                _pairs(content.provenance(scores)),
-                _text("Runs that are not in the numbers, or that other code made:"),
-                _pairs(content.incidents(scores)),
-            ],
-        ),
+        _section("runs", "Where the numbers come from", runs),
         _section("assumptions", "Assumed: what the papers leave open", [_pairs(content.assumptions(scores))]),
     ]
-    missing += [
-        (item["heading"], "There is nothing to tabulate.")
-        for section in sections
-        for item in section["items"]
-        if item["type"] == "table" and not item["rows"]
-    ]
     for section in sections:
-        section["items"] = [item for item in section["items"] if item["type"] != "table" or item["rows"]]
+        empty = [item for item in section["items"] if item["type"] == "table" and not item["rows"]]
+        missing += [(item["heading"], "There is nothing to tabulate.") for item in empty]
+        section["items"] = [item for item in section["items"] if item not in empty]
     sections.append(_elsewhere(scores, missing, [plate.heading for plate in plates if _continues(plate)]))
     document = {
         "title": f"{benchmark.title}: {kind} report",
@@ -108,25 +101,15 @@ def _front(scores: Scores, kind: Kind, first: list[Plate], sections: list[Sectio
     """The first page; it refers to its figure and to the table of the report's kind, where there are these."""
     tables = [item["name"] for section in sections for item in section["items"] if item["type"] == "table"]
     shown = [*[f"figure-{plate.name}" for plate in first], *[f"table-{name}" for name in tables if name == kind]]
-    where: Prose = ["Shown in ", *_join(shown), "; all findings: "] if shown else ["All findings: "]
+    labels = [part for label in shown for part in (" and ", {"ref": label})][1:]
+    where: Prose = ["Shown in ", *labels, "; all findings: "] if shown else ["All findings: "]
     return {
         "asked": [content.question(scores, kind)],
         "measured": [content.describe(scores)],
-        "answers": [
-            *[[answer] for answer in content.answers(scores, kind)],
-            [*where, {"ref": "section-findings"}, "."],
-        ],
+        "answers": [*[[each] for each in content.answers(scores, kind)], [*where, {"ref": "section-findings"}, "."]],
         "shown": _figure(first[0]) if first else None,
         "sure": [[content.certainty(scores), " Runs that are not in the numbers: ", {"ref": "section-runs"}, "."]],
     }
-
-
-def _join(labels: Iterable[str]) -> Prose:
-    """References with `` and `` between them."""
-    parts: Prose = []
-    for label in labels:
-        parts += [*([" and "] if parts else []), {"ref": label}]
-    return parts
 
 
 def _comparison(scores: Scores, plates: list[Plate]) -> list[Section]:
@@ -194,8 +177,8 @@ def _section(key: str, heading: str, items: list[Item]) -> Section:
     return {"key": key, "heading": heading, "items": items}
 
 
-def _text(*parts: str | dict[str, str]) -> Item:
-    return {"type": "text", "text": list(parts)}
+def _text(text: str) -> Item:
+    return {"type": "text", "text": [text]}
 
 
 def _pairs(pairs: Iterable[tuple[str, str]]) -> Item:
@@ -211,7 +194,7 @@ def _figure(plate: Plate) -> Item:
 
 
 def _table(scores: Scores, table: Table) -> Item:
-    """A table as data; what all captions say of intervals stands once in the report, and is referred to."""
+    """A table as data; its caption refers to the report's one explanation of intervals."""
     title = table.title.removeprefix(f"{scores.benchmark.title}: ")
     heading = title[:1].upper() + title[1:]
     before, how, after = table.caption.removeprefix(f"{heading}. ").partition(HOW)

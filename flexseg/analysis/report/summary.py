@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from flexseg.analysis.report.content import describe, provenance
-from flexseg.analysis.stats.formats import Table, to_markdown, write_text
+from flexseg.analysis.stats.formats import to_markdown, write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
 from flexseg.analysis.tables.domains import protocol_text
@@ -19,7 +19,7 @@ FIGURE = "figures/differences.png"
 def write_summary(scores: Scores, output: Path) -> None:
     """Write the summary to ``output``.
 
-    Links are relative to its folder: reports, figures and the page lie beside it, tables under ``results``.
+    Links are relative to its folder, which also holds reports, figures and the page; tables are under ``results``.
     """
     benchmark, folder = scores.benchmark, output.parent
     lines = [f"# {benchmark.title}: summary", "", describe(scores), "", "## What was found", ""]
@@ -30,7 +30,7 @@ def write_summary(scores: Scores, output: Path) -> None:
     if len(benchmark.rows) > 1:
         lines += [f"![Paired differences to the reference row]({FIGURE})", ""]
     for table in (comparison_table(scores), ablation_table(scores), metrics_table(scores)):
-        lines += [_folded(table), ""]
+        lines += [to_markdown(table)]
     lines += ["## More", ""]
     tables = Path(os.path.relpath(scores.records.results / benchmark.name / "tables", folder)).as_posix()
     links = {
@@ -42,11 +42,6 @@ def write_summary(scores: Scores, output: Path) -> None:
     }
     lines += [f"- [{title}]({target})" for title, target in links.items()]
     write_text(output, "\n".join([*lines, "", *_provenance(scores)]) + "\n")
-
-
-def _folded(table: Table) -> str:
-    """The table as Markdown, its caption in smaller type; a wide one scrolls on a code host."""
-    return to_markdown(table).rstrip()
 
 
 def _provenance(scores: Scores) -> list[str]:

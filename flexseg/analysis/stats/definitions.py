@@ -1,4 +1,4 @@
-"""What is measured: every quantity with its unit, its better direction, and the counts that it is computed from.
+"""Every quantity that is measured, with its unit, its better direction, and the counts that it is computed from.
 
 A quantity is a function of counts that are summed over images. Its value on a test set, the value of a resampling of
 that test set, and therefore its interval, all come from that one function. ``docs/metrics.md`` defines each in words.
@@ -65,7 +65,7 @@ class Quantity:
 
 
 def ring_names(protocol: Protocol) -> list[str]:
-    """Names of the rings and of what lies beyond them, from the boundary inwards."""
+    """Names of the rings and of the interior beyond them, from the boundary inwards."""
     if len(protocol.rings) == 3:
         names = ["thin-boundary", "medium-boundary", "thick-boundary"]
     else:

@@ -53,7 +53,7 @@ def resolved_options(records: Records, row: str) -> tuple[dict[str, Any], bool]:
 
 
 def cell_of(records: Records, row: str) -> Cell | None:
-    """The component switches of ``row``; None for a row of another method than the full rows', or if nobody knows.
+    """The component switches of ``row``; None for a row of another method than the full rows', or if they are unknown.
 
     Raises:
         UserError: a component's switch is no option of the method.
@@ -101,7 +101,7 @@ def _setting(records: Records, row: str) -> tuple[str, dict[str, Any]]:
 
 
 def not_run(benchmark: Benchmark) -> str:
-    """What stands for a cell of the factorial without a row, and how to run it where a study of the benchmark does."""
+    """The text for a cell of the factorial without a row, with the study that runs it if the benchmark has one."""
     return f"not run: --config study={FACTORIAL}" if FACTORIAL in benchmark.studies else "not run"
 
 
@@ -182,7 +182,7 @@ def _control(records: Records, row: str, full: str) -> list[Line]:
 
 
 def alignment_pairs(records: Records) -> dict[str, str]:
-    """Rows and their twins on aligned generated data, as far as both are selected."""
+    """Rows and their twins on aligned generated data, where both are selected."""
     rows = records.benchmark.rows
     return {row: twin for row, twin in records.benchmark.ablation.aligned.items() if row in rows and twin in rows}
 

@@ -37,7 +37,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of cells; ``section`` is the heading under which it stands."""
+    """A line of cells, under the heading ``section``."""
 
     cells: tuple[Cell, ...]
     section: str = ""
@@ -109,7 +109,7 @@ def bracket_text(difference: Difference, digits: int = 1) -> str:
 
 
 def difference_cell(difference: Difference) -> Cell:
-    """:func:`difference_text`, bold if the interval excludes zero (after Holm where that applies)."""
+    """:func:`difference_text`, bold if the interval excludes zero (after Holm if it was applied)."""
     return Cell(difference_text(difference), bold=difference.shown)
 
 

@@ -6,7 +6,7 @@ thousand resamplings of it.
 
 One rule for classes without truth, everywhere: a class without a truth pixel in the images that are summed (for
 boundary metrics: without a truth pixel at a boundary) is NaN and left out of means and minima, for every row alike.
-What is wrongly predicted as such a class still counts: it is missing from the class that it belongs to.
+A pixel wrongly predicted as such a class still counts: it is missing from the class that it belongs to.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def mean_iou(confusion: NDArray[Any]) -> Floats:
 
 
 def mean_iou_of_counts(counts: NDArray[Any]) -> Floats:
-    """mIoU over the classes that occur in the truth; for boundary IoU likewise. (..., 3, C) → (...)"""
+    """mIoU, or mean boundary IoU, over the classes that occur in the truth. (..., 3, C) → (...)"""
     return nanmean(iou_of_counts(counts))
 
 

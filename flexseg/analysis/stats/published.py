@@ -19,10 +19,10 @@ AVERAGES = ("Avg2", "Avg3", "Avg5")
 
 @dataclass(frozen=True)
 class Published:
-    """One number: mIoU in percent of a method on a target or average, where it stands and how it was read.
+    """One number: mIoU in percent of a method on a target or average, with its source.
 
-    ``switches`` says which components were on, by the name of their option: every further column of the file, with 1
-    or 0; a column that is empty says nothing.
+    ``switches`` tells which components were on, by the name of their option: every further column of the file, with 1
+    or 0, or empty if that is unknown.
     """
 
     table: str
@@ -45,13 +45,13 @@ def load_published(name: str, folder: Path = FOLDER) -> tuple[Published, ...]:
         known = ", ".join(sorted(file.stem for file in folder.glob("*.csv")))
         raise UserError(f"published: there is no {path.name} in flexseg/analysis/published; it has {known}")
     with path.open(newline="") as file:
-        return tuple(_published(record) for record in csv.DictReader(file))
+        return tuple(_parse(record) for record in csv.DictReader(file))
 
 
-def _published(record: dict[str, str]) -> Published:
-    fixed = {each.name: record.pop(each.name) for each in fields(Published) if each.name not in ("miou", "switches")}
+def _parse(record: dict[str, str]) -> Published:
+    texts = {each.name: record.pop(each.name) for each in fields(Published) if each.type == "str"}
     miou = float(record.pop("miou"))
-    return Published(**fixed, miou=miou, switches={name: on == "1" for name, on in record.items() if on})
+    return Published(**texts, miou=miou, switches={name: on == "1" for name, on in record.items() if on})
 
 
 def all_published(records: Records) -> list[Published]:
@@ -60,12 +60,12 @@ def all_published(records: Records) -> list[Published]:
 
 
 def same_data(benchmark: Benchmark) -> bool:
-    """Whether a benchmark is about the data sets that the published numbers are about, not about analogues of them."""
+    """Whether a benchmark uses the data sets of the published numbers, not analogues of them."""
     return not benchmark.domains[benchmark.source].rendered
 
 
 def heading(benchmark: Benchmark) -> str:
-    """What stands over columns of published numbers."""
+    """The heading over columns of published numbers."""
     return "published" if same_data(benchmark) else "published on other data (GTA5 → …)"
 
 
@@ -82,8 +82,8 @@ def remark(benchmark: Benchmark) -> str:
 def published_beside(records: Records) -> dict[str, dict[str, float]]:
     """The published numbers that correspond to each row, by column; {} for a row that has none.
 
-    They are those under the name that the row gives (its key ``published``); otherwise, for a row with the default
-    generated data and the settings of a full row, those of its component switches.
+    A row names them by its key ``published``. Otherwise a row with the default generated data and the settings of a
+    full row has those with its component switches.
     """
     benchmark, numbers = records.benchmark, all_published(records)
     cells = {
@@ -103,9 +103,9 @@ def published_beside(records: Records) -> dict[str, dict[str, float]]:
 
 
 def published_columns(benchmark: Benchmark, beside: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The columns of published numbers: those of the benchmark's own, by title, for which any row has one.
+    """The columns for which any row has a published number, by title.
 
-    Where targets are analogues, these are the averages alone, all or none of them.
+    Where targets are analogues, these are the averages, all or none of them.
     """
     found = {name for numbers in beside.values() for name in numbers}
     return [name for name in _comparable(benchmark) if name in found or (found and not same_data(benchmark))]
@@ -124,7 +124,7 @@ def _values(benchmark: Benchmark, numbers: list[Published]) -> dict[str, float]:
 
 
 def _comparable(benchmark: Benchmark) -> list[str]:
-    """Names of the benchmark's columns under which a published number may stand."""
+    """Names of the benchmark's columns that may hold published numbers."""
     if not same_data(benchmark):
         return list(AVERAGES)
     return [*[benchmark.domains[target].title for target in benchmark.targets], *benchmark.averages]

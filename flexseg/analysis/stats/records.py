@@ -1,7 +1,7 @@
-"""What the runs left behind: every (row, seed) of a benchmark with its status, and the reduced counts of its records.
+"""Every (row, seed) of a benchmark with its status, and the reduced counts of its records.
 
 Nothing is left out: a run that failed, was never made, or was made by other settings is here with its reason. Records
-of another protocol, or of other test images, are refused: they could not stand in one table.
+of another protocol, or of other test images, are refused: they cannot share a table.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class TargetRecord:
         - ``classes``, ``band``, ``interior`` (3, C): true positives, truth and predicted pixels of each class: of all
           pixels, of those in the boundary band, and of the rest;
         - ``conditions`` (K, 3, C): ``classes`` in the image's own condition, 0 in the others;
-        - ``rings`` (2, R+1): pixels, and right pixels, of each ring and of what lies beyond;
+        - ``rings`` (2, R+1): pixels, and right pixels, of each ring and beyond;
         - ``boundary_iou`` (W, 3, C): pixels of each class near a boundary in both, in truth, in prediction;
         - ``boundary_f1`` (W, 4, C): predicted contour pixels, those near the truth's; true ones, those near;
         - ``calibration`` (3, bins): pixels, right pixels, sum of confidences; ``nll`` (2,): sum of −log p, and pixels.
@@ -91,10 +91,10 @@ class TargetRecord:
 
 @dataclass(frozen=True)
 class RunRecords:
-    """One (row, seed): its status, the reason when there is nothing to tabulate, and its records by target.
+    """One (row, seed): its status, the reason if there is nothing to tabulate, and its records by target.
 
-    ``folder`` holds what its training left, ``evaluated`` its records and predictions: the same one, unless the
-    benchmark evaluates the runs of another.
+    ``folder`` holds the files of its training, ``evaluated`` its records and predictions: the same folder, unless the
+    benchmark evaluates the runs of another. ``absent``: why a target has no records.
     """
 
     row: str
@@ -150,7 +150,7 @@ class Records:
         return [(row, note) for row in self.benchmark.rows for note in self.notes(row)]
 
     def shows(self, row: str) -> tuple[Show, ...]:
-        """What the method of ``row`` declared to be shown, as its first finished run recorded it."""
+        """What the method of ``row`` declares to be shown, as its first finished run recorded it."""
         return next((read_shows(run.info.get("shows")) for run in self.finished(row)), ())
 
     def other_code(self, row: str) -> list[str]:
@@ -168,7 +168,7 @@ def load_records(benchmark: Benchmark, results: Path, *, as_recorded: bool = Fal
     """Read every run of ``benchmark``, trained by it or by the benchmark whose runs it evaluates.
 
     Args:
-        as_recorded: take every run for what it says of itself, whatever the benchmark file says now.
+        as_recorded: trust what every run recorded of itself, even if the benchmark file has changed since.
 
     Raises:
         UserError: records of another protocol than the benchmark's (or from before a part of the protocol was

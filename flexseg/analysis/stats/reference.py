@@ -202,7 +202,7 @@ def _values(
         raise _damaged(path, f"{place} contradicts itself: its seeds do not give its mean and n")
     twice = table[table.duplicated(["row", "column"])]
     if len(twice):
-        raise _damaged(path, f"{twice.iloc[0]['row']}, {twice.iloc[0]['column']} stands there twice")
+        raise _damaged(path, f"{twice.iloc[0]['row']}, {twice.iloc[0]['column']} is in it twice")
     cells = zip(table["row"], table["column"], found, strict=True)
     return seeds, {(row, column): dict(zip(seeds, map(float, each), strict=True)) for row, column, each in cells}
 

@@ -78,7 +78,7 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """Whether a difference was shown: the interval excludes zero, after Holm where that applies."""
+        """Whether a difference was shown: the interval excludes zero, after Holm if it was applied."""
         return (self.p if math.isnan(self.p_holm) else self.p_holm) < 0.05
 
 
@@ -144,7 +144,7 @@ def paired_interval(
     """Estimate, interval and p-value of a paired difference; see the head of this module.
 
     Args:
-        differences: (n,) the difference on the full test set, one a seed.
+        differences: (n,) the difference on the full test set, one per seed.
         replicates: (B, n) the same under the image weights of each replicate.
         images: N, how many images were resampled (the smallest of several targets).
         noise: σ² of all rows; None takes the variance of these differences themselves.

@@ -1,4 +1,4 @@
-"""What the numbers say, in plain words, and no more than they say."""
+"""What the numbers show, in plain words, and no more than they show."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From numbers to tables, and the words beside them."""
+"""Tables, and the words that captions and reports share."""

@@ -1,4 +1,4 @@
-"""What all tables share: the marks of their notes, their headings, and the words on how their intervals were made."""
+"""What all tables share: marked notes, headings, and the explanation of their intervals."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def power_table(scores: Scores) -> Table:
 
 
 def _chosen(scores: Scores) -> list[Quantity]:
-    """All quantities but those of the boundary table, of which the one width stands for the others."""
+    """All quantities except the boundary table's; of those, the boundary IoU and F1 of one width."""
     protocol = scores.benchmark.protocol
     widths = protocol.boundary_widths
     width = protocol.boundary_width if protocol.boundary_width in widths else widths[len(widths) // 2]
@@ -193,7 +193,7 @@ def _long_records(scores: Scores) -> Iterator[dict[str, object]]:
 
 
 def write_long(scores: Scores, folder: Path) -> Path:
-    """Write ``scores_long.csv``: every quantity on every target and average, one line a row and seed; its path."""
+    """Write ``scores_long.csv``: every quantity on every target and average, one line per row and seed; its path."""
     path = folder / "scores_long.csv"
     write_csv(path, ["row", "title", "seed", "column", "quantity", "unit", "value"], _long_records(scores))
     return path

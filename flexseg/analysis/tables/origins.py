@@ -30,7 +30,7 @@ class Assumed:
 
 
 def find_assumed(scores: Scores) -> list[Assumed]:
-    """Every option that is marked as assumed, one a method and name, in the order of the rows."""
+    """Every option that is marked as assumed, one per method and name, in the order of the rows."""
     records = scores.records
     found: dict[tuple[str, str], Assumed] = {}
     for run in records.finished():

@@ -1,4 +1,4 @@
-"""Published numbers as a table of their own, beside what was measured here."""
+"""The table of published numbers beside those measured here."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.common import Notes
 
 PRINCIPAL = ("main", "baselines")
-"""Tables of published numbers that compare methods, beside those that take one apart."""
+"""Tables of published numbers that compare methods; the others are ablations of one."""
 
 
 def published_table(scores: Scores) -> Table:
-    """As published, by method and trunk, and as measured here, with gains over the reference; columns of their own.
+    """As published, by method and trunk, and in other columns as measured here, with gains over the reference.
 
-    Of a benchmark on the same data, the comparison has both side by side; here stands all else that was published.
-    A benchmark for which nothing was published has a table without lines.
+    For a benchmark on the same data the comparison has both side by side, and this table only has published numbers.
+    Without any it has no lines.
     """
     numbers = all_published(scores.records)
     names = list(dict.fromkeys(each.target for each in numbers if each.table in PRINCIPAL))

@@ -49,7 +49,7 @@ ON, OFF = "•", DASH
 
 
 def comparison_table(scores: Scores) -> Table:
-    """Rows × targets and averages, the paired difference to the reference, and the published numbers beside."""
+    """Rows × targets and averages, the paired difference to the reference, and the published numbers."""
     benchmark, notes = scores.benchmark, Notes(scores)
     reference = benchmark.row(benchmark.reference).title
     published = published_beside(scores.records)
@@ -121,7 +121,7 @@ def _published_of_line(scores: Scores, line: Line) -> dict[str, float]:
 
 
 def factorial_table(scores: Scores) -> Table:
-    """The cells of the factorial around each full row as far as they were run, and its effects once all were."""
+    """The cells of the factorial around each full row, and its effects if all cells were run."""
     benchmark, notes = scores.benchmark, Notes(scores)
     names, averages = list(benchmark.ablation.components), scores.averages
     rows = []

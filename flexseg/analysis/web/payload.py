@@ -1,4 +1,4 @@
-"""From scores to what the page computes with: lists, numbers and strings, ready for JSON.
+"""The data of the page: scores as lists, numbers and strings, ready for JSON.
 
 The page gets the value of every seed and derives means, intervals and differences itself, by the formulas of
 ``flexseg.analysis.stats.statistics``; only what needs the test images (the resampled intervals against the benchmark's
@@ -75,7 +75,7 @@ def _classes(scores: Scores) -> list[Json]:
 
 
 def quantities(scores: Scores) -> list[Json]:
-    """What can stand in a cell, as far as any record holds it: name, unit, decimals, better direction, explanation."""
+    """The quantities that any record holds: name, unit, decimals, better direction, explanation."""
     return [
         {"name": name, "unit": each.unit, "digits": each.digits, "higher": each.higher_is_better,
          "description": each.description}

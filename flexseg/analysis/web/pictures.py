@@ -25,11 +25,11 @@ Json = dict[str, Any]
 MOST_WIDTH = 512
 """Wider pictures are embedded smaller, labels by nearest neighbour; pixels."""
 BUDGET = 4_000_000
-"""Characters that all pictures of a page may take; what comes later is left out and counted."""
+"""Characters that all pictures of a page may take; further ones are left out and counted."""
 
 
 def pictures(scores: Scores) -> Json:
-    """The targets with their images; ``seeds`` has the seed whose predictions stand for each row.
+    """The targets with their images; ``seeds`` has the seed whose predictions are shown for each row.
 
     An image holds ``image`` (a data URI), ``truth`` and ``predictions`` (base64 of the deflated (H, W) train ids).
     """
@@ -94,12 +94,12 @@ def _entry(name: str, files: Shown, predictions: dict[str, Path]) -> Json | None
     kept = {}
     for row, path in predictions.items():
         try:
-            kept[row] = _packed(_label(path, size))
+            kept[row] = _pack(_label(path, size))
         except (OSError, ValueError):
             continue
     return {
         "id": name, "condition": files.condition, "width": size[0], "height": size[1],
-        "image": _data_uri(image, size), "truth": _packed(truth), "predictions": kept,
+        "image": _data_uri(image, size), "truth": _pack(truth), "predictions": kept,
     }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _label(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.asarray(ids if ids.size == size else ids.resize(size, Image.Resampling.NEAREST))
 
 
-def _packed(label: NDArray[np.uint8]) -> str:
+def _pack(label: NDArray[np.uint8]) -> str:
     return base64.b64encode(zlib.compress(label.tobytes(), 9)).decode()
 
 

@@ -61,7 +61,7 @@ const tooltip = byId("tooltip");
 let tipPlace = null;
 
 /** Show lines of text beside (x, y) in the window; the first line is the heading. While the page scrolls, the text
- * stays beside what `place()` then gives, or goes away where nothing is given. */
+ * follows `place()`, or disappears if there is none. */
 function showTip(lines, x, y, place = null) {
   tooltip.replaceChildren(...lines.map((line, index) => el(index ? "span" : "strong", null, line)));
   tooltip.hidden = false;

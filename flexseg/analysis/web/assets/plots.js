@@ -49,7 +49,7 @@ function short(text, width) {
 }
 
 /**
- * One line a row: an interval and a dot, and small dots for `seeds`.
+ * One line per row: an interval and a dot, and small dots for `seeds`.
  * `lines`: {row, title, value, low, high, filled, seeds: [{seed, value}], tip: [text]}
  */
 function dotPlot(holder, lines, title, marks) {

@@ -35,7 +35,7 @@ function route() {
 }
 
 /** Leave the address without the run and the focus where it was. */
-function closedRun() {
+function leaveRun() {
   if (location.hash.startsWith("#run=")) history.replaceState(null, "", location.href.split("#")[0]);
   // The table may have been drawn anew; its cell is then another element with the same place.
   const { row, column } = opener?.dataset ?? {};
@@ -108,7 +108,7 @@ function drawRun(row, seed) {
   const commit = run.commit && `${run.commit}${run.dirty ? " with uncommitted changes" : ""}`;
   const code = run.library && `${run.library}${run.otherCode ? " † (not today’s)" : ""}`;
   const parts = [
-    el("p", { class: "lead" }, `${quantityTitle(view)} on ${title}, one value a seed`),
+    el("p", { class: "lead" }, `${quantityTitle(view)} on ${title}, one value per seed`),
     el("ul", { class: "seeds" }, seedTabs(row, seed, view, runColumn)),
     run.reason ? el("p", { class: "warning" }, run.reason) : null,
     ...run.absent.map((text) => el("p", { class: "warning" }, text)),
@@ -131,7 +131,7 @@ function drawRun(row, seed) {
 function startRuns() {
   const dialog = byId("run");
   byId("close-run").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", closedRun);
+  dialog.addEventListener("close", leaveRun);
   // A press on the backdrop, outside the box itself, closes too.
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   addEventListener("hashchange", route);

@@ -72,7 +72,7 @@ function bodyRow(view, row, digits, first) {
   return el("tr", { "data-key": DATA.rows[row].key, class: row === DATA.reference ? "reference" : null }, head, cells);
 }
 
-/** Published numbers are averages of mIoU: they stand beside nothing else. */
+/** Published numbers are averages of mIoU: they are shown beside nothing else. */
 const publishedShown = (view) => DATA.published !== null && view.overview && view.quantity.name === "mIoU" && state.mode === "values";
 
 function captionOf(view) {
