@@ -15,6 +15,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from flexseg.analysis.stats.records import load_records
+from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.stats.statistics import Difference
 from flexseg.benchmark import Benchmark, Protocol, fingerprint, load_benchmark, select_rows
 from flexseg.classes import NUM_CLASSES
 
@@ -307,6 +310,53 @@ def run_writer() -> Callable[..., None]:
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Benchmark, Path]:
     """Ten rows × three seeds × 24 images with one failed, missing, stale and old run and one missing target."""
     return build(tmp_path_factory.mktemp("small"), list(LEVELS), [0, 1, 2], 24, predictions=1)
+
+
+@pytest.fixture(scope="session")
+def scores(small: tuple[Benchmark, Path]) -> Scores:
+    """The scores of :func:`small`, from 200 resamplings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flexseg.analysis.stats.records.code_digest", lambda *_: LIBRARY)
+        return Scores(load_records(*small), replicates=200)
+
+
+HOSTILE = "</script><script>window.broken=1</script><img src=x onerror=window.broken=1>\u2028<!--{{data}}&amp;'\""
+
+
+@pytest.fixture
+def hostile(builder: Builder) -> tuple[tuple[Benchmark, Path], str]:
+    """Results whose every name that a user writes is an attempt to run a script, and that name."""
+    benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 8, incidents=False, predictions=1)
+    rows = {name: row.model_copy(update={"title": HOSTILE}) for name, row in benchmark.rows.items()}
+    domains = benchmark.domains | {
+        name: benchmark.domains[name].model_copy(update={"title": HOSTILE}) for name in ("adverse", "night")
+    }
+    folder = results / benchmark.name / "flexseg"
+    info = json.loads((folder / "seed-0" / "run.json").read_text())
+    info["options"]["rings"] |= {"value": HOSTILE, "help": HOSTILE}
+    info["git"]["commit"] = info["machine"]["processor"] = HOSTILE
+    (folder / "seed-0" / "run.json").write_text(json.dumps(info))
+    with (folder / "seed-0" / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"iteration": 10**6, f"loss/{HOSTILE}": 1.0}))
+    shutil.rmtree(folder / "seed-1")
+    (folder / "seed-1").mkdir()
+    (folder / "seed-1" / "failure.json").write_text(json.dumps({"status": "failed", "reason": HOSTILE}))
+    index = results / benchmark.name / "data" / "adverse" / "index.parquet"
+    lines = [line | {"condition": HOSTILE} for line in pq.read_table(index).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(lines), index)
+    changes = {"title": HOSTILE, "description": HOSTILE, "rows": rows, "domains": domains}
+    return (benchmark.model_copy(update=changes), results), HOSTILE
+
+
+@pytest.fixture
+def forty(builder: Builder, monkeypatch: pytest.MonkeyPatch) -> tuple[Benchmark, Path]:
+    """Results of forty rows, whose differences are not resampled, since that takes long."""
+    rows = {f"row_{index:02d}": {"method": "flexseg", "alpha": float(index)} for index in range(40)}
+    ablation = {"components": {"GAP": "gap"}, "full": ["row_01"], "none": "row_00", "panels": ["row_00", "row_01"]}
+    same = Difference(-12.3456, -13.4567, -11.2345, 0.0123456, 3)
+    monkeypatch.setattr(Scores, "against", lambda self, *_: dict.fromkeys(self.columns, same))
+    return builder([*rows], [0, 1, 2], 4, incidents=False, predictions=3, rows=rows, reference="row_00",
+                   studies={"default": [*rows]}, ablation=ablation, tuning=None)  # fmt: skip
 
 
 SWITCHES = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",

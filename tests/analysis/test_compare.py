@@ -26,60 +26,53 @@ from flexseg.errors import UserError
 Built = tuple[Benchmark, Path]
 
 
-@pytest.fixture(scope="module")
-def loaded(small: Built) -> Scores:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flexseg.analysis.stats.records.code_digest", lambda *_: "today")
-        return Scores(load_records(*small), replicates=500)
-
-
 def shown(comparison: Comparison, width: int = 80, **options: object) -> str:
     console = Console(file=io.StringIO(), width=width, **options)  # type: ignore[arg-type]
     print_comparison(comparison, console)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_it_is_b_minus_a_and_the_numbers_of_the_tables(loaded: Scores) -> None:
-    found = compare(loaded, "source_only", "dginstyle")
-    expected = loaded.against("dginstyle", "source_only")
-    assert [line.label for line in found.lines] == list(loaded.columns)
+def test_it_is_b_minus_a_and_the_numbers_of_the_tables(scores: Scores) -> None:
+    found = compare(scores, "source_only", "dginstyle")
+    expected = scores.against("dginstyle", "source_only")
+    assert [line.label for line in found.lines] == list(scores.columns)
     for line in found.lines:
         assert line.difference == expected[line.label]
         assert line.difference.value == pytest.approx(line.b.value - line.a.value)
         assert line.difference.value > 5  # by construction dginstyle is better by about 7 and more
-        assert line.b == loaded.mean("dginstyle", line.label)
+        assert line.b == scores.mean("dginstyle", line.label)
     text = shown(found, 200)
     assert "A = Source only\nB = DGInStyle data (baseline)\n" in text
     assert "B − A: above zero, B is higher" in text
     assert "“DGInStyle data (baseline)” against “Source only”, mIoU on Avg5: it is higher, +7" in text
 
 
-def test_the_other_way_round_has_the_other_sign(loaded: Scores) -> None:
-    one, other = compare(loaded, "source_only", "dginstyle"), compare(loaded, "dginstyle", "source_only")
+def test_the_other_way_round_has_the_other_sign(scores: Scores) -> None:
+    one, other = compare(scores, "source_only", "dginstyle"), compare(scores, "dginstyle", "source_only")
     for forth, back in zip(one.lines, other.lines, strict=True):
         assert forth.difference.value == pytest.approx(-back.difference.value)
         assert forth.difference.low == pytest.approx(-back.difference.high)
     assert "it is lower, −7" in other.verdict
 
 
-def test_any_quantity(loaded: Scores) -> None:
-    found = compare(loaded, "source_only", "dginstyle", "Boundary ERROR")
+def test_any_quantity(scores: Scores) -> None:
+    found = compare(scores, "source_only", "dginstyle", "Boundary ERROR")
     assert found.quantity.name == "boundary error"
-    assert found.lines[0].difference == loaded.against("dginstyle", "source_only", "boundary error")["adverse"]
+    assert found.lines[0].difference == scores.against("dginstyle", "source_only", "boundary error")["adverse"]
     assert "boundary error in percent, lower is better" in shown(found, 120)
     with pytest.raises(UserError, match=r"no quantity 'boundry mIoU' \(did you mean 'boundary mIoU'\?\)"):
-        compare(loaded, "source_only", "dginstyle", "boundry mIoU")
+        compare(scores, "source_only", "dginstyle", "boundry mIoU")
     with pytest.raises(UserError, match="leave --quantity 'boundary error' out"):
-        compare(loaded, "source_only", "dginstyle", "boundary error", "class")
+        compare(scores, "source_only", "dginstyle", "boundary error", "class")
     with pytest.raises(UserError, match=r"per 'clas' \(did you mean 'class'\?\)"):
         check_per("clas")
 
 
-def test_classes_are_means_over_the_targets_that_have_them(loaded: Scores) -> None:
-    found = compare(loaded, "source_only", "dginstyle", per="class")
+def test_classes_are_means_over_the_targets_that_have_them(scores: Scores) -> None:
+    found = compare(scores, "source_only", "dginstyle", per="class")
     assert len(found.lines) == 19
-    records = [loaded.records.runs["dginstyle", seed].targets for seed in (0, 1, 2)]
-    values = [np.nanmean([iou_of_counts(r[t].total("classes"))[2] for t in loaded.benchmark.targets]) for r in records]
+    records = [scores.records.runs["dginstyle", seed].targets for seed in (0, 1, 2)]
+    values = [np.nanmean([iou_of_counts(r[t].total("classes"))[2] for t in scores.benchmark.targets]) for r in records]
     assert found.lines[2].label == "building"
     assert found.lines[2].b.value == pytest.approx(100 * np.mean(values))
     for line in found.lines:
@@ -87,40 +80,40 @@ def test_classes_are_means_over_the_targets_that_have_them(loaded: Scores) -> No
         assert line.difference.p <= line.difference.p_holm
 
 
-def test_conditions_are_compared_on_their_own_images(loaded: Scores) -> None:
-    found = compare(loaded, "source_only", "dginstyle", per="condition")
+def test_conditions_are_compared_on_their_own_images(scores: Scores) -> None:
+    found = compare(scores, "source_only", "dginstyle", per="condition")
     expected = [("adverse", name) for name in ("fog", "night", "rain", "snow")]
     expected += [("mixed", name) for name in ("clear", "dusk", "rain")]
     assert [(line.group, line.label) for line in found.lines] == expected
     rain = next(line for line in found.lines if (line.group, line.label) == ("adverse", "rain"))
     values = []
     for seed in (0, 1, 2):
-        record = loaded.records.runs["dginstyle", seed].targets["adverse"]
+        record = scores.records.runs["dginstyle", seed].targets["adverse"]
         own = record.condition_of == sorted(record.conditions).index("rain")
         values.append(100 * mean_iou_of_counts(record.per_image("classes")[own].sum(0)))
     assert rain.b.value == pytest.approx(np.mean(values))
-    assert rain.b == loaded.condition_mean("dginstyle", "adverse", "rain")
+    assert rain.b == scores.condition_mean("dginstyle", "adverse", "rain")
     assert "adverse, rain" in shown(found)
 
 
-def test_a_benchmark_without_conditions_says_so(loaded: Scores) -> None:
-    records = loaded.records
+def test_a_benchmark_without_conditions_says_so(scores: Scores) -> None:
+    records = scores.records
     one = records.benchmark.model_copy(update={"targets": ["night"], "averages": {}})
     with pytest.raises(UserError, match="has more than one condition"):
         compare(Scores(replace(records, benchmark=one)), "source_only", "dginstyle", per="condition")
 
 
-def test_a_row_with_a_missing_target_or_seed_is_paired_over_the_others(loaded: Scores) -> None:
-    found = compare(loaded, "dginstyle", "flexseg")  # its last seed has no record of night
+def test_a_row_with_a_missing_target_or_seed_is_paired_over_the_others(scores: Scores) -> None:
+    found = compare(scores, "dginstyle", "flexseg")  # its last seed has no record of night
     counts = {line.label: line.difference.n for line in found.lines}
-    assert counts == {c: 2 if c in ("night", "Avg2", "Avg5") else 3 for c in loaded.columns}
+    assert counts == {c: 2 if c in ("night", "Avg2", "Avg5") else 3 for c in scores.columns}
     assert any("B, seed 2 target night: not evaluated" in note for note in found.notes)
-    assert {line.difference.n for line in compare(loaded, "dginstyle", "flexseg", per="class").lines} == {2}
+    assert {line.difference.n for line in compare(scores, "dginstyle", "flexseg", per="class").lines} == {2}
 
 
-def test_what_has_no_run_is_shown_with_dashes(loaded: Scores) -> None:
-    runs = {key: run for key, run in loaded.records.runs.items() if key[0] != "flexseg"}
-    empty = Scores(replace(loaded.records, runs=runs), replicates=100)
+def test_what_has_no_run_is_shown_with_dashes(scores: Scores) -> None:
+    runs = {key: run for key, run in scores.records.runs.items() if key[0] != "flexseg"}
+    empty = Scores(replace(scores.records, runs=runs), replicates=100)
     for per in ("target", "class", "condition"):
         found = compare(empty, "dginstyle", "flexseg", per=check_per(per))
         assert {line.difference.n for line in found.lines} == {0}
@@ -129,25 +122,25 @@ def test_what_has_no_run_is_shown_with_dashes(loaded: Scores) -> None:
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("per", ["target", "class", "condition"])
-def test_it_fits_the_terminal(loaded: Scores, width: int, per: str) -> None:
-    text = shown(compare(loaded, "source_only", "dginstyle", per=check_per(per)), width)
+def test_it_fits_the_terminal(scores: Scores, width: int, per: str) -> None:
+    text = shown(compare(scores, "source_only", "dginstyle", per=check_per(per)), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
 
 
-def test_colour_says_nothing_that_signs_do_not(loaded: Scores) -> None:
-    found = compare(loaded, "source_only", "dginstyle")
+def test_colour_says_nothing_that_signs_do_not(scores: Scores) -> None:
+    found = compare(scores, "source_only", "dginstyle")
     plain = shown(found)
     assert "\x1b" not in plain
     assert "\x1b[32m" in shown(found, force_terminal=True, color_system="standard")
     assert "\x1b[31m" in shown(
-        compare(loaded, "dginstyle", "source_only"), force_terminal=True, color_system="standard"
+        compare(scores, "dginstyle", "source_only"), force_terminal=True, color_system="standard"
     )
     assert "\x1b[31m" not in shown(found, force_terminal=True, color_system="standard", no_color=True)
 
 
-def test_the_bar_shows_the_interval_and_zero(loaded: Scores) -> None:
-    found = compare(loaded, "source_only", "dginstyle")
+def test_the_bar_shows_the_interval_and_zero(scores: Scores) -> None:
+    found = compare(scores, "source_only", "dginstyle")
     ends = {"night": (-1.0, 2.0, 0.2), "places": (1.0, 2.0, 0.01)}
     lines = [
         replace(line, difference=Difference((low + high) / 2, low, high, p, 3))

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from flexseg.analysis.stats.definitions import Quantity, quantities, ring_names
-from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.benchmark import Benchmark, Protocol, load_benchmark
 
@@ -56,9 +55,8 @@ def test_names_follow_the_protocol() -> None:
     assert ring_names(PROTOCOL)[:3] == ["thin-boundary", "medium-boundary", "thick-boundary"]
 
 
-def test_values_of_a_record_by_their_definitions(small: Built) -> None:
+def test_values_of_a_record_by_their_definitions(scores: Scores) -> None:
     """Each width and ring takes its own counts, and percent are percent."""
-    scores = Scores(load_records(*small), replicates=20)
     record = scores.records.runs["dginstyle", 0].targets["adverse"]
     for place, width in enumerate((1, 2, 4)):
         both, truth, predicted = record.total("boundary_iou")[place].astype(float)

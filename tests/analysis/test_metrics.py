@@ -23,14 +23,6 @@ def naive_miou(confusion: np.ndarray) -> float:
     return sum(ious) / len(ious) if ious else math.nan
 
 
-def test_miou_is_the_naive_loop() -> None:
-    rng = np.random.default_rng(0)
-    for trial in range(50):
-        confusion = rng.integers(0, 50, (19, 19))
-        confusion[rng.random(19) < 0.3] = 0
-        assert metrics.mean_iou(confusion) == pytest.approx(naive_miou(confusion), abs=1e-12), trial
-
-
 def label_maps(seed: int, classes: int = 6, shape: tuple[int, int] = (24, 32)) -> tuple[np.ndarray, np.ndarray]:
     """A truth (H, W) with void 255 and a prediction; the truth lacks class 2, the prediction class 3."""
     rng = np.random.default_rng(seed)
@@ -195,11 +187,6 @@ def test_nothing_is_nan_and_not_zero() -> None:
     assert np.isnan(metrics.mean_boundary_f1(np.zeros((4, 4))))
     assert np.isnan(metrics.worst_condition_iou(np.zeros((2, 3, 4))))
     assert np.isnan(metrics.negative_log_likelihood(np.zeros(2)))
-
-
-def test_calibration_error_by_hand() -> None:
-    # 10 pixels of confidence 0.9 of which 5 are right, 10 of confidence 0.6 all right: (|5−9| + |10−6|) / 20
-    assert metrics.expected_calibration_error(np.array([[10, 10], [5, 10], [9, 6]])) == pytest.approx(0.4)
 
 
 def test_calibration_error_against_a_loop_over_pixels() -> None:

@@ -22,7 +22,7 @@ from flexseg.analysis.stats.formats import Cell, Column, Row, Table, difference_
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
-from flexseg.analysis.stats.verdict import judged, power_statement, verdict
+from flexseg.analysis.stats.verdict import describe_difference, power_statement, verdict
 from flexseg.analysis.tables.common import HOW
 from flexseg.benchmark import Benchmark, load_benchmark, select_rows
 from flexseg.errors import UserError
@@ -141,7 +141,7 @@ def items(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def test_what_a_figure_cannot_show_is_said_with_its_reason(
-    small: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plates = [
         Plate("first", "Heading A", "", Figure, "because of A"),
@@ -149,7 +149,6 @@ def test_what_a_figure_cannot_show_is_said_with_its_reason(
     ]
     monkeypatch.setattr(pdf, "comparison_plates", lambda scores: plates)
     monkeypatch.setattr(pdf, "render", lambda plate, kind: picture(plate.draw()))
-    scores = Scores(load_records(*small), replicates=20)
     document, drawn = pdf.compose(scores, "comparison")
     assert document["front"]["shown"] is None
     assert [plate.name for plate in drawn] == ["second"]
@@ -168,11 +167,11 @@ def picture(figure: Figure) -> bytes:
 
 
 def test_intervals_are_explained_once_and_a_table_without_lines_is_missing(
-    small: Built, monkeypatch: pytest.MonkeyPatch
+    scores: Scores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = Table("origins", "Origins", "", [Column("Row", "l")], [])
     monkeypatch.setattr(pdf, "origins_table", lambda scores: empty)
-    document, _ = pdf.compose(Scores(load_records(*small), replicates=20), "comparison")
+    document, _ = pdf.compose(scores, "comparison")
     assert items(document, "intervals") == [{"type": "text", "text": [HOW]}]
     captions = [item["caption"] for section in document["sections"] for item in section["items"] if "caption" in item]
     assert not any(HOW in part for caption in captions for part in caption if isinstance(part, str))
@@ -260,8 +259,7 @@ def test_a_template_that_cannot_be_set_is_named(tmp_path: Path, monkeypatch: pyt
         pdf.typeset(small_document(), tmp_path / "work")
 
 
-def test_the_question_and_the_tally_count_rows(small: Built) -> None:
-    scores = Scores(load_records(*small), replicates=50)
+def test_the_question_and_the_tally_count_rows(scores: Scores) -> None:
     assert content.question(scores, "comparison").startswith(
         "Which of 9 settings of training score higher than “DGInStyle"
     )
@@ -278,18 +276,21 @@ def test_the_question_and_the_tally_count_rows(small: Built) -> None:
     assert answer.endswith(f"and {9 - len(judged_rows)} cannot be judged for want of runs.")
 
 
-def test_words_say_no_more_than_the_numbers() -> None:
-    assert (
-        judged(Difference(0.3, -0.6, 1.2, 0.4, 4), "helps", "harms") == "no difference could be shown, +0.3 [−0.6, 1.2]"
-    )
-    assert judged(Difference(1.3, 0.6, 2.0, 0.01, 4), "helps", "harms") == "helps, +1.3 [0.6, 2.0]"
-    assert judged(Difference(-1.3, -2.0, -0.6, 0.01, 4), "helps", "harms") == "harms, −1.3 [−2.0, −0.6]"
-    assert "nothing can be concluded" in judged(Difference(5.0, NAN, NAN, NAN, 1), "helps", "harms")
-    assert "no seed has finished both" in judged(Difference(NAN, NAN, NAN, NAN, 0), "helps", "harms")
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.3, -0.6, 1.2, 0.4, 4), "no difference could be shown, +0.3 [−0.6, 1.2]"),
+        ((1.3, 0.6, 2.0, 0.01, 4), "helps, +1.3 [0.6, 2.0]"),
+        ((-1.3, -2.0, -0.6, 0.01, 4), "harms, −1.3 [−2.0, −0.6]"),
+        ((5.0, NAN, NAN, NAN, 1), "+5.0 [–] from a single seed, from which nothing can be concluded"),
+        ((NAN, NAN, NAN, NAN, 0), "not comparable, as no seed has finished both"),
+    ],
+)
+def test_words_say_no_more_than_the_numbers(numbers: tuple[Any, ...], text: str) -> None:
+    assert describe_difference(Difference(*numbers), "helps", "harms") == text
 
 
-def test_verdict_answers_with_the_numbers_of_the_table(small: Built) -> None:
-    scores = Scores(load_records(*small), replicates=200)
+def test_verdict_answers_with_the_numbers_of_the_table(scores: Scores) -> None:
     answers = dict(verdict(scores))
     difference = scores.against("constant_weight", "dginstyle")["Avg5"]
     assert f"{difference.value:+.1f}" in answers["What do the controls say?"].replace("−", "-")
@@ -309,7 +310,7 @@ def test_many_controls_are_sorted_by_what_was_shown(small: Built, monkeypatch: p
     assert answer.count(f"“{title}”") == 2  # once against the baseline, once against the full method
 
 
-def test_power_statement_names_spread_power_and_seeds(small: Built) -> None:
-    text = power_statement(Scores(load_records(*small), replicates=50))
+def test_power_statement_names_spread_power_and_seeds(scores: Scores) -> None:
+    text = power_statement(scores)
     assert re.search(r"Sd of a paired difference on Avg5: \d\.\d\d \(residual of the table of \d+ rows × 3 seeds", text)
     assert re.search(r"these 3 seeds sees 1\.5 mIoU with power \d+ % .* 1 mIoU needs \d+ seeds", text)

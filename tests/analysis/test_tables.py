@@ -21,7 +21,6 @@ from flexseg.analysis.stats.formats import (
     to_tex,
     write_csv,
 )
-from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, Mean, detectable, power, seeds_needed
 from flexseg.analysis.tables.metrics import boundary_table, metrics_table, power_table, write_long
@@ -81,12 +80,6 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.fixture(scope="module")
-def scores(small: Built) -> Scores:
-    """The scores of the simulated runs."""
-    return Scores(load_records(*small), replicates=200)
-
-
 def test_markdown_and_tex_by_example() -> None:
     assert to_markdown(TABLE) == MARKDOWN
     assert to_tex(TABLE) == TEX
@@ -121,8 +114,8 @@ def test_all_files_are_written_and_repeat_byte_by_byte(builder) -> None:
     assert [path.read_bytes() for path in write_tables(*built)] == first
 
 
-def test_trouble_stands_in_the_table_with_its_reason(small: Built) -> None:
-    text = to_markdown(comparison_table(Scores(load_records(*small), replicates=50)))
+def test_trouble_stands_in_the_table_with_its_reason(scores: Scores) -> None:
+    text = to_markdown(comparison_table(scores))
     for reason in (
         "seed 2 failed: non-finite loss at iteration 371",
         "seed 0 missing: not run",
@@ -152,8 +145,8 @@ def test_comparison_csv_agrees_with_the_scores(scores: Scores, tmp_path: Path) -
     assert all(line["p_holm"] for line in target if line["p"])
 
 
-def test_published_numbers_stand_only_beside_rows_that_correspond(small: Built) -> None:
-    table = comparison_table(Scores(load_records(*small), replicates=50))
+def test_published_numbers_stand_only_beside_rows_that_correspond(scores: Scores) -> None:
+    table = comparison_table(scores)
     place = [column.group for column in table.columns].index("published on other data (GTA5 → …)")
     beside = {row.cells[0].text.rstrip("†¹²³⁴\N{THIN SPACE}"): row.cells[place].text for row in table.rows}
     assert beside["DGInStyle data (baseline)"] == "34.81"
@@ -163,8 +156,7 @@ def test_published_numbers_stand_only_beside_rows_that_correspond(small: Built) 
         assert beside[title] == "–"
 
 
-def test_ablation_names_what_was_not_run(small: Built) -> None:
-    scores = Scores(load_records(*small), replicates=50)
+def test_ablation_names_what_was_not_run(scores: Scores) -> None:
     assert "not run: --config study=factorial" in to_markdown(ablation_table(scores))
     assert to_markdown(factorial_table(scores)).count("not run: --config study=factorial") == 3 + 6
 

@@ -13,7 +13,7 @@ MANY = 6
 """More controls than this are sorted into one sentence instead of getting one each."""
 
 
-def judged(difference: Difference, better: str, worse: str) -> str:
+def describe_difference(difference: Difference, better: str, worse: str) -> str:
     """``better`` or ``worse`` with the numbers if a difference was shown, else that none could be shown."""
     if not difference.n:
         return "not comparable, as no seed has finished both"
@@ -55,7 +55,7 @@ def _help(scores: Scores, full: list[str]) -> list[str]:
         differences = scores.against(row, benchmark.reference)
         rest = [f"{name} {difference_text(differences[name])}" for name in benchmark.averages if name != main]
         text = f"{_title(scores, row)} against {_title(scores, benchmark.reference)} on {main}: "
-        text += judged(differences[main], "it scores higher", "it scores lower")
+        text += describe_difference(differences[main], "it scores higher", "it scores lower")
         sentences.append(text + (f" ({'; '.join(rest)})." if rest and differences[main].n else "."))
     if not full:
         sentences.append("No row with all components was selected, so this report cannot say.")
@@ -73,7 +73,7 @@ def _components(scores: Scores, full: list[str]) -> list[str]:
             name = line.question.removeprefix("effect of ").split(":")[0]
             if line.contrast:
                 difference = scores.contrasts(line.contrast)[scores.main]
-                parts.append(f"{name}: {judged(difference, 'helps', 'harms')}")
+                parts.append(f"{name}: {describe_difference(difference, 'helps', 'harms')}")
         if parts:
             sentences.append(f"In {_title(scores, row)}, with minus without it, on {scores.main}: {'; '.join(parts)}.")
         elif lines:
@@ -99,9 +99,9 @@ def _controls(scores: Scores, full: list[str]) -> list[str]:
         return [*sentences, "Each at 95 %, not adjusted for the number of rows."]
     sentences = []
     for row in rows:
-        text = f"{_title(scores, row)} against the baseline: {judged(against[row], 'higher', 'lower')}"
+        text = f"{_title(scores, row)} against the baseline: {describe_difference(against[row], 'higher', 'lower')}"
         if full:
-            text += f"; {_title(scores, full[0])} against it: {judged(beyond[row], 'higher', 'lower')}"
+            text += f"; {_title(scores, full[0])} against it: {describe_difference(beyond[row], 'higher', 'lower')}"
         sentences.append(text + ".")
     return sentences
 
@@ -121,10 +121,10 @@ def _alignment(scores: Scores) -> list[str]:
     sentences = []
     for row, twin in pairs.items():
         own = scores.against(row, twin)[main]
-        text = f"{_title(scores, row)} on misaligned instead of aligned data: {judged(own, 'higher', 'lower')}"
+        text = f"{_title(scores, row)} on misaligned instead of aligned data: {describe_difference(own, 'higher', 'lower')}"
         if row != none and none in pairs:
             both = scores.contrasts({row: 1.0, twin: -1.0, none: -1.0, pairs[none]: 1.0})[main]
-            text += f"; this change against the baseline's: {judged(both, 'it loses less', 'it loses more')}"
+            text += f"; this change against the baseline's: {describe_difference(both, 'it loses less', 'it loses more')}"
         sentences.append(text + ".")
     return sentences
 
