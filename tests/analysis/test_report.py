@@ -22,7 +22,7 @@ from flexseg.analysis.stats.formats import Cell, Column, Row, Table, difference_
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
-from flexseg.analysis.stats.verdict import describe_difference, power_statement, verdict
+from flexseg.analysis.stats.verdict import conclude, power_statement, verdict
 from flexseg.analysis.tables.common import HOW
 from flexseg.benchmark import Benchmark, load_benchmark, select_rows
 from flexseg.errors import UserError
@@ -287,7 +287,7 @@ def test_the_question_and_the_tally_count_rows(scores: Scores) -> None:
     ],
 )
 def test_words_say_no_more_than_the_numbers(numbers: tuple[Any, ...], text: str) -> None:
-    assert describe_difference(Difference(*numbers), "helps", "harms") == text
+    assert conclude(Difference(*numbers), "helps", "harms") == text
 
 
 def test_verdict_answers_with_the_numbers_of_the_table(scores: Scores) -> None:

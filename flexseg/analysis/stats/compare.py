@@ -17,7 +17,7 @@ from flexseg.analysis.stats.metrics import iou_of_counts, mean_iou_of_counts
 from flexseg.analysis.stats.records import Records, load_records, seeds_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, Mean, apply_holm
-from flexseg.analysis.stats.verdict import describe_difference
+from flexseg.analysis.stats.verdict import conclude
 from flexseg.analysis.tables.domains import class_set
 from flexseg.benchmark import Benchmark
 from flexseg.benchmark.identity import differences
@@ -196,7 +196,7 @@ def compare(scores: Scores, a: str, b: str, quantity: str = "mIoU", per: Per = "
     if older:
         notes.append(f"Made by other code of the library than today's: {', '.join(older)}.")
     sentence = f"“{titles[b]}” against “{titles[a]}”, {wanted.name} on {scores.main}: "
-    sentence += describe_difference(main, "it is higher", "it is lower") + "."
+    sentence += conclude(main, "it is higher", "it is lower") + "."
     return Comparison(titles[a], titles[b], wanted, what, per, lines, family, sentence, notes)
 
 

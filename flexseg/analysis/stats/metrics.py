@@ -89,26 +89,23 @@ def ring_error(rings: NDArray[Any]) -> Floats:
     return 1.0 - _ratio(rings[..., 1, :], rings[..., 0, :])
 
 
-def boundary_precision_recall(contours: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Precision and recall of the predicted contour of each class, both (..., C); NaN for a contour without a pixel.
+def boundary_f1(contours: NDArray[Any]) -> Floats:
+    """F1_c = 2·P_c·R_c / (P_c + R_c) of the contour of each class; NaN for a class without a contour in the truth.
+
+    A class that has one, but none in the prediction, has R = 0 and an undefined P: its F1 is 0, as is that of contours
+    that never meet. Source: Csurka et al., BMVC 2013, § 3; Perazzi et al., CVPR 2016, § 4.2; there the F1 of each image
+    are averaged, here counts are summed over the test set, as for IoU.
 
     Args:
         contours: (..., 4, C) contour pixels of the prediction; those of them near a contour pixel of the truth;
             contour pixels of the truth; those of them near a contour pixel of the prediction.
+    Returns:
+        (..., C)
     """
-    return _ratio(contours[..., 1, :], contours[..., 0, :]), _ratio(contours[..., 3, :], contours[..., 2, :])
-
-
-def boundary_f1(contours: NDArray[Any]) -> Floats:
-    """F1_c = 2·P_c·R_c / (P_c + R_c) of the contour of each class. (..., 4, C) → (..., C)
-
-    NaN for a class without a contour in the truth. A class that has one, but none in the prediction, has R = 0 and an
-    undefined P: its F1 is 0, as is that of contours that never meet. Source: Csurka et al., BMVC 2013, § 3; Perazzi et
-    al., CVPR 2016, § 4.2; there an image's F1 are averaged, here counts are summed over the test set, as for IoU.
-    """
-    precision, recall = (np.nan_to_num(each) for each in boundary_precision_recall(contours))
+    predicted, matched, truth, found = (contours[..., place, :] for place in range(4))
+    precision, recall = np.nan_to_num(_ratio(matched, predicted)), np.nan_to_num(_ratio(found, truth))
     harmonic = np.nan_to_num(_ratio(2 * precision * recall, precision + recall))
-    return np.where(contours[..., 2, :] > 0, harmonic, np.nan)
+    return np.where(truth > 0, harmonic, np.nan)
 
 
 def mean_boundary_f1(contours: NDArray[Any]) -> Floats:

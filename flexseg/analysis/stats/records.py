@@ -109,6 +109,11 @@ class RunRecords:
     absent: dict[str, str] = field(default_factory=dict)
 
     @property
+    def library(self) -> str:
+        """The digest of the library's files that made the run."""
+        return str(self.info.get("library") or "not recorded")
+
+    @property
     def options(self) -> dict[str, dict[str, Any]]:
         """The method's resolved options as the run recorded them: value, default, origin, help."""
         options: dict[str, dict[str, Any]] = self.info.get("options") or {}
@@ -155,7 +160,7 @@ class Records:
 
     def other_code(self, row: str) -> list[str]:
         """Digests of the library code that made runs of ``row``, where they are not today's."""
-        return sorted({str(run.info.get("library")) for run in self.of_row(row) if run.other_code})
+        return sorted({run.library for run in self.of_row(row) if run.other_code})
 
 
 def seeds_text(seeds: Iterable[int]) -> str:

@@ -13,22 +13,16 @@ MANY = 6
 """More controls than this are sorted into one sentence instead of getting one each."""
 
 
-def describe_difference(difference: Difference, better: str, worse: str) -> str:
+def conclude(difference: Difference, better: str, worse: str) -> str:
     """``better`` or ``worse`` with the numbers if a difference was shown, else that none could be shown."""
+    text = difference_text(difference)
     if not difference.n:
         return "not comparable, as no seed has finished both"
     if difference.n == 1:
-        return f"{difference_text(difference)} from a single seed, from which nothing can be concluded"
-    text = difference_text(difference)
-    return (
-        f"no difference could be shown, {text}"
-        if not difference.shown
-        else f"{_word(difference, better, worse)}, {text}"
-    )
-
-
-def _word(difference: Difference, better: str, worse: str) -> str:
-    return better if difference.value > 0 else worse
+        return f"{text} from a single seed, from which nothing can be concluded"
+    if not difference.shown:
+        return f"no difference could be shown, {text}"
+    return f"{better if difference.value > 0 else worse}, {text}"
 
 
 def verdict(scores: Scores) -> list[tuple[str, str]]:
@@ -55,7 +49,7 @@ def _help(scores: Scores, full: list[str]) -> list[str]:
         differences = scores.against(row, benchmark.reference)
         rest = [f"{name} {difference_text(differences[name])}" for name in benchmark.averages if name != main]
         text = f"{_title(scores, row)} against {_title(scores, benchmark.reference)} on {main}: "
-        text += describe_difference(differences[main], "it scores higher", "it scores lower")
+        text += conclude(differences[main], "it scores higher", "it scores lower")
         sentences.append(text + (f" ({'; '.join(rest)})." if rest and differences[main].n else "."))
     if not full:
         sentences.append("No row with all components was selected, so this report cannot say.")
@@ -68,12 +62,12 @@ def _components(scores: Scores, full: list[str]) -> list[str]:
         section = f"Components of {scores.benchmark.row(row).title}"
         lines = [line for line in ablation_lines(scores.records) if line.section == section]
         lines = [line for line in lines if line.question.startswith("effect of ")]
-        parts = []
-        for line in lines:
-            name = line.question.removeprefix("effect of ").split(":")[0]
-            if line.contrast:
-                difference = scores.contrasts(line.contrast)[scores.main]
-                parts.append(f"{name}: {describe_difference(difference, 'helps', 'harms')}")
+        parts = [
+            line.question.removeprefix("effect of ").split(":")[0]
+            + f": {conclude(scores.contrasts(line.contrast)[scores.main], 'helps', 'harms')}"
+            for line in lines
+            if line.contrast
+        ]
         if parts:
             sentences.append(f"In {_title(scores, row)}, with minus without it, on {scores.main}: {'; '.join(parts)}.")
         elif lines:
@@ -93,25 +87,25 @@ def _controls(scores: Scores, full: list[str]) -> list[str]:
     against = {row: scores.against(row, reference)[scores.main] for row in rows}
     beyond = {row: scores.against(full[0], row)[scores.main] for row in rows} if full else {}
     if len(rows) > MANY:
-        sentences = [_sorted(scores, "Against the baseline", against, "higher", "lower")]
+        sentences = [_sort(scores, "Against the baseline", against, "higher", "lower")]
         if full:
-            sentences.append(_sorted(scores, f"{_title(scores, full[0])} against each", beyond, "higher", "lower"))
+            sentences.append(_sort(scores, f"{_title(scores, full[0])} against each", beyond, "higher", "lower"))
         return [*sentences, "Each at 95 %, not adjusted for the number of rows."]
     sentences = []
     for row in rows:
-        text = f"{_title(scores, row)} against the baseline: {describe_difference(against[row], 'higher', 'lower')}"
+        text = f"{_title(scores, row)} against the baseline: {conclude(against[row], 'higher', 'lower')}"
         if full:
-            text += f"; {_title(scores, full[0])} against it: {describe_difference(beyond[row], 'higher', 'lower')}"
+            text += f"; {_title(scores, full[0])} against it: {conclude(beyond[row], 'higher', 'lower')}"
         sentences.append(text + ".")
     return sentences
 
 
-def _sorted(scores: Scores, opening: str, differences: dict[str, Difference], better: str, worse: str) -> str:
+def _sort(scores: Scores, opening: str, differences: dict[str, Difference], better: str, worse: str) -> str:
     """Many differences in one sentence, by what was shown of each, the largest first."""
     groups: dict[str, list[str]] = {better: [], worse: [], "no difference shown": []}
     for row, difference in sorted(differences.items(), key=lambda each: -abs(each[1].value)):
         shown = difference.n > 1 and difference.shown
-        group = _word(difference, better, worse) if shown else "no difference shown"
+        group = "no difference shown" if not shown else better if difference.value > 0 else worse
         groups[group].append(_title(scores, row) + (f" {difference_text(difference)}" if shown else ""))
     return f"{opening}: " + "; ".join(f"{group}: {', '.join(rows)}" for group, rows in groups.items() if rows) + "."
 
@@ -121,10 +115,10 @@ def _alignment(scores: Scores) -> list[str]:
     sentences = []
     for row, twin in pairs.items():
         own = scores.against(row, twin)[main]
-        text = f"{_title(scores, row)} on misaligned instead of aligned data: {describe_difference(own, 'higher', 'lower')}"
+        text = f"{_title(scores, row)} on misaligned instead of aligned data: {conclude(own, 'higher', 'lower')}"
         if row != none and none in pairs:
             both = scores.contrasts({row: 1.0, twin: -1.0, none: -1.0, pairs[none]: 1.0})[main]
-            text += f"; this change against the baseline's: {describe_difference(both, 'it loses less', 'it loses more')}"
+            text += f"; this change against the baseline's: {conclude(both, 'it loses less', 'it loses more')}"
         sentences.append(text + ".")
     return sentences
 

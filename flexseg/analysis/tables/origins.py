@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,11 +93,6 @@ def commit(run: RunRecords) -> str:
     return str(git.get("commit") or "not recorded")[:12] + (" with uncommitted changes" if git.get("dirty") else "")
 
 
-def library(run: RunRecords) -> str:
-    """The digest of the library's files that made a run."""
-    return str(run.info.get("library") or "not recorded")
-
-
 def code_text(scores: Scores) -> str:
     """How many of the finished runs were made by the library's files as they are today."""
     runs = scores.records.finished()
@@ -114,12 +109,11 @@ def machine(run: RunRecords) -> str:
 
 def other_code(scores: Scores) -> dict[str, list[str]]:
     """Other code digests than today's → the rows, with their seeds, that were made by each."""
-    made: dict[str, list[str]] = {}
-    for row in scores.benchmark.rows:
-        for digest in scores.records.other_code(row):
-            seeds = [run.seed for run in scores.records.of_row(row) if run.other_code and library(run) == digest]
-            made.setdefault(digest, []).append(f"{row} ({seeds_text(seeds)})")
-    return made
+    made: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for run in scores.records.finished():
+        if run.other_code:
+            made[run.library][run.row].append(run.seed)
+    return {digest: [f"{row} ({seeds_text(seeds)})" for row, seeds in rows.items()] for digest, rows in made.items()}
 
 
 def plural(count: int, noun: str) -> str:

@@ -21,6 +21,7 @@ from flexseg.analysis.stats.published import heading, published_beside, publishe
 from flexseg.analysis.stats.records import Records, RunRecords
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
+from flexseg.analysis.tables.cost import COSTS
 from flexseg.analysis.tables.domains import class_names, class_places, class_set, images_text
 from flexseg.analysis.tables.origins import value_text
 from flexseg.analysis.tables.write import target_title
@@ -30,10 +31,7 @@ from flexseg.classes import CLASSES
 Json = dict[str, Any]
 MOST_POINTS = 60
 """Points that a training curve keeps: more than a plot on a screen can show apart."""
-RECORDED = (
-    "fingerprint", "library", "device", "started", "finished", "train_seconds", "train_cpu_seconds",
-    "images_per_second", "peak_memory_bytes", "parameters", "step_flops", "inference_flops", "inference_seconds",
-)  # fmt: skip
+RECORDED = (*COSTS, "fingerprint", "library", "device", "started", "finished")
 """What the page takes from ``run.json`` as it is."""
 
 
@@ -59,9 +57,16 @@ def payload(scores: Scores) -> Json:
         # Each set of options once: runs hold its key.
         "options": {json.dumps(each): each for run in scores.records.runs.values() if (each := _options(run))},
         "curves": _curves(scores.records),
+        "costs": [[key, _cost_title(heading, meaning), factor] for key, (heading, meaning, factor, _) in COSTS.items()],
         "classes": _classes(scores),
         "pictures": pictures(scores),
     }
+
+
+def _cost_title(heading: str, meaning: str) -> str:
+    """The meaning of a cost, short enough for an axis, with the unit of its heading."""
+    _, bracket, unit = heading.partition(" (")
+    return meaning.split(",")[0] + bracket + unit
 
 
 def _classes(scores: Scores) -> list[Json]:

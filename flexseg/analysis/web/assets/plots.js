@@ -128,23 +128,13 @@ function drawDots() {
     (resampled(view) ? "; intervals over seeds and test images." : "; t-intervals over common seeds alone, not adjusted for several comparisons.");
 }
 
-const COSTS = [
-  ["train_seconds", "training time (s)", 1],
-  ["train_cpu_seconds", "processor time of training (s)", 1],
-  ["images_per_second", "training images per second", 1],
-  ["step_flops", "operations of a training step (GFLOP)", 1e-9],
-  ["inference_flops", "operations of a predicted image (GFLOP)", 1e-9],
-  ["inference_seconds", "time of a predicted image (ms)", 1000],
-  ["peak_memory_bytes", "peak memory (MiB)", 2 ** -20],
-  ["parameters", "parameters (M)", 1e-6],
-];
-let cost = "train_seconds";
+let cost = DATA.costs[0][0];
 
 /** Cost of a run against the chosen column, means over finished seeds. */
 function drawCost() {
   const view = currentView();
   const column = Math.min(Number(state.plotColumn), view.columns.length - 1);
-  const [key, title, factor] = COSTS.find((each) => each[0] === cost);
+  const [key, title, factor] = DATA.costs.find((each) => each[0] === cost);
   const points = shownRows(view)
     .map((row) => {
       const runs = DATA.rows[row].runs.filter((run) => run.status === "finished" && finite(run[key]));
@@ -193,7 +183,7 @@ function placeLabel(text, cx, cy, taken, width) {
 
 function startPlots() {
   byId("plot-column").addEventListener("change", (event) => choose({ plotColumn: event.target.value }));
-  fillSelect(byId("cost"), COSTS.map(([key, title]) => [key, title]), cost, (key) => {
+  fillSelect(byId("cost"), DATA.costs.map(([key, title]) => [key, title]), cost, (key) => {
     cost = key;
     drawCost();
   });
