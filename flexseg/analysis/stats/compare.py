@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from flexseg.analysis.stats import bootstrap
 from flexseg.analysis.stats.definitions import Counts, Quantity
+from flexseg.analysis.stats.domains import class_names, class_places
 from flexseg.analysis.stats.metrics import iou_of_counts, mean_iou_of_counts, nanmean
 from flexseg.analysis.stats.records import Records, load_records, seeds_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, Mean, blocked_noise, paired_interval, t_interval, with_holm
 from flexseg.analysis.stats.verdict import judged
-from flexseg.analysis.tables.domains import class_names, class_places
 from flexseg.benchmark import Benchmark
 from flexseg.benchmark.identity import differences
 from flexseg.errors import UserError, did_you_mean

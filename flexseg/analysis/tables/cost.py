@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from flexseg.analysis.stats.domains import target_title
 from flexseg.analysis.stats.formats import DASH, Cell, Column, Row, Table, difference_cell, mean_text, number
 from flexseg.analysis.stats.records import RunRecords
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Mean, t_interval
-from flexseg.analysis.tables.common import HOW, Notes, TableFiles, target_title
+from flexseg.analysis.tables.common import HOW, Notes, TableFiles
 from flexseg.analysis.tables.origins import row_changes, training_changes, value_text
 from flexseg.benchmark.schema import ORIGINS
 

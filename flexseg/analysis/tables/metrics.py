@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flexseg.analysis.stats.definitions import Quantity
+from flexseg.analysis.stats.domains import target_title
 from flexseg.analysis.stats.formats import DASH, Cell, Column, Row, Table, difference_cell, mean_text, number, write_csv
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Noise, detectable, power, seeds_needed
-from flexseg.analysis.tables.common import HOW, Notes, TableFiles, averages_text, difference_record, target_title
+from flexseg.analysis.tables.common import HOW, Notes, TableFiles, averages_text, difference_record
 
 WORSE = "‡"
 EFFECTS = (1.0, 1.5, 2.0)

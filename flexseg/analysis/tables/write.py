@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from flexseg.analysis.stats.domains import class_names, class_places, class_set
 from flexseg.analysis.stats.effects import Cell as Switches
 from flexseg.analysis.stats.effects import Line, ablation_lines, all_cells, factorial_cells, factorial_effects, not_run
 from flexseg.analysis.stats.formats import (
@@ -41,7 +42,6 @@ from flexseg.analysis.tables.common import (
     target_title,
 )
 from flexseg.analysis.tables.cost import COST_TABLES
-from flexseg.analysis.tables.domains import class_names, class_places, class_set
 from flexseg.analysis.tables.metrics import METRIC_TABLES, write_long
 
 ON, OFF = "•", DASH

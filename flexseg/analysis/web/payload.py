@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from flexseg.analysis.stats.domains import class_names, class_places, class_set, images_text, target_title
 from flexseg.analysis.stats.metrics import class_iou, mean_iou
 from flexseg.analysis.stats.published import heading, published_beside, published_columns
 from flexseg.analysis.stats.records import Records, RunRecords, TargetRecord
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
-from flexseg.analysis.tables.domains import class_names, class_places, class_set, images_text
 from flexseg.analysis.tables.origins import value_text
-from flexseg.analysis.tables.write import target_title
 from flexseg.analysis.web.pictures import pictures
 from flexseg.classes import CLASSES
 
