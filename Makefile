@@ -42,7 +42,7 @@ $(DOCS)/.ready: requirements-docs.lock
 lock:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[test,slurm]'
+	$(VENV)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev,test,slurm]'
 	sed -n '/^#/p' requirements.lock > requirements.new
 	$(VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/^torch==.*/torch==2.13.0/' >> requirements.new
 	mv requirements.new requirements.lock
