@@ -28,7 +28,7 @@ test: $(READY)
 
 lint: $(READY)
 	$(ACTIVATE) && ruff check . && ruff format --check . && mypy && \
-		snakefmt --check Snakefile && python .ci/lint_snakefile.py
+		snakefmt --check Snakefile && python .ci/lint_snakefile.py && python .ci/lint_page.py
 
 # An environment of its own: the site is built from the sources as text, without torch.
 docs: $(DOCS)/.ready
