@@ -27,7 +27,7 @@ test: $(READY)
 	$(ACTIVATE) && python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
-	$(ACTIVATE) && ruff check . && ruff format --check . && mypy && \
+	$(ACTIVATE) && ruff check . && ruff format --check . && mypy && lint-imports --no-logo && \
 		snakefmt --check Snakefile && python .ci/lint_snakefile.py && python .ci/lint_page.py
 
 # An environment of its own: the site is built from the sources as text, without torch.
