@@ -55,7 +55,7 @@ def test_half_of_the_channels_is_normalised_by_image(channels: int) -> None:
     torch.manual_seed(0)
     x = 3 + 2 * torch.randn(2, channels, 6, 7)
     layer = layers.InstanceBatchNorm(channels)
-    assert layer.half == channels // 2
+    assert layer.split == channels // 2
     expected = torch.cat(
         [standardised(x[:, : channels // 2], (2, 3)), standardised(x[:, channels // 2 :], (0, 2, 3))], 1
     )
