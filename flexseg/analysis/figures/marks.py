@@ -32,7 +32,7 @@ from flexseg.analysis.figures.style import (
     new_figure,
     styled,
 )
-from flexseg.analysis.stats.formats import number
+from flexseg.analysis.stats.formats import DASH, number
 
 MOST = 8.2
 """Inches: the most that a figure is high."""
@@ -197,7 +197,7 @@ def draw_dots(
 
 def _edge(axes: Axes, place: float, value: float, bold: bool) -> None:
     """Print a value that is off the scale at its edge; a dash for one that is not known."""
-    x, align, text = 0.5, "center", "–"
+    x, align, text = 0.5, "center", DASH
     if np.isfinite(value):
         x, align = (0.03, "left") if value < 0 else (0.97, "right")
         text = f"◂ {number(value, sign=True)}" if value < 0 else f"{number(value, sign=True)} ▸"
@@ -317,6 +317,8 @@ def _heat_map(axes: Axes, wide: pd.DataFrame, diverging: bool, size: float) -> N
         shades, annot=texts, fmt="", cbar=False, linewidths=0.6, ax=axes, annot_kws={"size": size, "color": INK},
         yticklabels=False, xticklabels=False, **scale,
     )  # fmt: skip
+    for row, column in np.argwhere(~np.isfinite(values)):  # seaborn leaves these cells empty
+        axes.text(column + 0.5, row + 0.5, DASH, ha="center", va="center", fontsize=size, color=GREY)
     axes.set(xlabel="", ylabel="")
     axes.tick_params(length=0)
 
