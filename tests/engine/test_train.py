@@ -183,6 +183,7 @@ def test_what_a_finished_run_leaves(tiny: Benchmark, undisturbed: Undisturbed, l
     assert record["status"] == "finished"
     assert record["options"]["kernels"]["value"] == [3, 5]
     assert record["options"]["momentum"]["origin"] == "assumed"
+    assert [show["name"] for show in record["shows"]] == ["has", "prototypes", "uncertainty"]
     assert record["options"]["alpha"] == {
         "value": 3.0,
         "default": 3.0,

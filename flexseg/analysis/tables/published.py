@@ -25,8 +25,9 @@ def published_table(scores: Scores) -> Table:
     if not names:
         return Table("published", "Published", "Nothing was published.", [Column("Row", "l")], rows)
     settings = dict.fromkeys((each.table, each.trunk, each.method) for each in numbers)
+    principal = {(trunk, method) for table, trunk, method in settings if table in PRINCIPAL}
     for table, trunk, method in settings:
-        if table == "ablation" and method in ("DGInStyle", "FLEX-Seg"):
+        if table == "ablation" and (trunk, method) in principal:  # it repeats the averages of the principal table
             continue
         found = {
             each.target: each.miou
