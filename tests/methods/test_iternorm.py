@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
+from builders import build_model, make_method, module_of, unet
 from torch import Tensor, nn
 
 from flexseg.components.norms import newton_whitening
-from flexseg.method import Setup, parse_options
-from flexseg.method_files import load_method
 
-METHODS = Path(__file__).parents[2] / "methods"
-load_method("iternorm", METHODS)
-layers: Any = sys.modules["flexseg_methods.iternorm"]
+layers = module_of("iternorm")
 
 
 def features(channels: int = 8, batch: int = 4, seed: int = 0, size: tuple[int, int] = (9, 11)) -> Tensor:
@@ -64,6 +56,11 @@ def test_few_iterations_come_closer_one_by_one() -> None:
     gaps = [float((layers.IterativeWhitening(8, iterations=t).double()(x) - exact).norm()) for t in (1, 3, 5, 8, 12)]
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < 0.1 * gaps[0]
+
+
+def test_groups_are_as_large_as_the_option_says() -> None:
+    model = build_model(make_method("iternorm", {"group": 4}), unet())
+    assert model.backbone.get_submodule("encoder.0.0.convs.1.bn").running_whitening.shape[1] == 4
 
 
 def test_scale_and_shift_come_last() -> None:
@@ -120,20 +117,3 @@ def test_low_precision_keeps_its_type_and_is_whitened_in_float32() -> None:
         y = layer(x)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y.double(), zca(x.double(), 8), rtol=0.02, atol=0.02)
-
-
-def test_the_last_norm_of_the_early_stages_is_replaced() -> None:
-    method = layers.IterNorm
-    instance = method(parse_options(method, {"group": 4}), Setup(0, 1, np.zeros(0, np.int8)))
-    head = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False, "in_index": -1}
-    resnet = {"type": "ResNet", "depth": 18, "stem_channels": 16, "base_channels": 8}
-    unet = {"type": "UNet", "base_channels": 4}
-    expected = {
-        "ResNet": ["bn1", "layer1.1.bn2", "layer2.1.bn2"],
-        "UNet": [f"encoder.{stage}.{min(stage, 1)}.convs.1.bn" for stage in range(3)],
-    }
-    for backbone, width in ((resnet, 64), (unet, 4)):
-        model = instance.build_model({"backbone": backbone, "decode_head": head | {"in_channels": width}})
-        found = [p for p, m in model.backbone.named_modules() if isinstance(m, layers.IterativeWhitening)]
-        assert found == expected[str(backbone["type"])]
-        assert model.backbone.get_submodule(found[0]).running_whitening.shape[1] == 4

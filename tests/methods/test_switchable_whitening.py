@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from builders import build_model, make_method, module_of, places, unet
 from torch import Tensor
 
-from flexseg.method import Setup, parse_options
-from flexseg.method_files import load_method
-
-METHODS = Path(__file__).parents[2] / "methods"
-load_method("switchable_whitening", METHODS)
-load_method("iternorm", METHODS)
-layers: Any = sys.modules["flexseg_methods.switchable_whitening"]
-iternorm: Any = sys.modules["flexseg_methods.iternorm"]
+layers = module_of("switchable_whitening")
+iternorm = module_of("iternorm")
 ALONE = {"batch": (50.0, -50.0), "image": (-50.0, 50.0)}
 
 
@@ -142,14 +135,12 @@ def test_low_precision_keeps_its_type_and_is_whitened_in_float32() -> None:
 
 
 def test_log_tells_the_share_of_the_batch() -> None:
-    method = layers.SwitchableWhitening
-    instance = method(parse_options(method, {"stages": 2}), Setup(0, 1, np.zeros(0, np.int8)))
-    head = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False, "in_channels": 4, "in_index": 4}
-    model = instance.build_model({"backbone": {"type": "UNet", "base_channels": 4}, "decode_head": head})
-    found = [(p, m) for p, m in model.backbone.named_modules() if isinstance(m, layers.SwitchableWhitening2d)]
-    assert [path for path, _ in found] == ["encoder.0.0.convs.1.bn", "encoder.1.1.convs.1.bn"]
-    found[1][1].mean_mix.data.copy_(torch.tensor([np.log(3.0), 0.0]))
-    assert instance.log() == pytest.approx(
+    method = make_method("switchable_whitening", {"stages": 2})
+    model = build_model(method, unet())
+    paths = ["encoder.0.0.convs.1.bn", "encoder.1.1.convs.1.bn"]
+    assert places(model, layers.SwitchableWhitening2d) == paths
+    model.backbone.get_submodule(paths[1]).mean_mix.data.copy_(torch.tensor([np.log(3.0), 0.0]))
+    assert method.log() == pytest.approx(
         {
             "sw/batch_mean_0": 0.5,
             "sw/batch_covariance_0": 0.5,
