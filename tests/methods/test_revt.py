@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from flexseg.benchmark import Benchmark
 from flexseg.data.augment import bilateral, changed_view, pixmix
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.transforms import normalise
-from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
 from flexseg.engine.optimise import WeightAverage, build_optimizer
 from flexseg.engine.train import Learner
 from flexseg.method import Batch
@@ -236,19 +234,3 @@ def test_an_encoder_without_batch_norm_needs_no_batch(smoke: Benchmark) -> None:
     assert any("running_mean" in key for key in statistics)  # the head has BatchNorm
     finished = run.method.finish(run.learner.model, run.learner.training_modules, iter(()))
     assert equal_tensors(dict(finished.named_buffers()), statistics)
-
-
-@pytest.mark.parametrize("killed_after", [1, 3, 5])
-def test_goes_on_exactly_wherever_it_is_killed(smoke: Benchmark, tmp_path: Path, killed_after: int) -> None:
-    whole, resumed, path = Run(smoke), Run(smoke), tmp_path / "checkpoint.safetensors"
-    for iteration in range(killed_after):
-        whole.step(iteration)
-    tensors = whole.average.tensors
-    save_checkpoint(path, "x", Progress(killed_after), whole.learner, tensors, whole.optimizer, whole.method.state())
-    _, state = load_checkpoint(path, "x", resumed.learner, resumed.average.tensors, resumed.optimizer)
-    resumed.method.load_state(state)
-    for iteration in range(killed_after, 6):
-        whole.step(iteration)
-        resumed.step(iteration)
-    assert same(whole.learner, resumed.learner)
-    assert equal_tensors(whole.average.tensors, resumed.average.tensors)

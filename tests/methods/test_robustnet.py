@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,8 @@ import torch
 from builders import build_model, equal_tensors, make_method, module_of, resnet, unet
 from torch import Tensor
 
-from flexseg.benchmark import Benchmark, Row
 from flexseg.components.norms import covariances
 from flexseg.data.transforms import MEAN, STD
-from flexseg.engine.checkpoint import load_tensors
 from flexseg.method import Batch
 from flexseg.models import Segmentor
 
@@ -198,21 +195,3 @@ def test_gathering_leaves_the_model_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
     assert model.training
     assert all(module.training for module in model.modules())
-
-
-@pytest.mark.parametrize("place", [1, 3, 4, 5, 7])
-def test_resumed_run_is_the_undisturbed_one_to_the_bit(
-    place: int, tiny: Benchmark, results: Path, train_in: Any, interrupt: Any, log_of: Any
-) -> None:
-    """Statistics are gathered in iterations 2 and 3 and the loss is on from 4: interrupted in each phase."""
-    training = tiny.training.model_copy(update={"iterations": 8, "checkpoint_every": 1})
-    row = Row.model_validate({"method": "robustnet", "title": "ISW", "start": 0.5, "trials": 2})
-    benchmark = tiny.model_copy(update={"training": training, "rows": {"whole": row, "row": row}})
-    whole = train_in(results, benchmark, "whole")
-    interrupt(place, "row", benchmark=benchmark)
-    again = train_in(results, benchmark, "row")
-    log = log_of(whole)
-    assert log_of(again) == log
-    assert log[3]["loss/isw"] == 0
-    assert log[4]["loss/isw"] > 0
-    assert equal_tensors(load_tensors(whole.weights)[0], load_tensors(again.weights)[0])
