@@ -31,10 +31,10 @@ def backbone_of(config: dict[str, Any]) -> Any:
 
 
 class Style(nn.Module):
-    """A stand-in for a norm that leaves a trace: 2x − 1."""
+    """A stand-in for a norm that leaves a trace, of negative values too: 1 − 2x."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return 2 * x - 1
+        return 1 - 2 * x
 
 
 # Places
@@ -86,7 +86,7 @@ def test_behind_the_sum_means_before_the_last_relu_of_the_stage(depth: int) -> N
     for place, (conv, norm) in enumerate(names):
         y = getattr(last, norm)(getattr(last, conv)(y))
         y = y.relu() if place < len(names) - 1 else y
-    torch.testing.assert_close(stage(x), (2 * (y + middle) - 1).relu())
+    torch.testing.assert_close(stage(x), (1 - 2 * (y + middle)).relu())
     assert (y + middle).min() < 0, "the block's own ReLU would not have been seen"
 
 
