@@ -110,6 +110,12 @@ def build_model(method: Method, config: dict[str, Any], seed: int = 0) -> Segmen
     return method.build_model(config)
 
 
+def set_up(method: Method, config: dict[str, Any] | None = None) -> tuple[Segmentor, Any]:
+    """A method's model, on a UNet unless told otherwise, and what it trains beside that."""
+    model = build_model(method, config or unet())
+    return model, method.build_training_modules(model)
+
+
 def make_batch(
     size: int = 2,
     *,

@@ -6,20 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from builders import (
-    AUXILIARY,
-    assert_finite_gradients,
-    build_model,
-    make_batch,
-    make_method,
-    module_of,
-    resnet,
-    unet,
-)
+from builders import AUXILIARY, assert_finite_gradients, make_batch, make_method, module_of, resnet, set_up, unet
 from torch import Tensor, nn
 
 from flexseg.method import Batch, cross_entropy, upsample
-from flexseg.models import Segmentor
 
 module = module_of("blindnet")
 UNET = unet()
@@ -30,11 +20,6 @@ WEIGHTS = ("covariance", "cross_covariance", "class_wise", "disentangled")
 
 def method_of(**options: Any) -> Any:
     return make_method("blindnet", {"dim": 8, "views": 4, "negatives": 3} | options, iterations=20)
-
-
-def ready(method: Any, config: dict[str, Any] = UNET) -> tuple[Segmentor, nn.Module]:
-    model = build_model(method, config)
-    return model, method.build_training_modules(model)
 
 
 def batch_of(iteration: int = 0) -> Batch:
@@ -93,7 +78,7 @@ def test_covariances_are_computed_in_full_precision() -> None:
 @TRUNKS
 def test_a_pass_shows_the_standardised_features_and_the_maps(config: dict[str, Any]) -> None:
     """Not their rectified copy, which the ReLU behind the layer writes over them."""
-    model, _ = ready(method_of(), config)
+    model, _ = set_up(method_of(), config)
     images = batch_of().images
     seen = module._run(model, images)
     assert [f.shape[3] for f in seen.standardised] == [64, 32, 16]
@@ -109,7 +94,7 @@ def test_a_pass_shows_the_standardised_features_and_the_maps(config: dict[str, A
 def test_views_pass_one_after_the_other() -> None:
     """BatchNorm normalises each by its own statistics, and its running ones see both."""
     method = method_of()
-    model, _ = ready(method)
+    model, _ = set_up(method)
     batch, passed = batch_of(), []
     model.register_forward_pre_hook(lambda _, given: passed.append(given[0]))
     method.forward(model, batch)
@@ -126,7 +111,7 @@ def test_views_pass_one_after_the_other() -> None:
 @TRUNKS
 def test_terms_are_those_of_the_formula(config: dict[str, Any]) -> None:
     method = method_of(levels=["backbone", "head"])
-    model, modules = ready(method, config)
+    model, modules = set_up(method, config)
     assert set(modules.keys()) == {"backbone", "head"}
     state = {key: value.clone() for key, value in model.state_dict().items()}
     batch = batch_of()
@@ -209,7 +194,7 @@ def test_hard_pixels_are_those_that_the_plain_view_gets_wrong(monkeypatch: pytes
 
 def test_equal_views_leave_no_pixel_to_disentangle() -> None:
     method = method_of(strength=0.0, blur=0.0)
-    model, _ = ready(method)
+    model, _ = set_up(method)
     batch = batch_of()
     levels = method._changed(batch)  # rounded to what an image can hold
     terms = method.forward(model, batch._replace(images=levels))
@@ -224,7 +209,7 @@ def test_equal_views_leave_no_pixel_to_disentangle() -> None:
 @pytest.mark.parametrize("labels", ["full", "one class", "void"])
 def test_every_parameter_gets_a_finite_gradient(config: dict[str, Any], labels: str) -> None:
     method = method_of(levels=["backbone", "head"], views=1, negatives=1)  # few, as a map has eight pixels
-    model, modules = ready(method, config)
+    model, modules = set_up(method, config)
     batch = batch_of()
     if labels != "full":
         batch = batch._replace(labels=torch.full_like(batch.labels, 255 if labels == "void" else 3))

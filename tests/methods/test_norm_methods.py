@@ -6,16 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import (
-    assert_finite_gradients,
-    build_model,
-    make_method,
-    mit,
-    module_of,
-    places,
-    resnet,
-    unet,
-)
+from builders import assert_finite_gradients, build_model, make_method, mit, module_of, places, resnet, unet
 
 from flexseg.errors import RunError
 from flexseg.models import Segmentor, build_segmentor

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import build_model, equal_tensors, make_method, module_of, resnet, unet
+from builders import equal_tensors, make_method, module_of, resnet, set_up, unet
 from torch import Tensor
 
 from flexseg.components.norms import covariances
@@ -22,11 +22,6 @@ UNET, RESNET = unet(), resnet(50, type="ResNet")
 
 def method_of(iterations: int = 20, **options: Any) -> Any:
     return make_method("robustnet", options, iterations=iterations, pool=4)
-
-
-def ready(method: Any, config: dict[str, Any] = UNET) -> tuple[Segmentor, Any]:
-    model = build_model(method, config)
-    return model, method.build_training_modules(model)
 
 
 def batch_of(iteration: int, seed: int = 0) -> Batch:
@@ -152,7 +147,7 @@ def step(method: Any, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
 @pytest.mark.parametrize("config", [UNET, RESNET], ids=["unet", "resnet"])
 def test_statistics_are_gathered_then_the_loss_is_on(config: dict[str, Any]) -> None:
     method = method_of(20, start=0.25, trials=3)
-    model, isw = ready(method, config)
+    model, isw = set_up(method, config)
     seen, values = [], []
     for iteration in range(8):
         terms = step(method, model, batch_of(iteration))
@@ -171,7 +166,7 @@ def test_statistics_are_gathered_then_the_loss_is_on(config: dict[str, Any]) -> 
 def test_the_loss_sees_the_standardised_features_of_this_batch() -> None:
     """Not their rectified copy, which the ReLU behind the layer writes over them."""
     method = method_of(20, start=0.05, weight=1.0)
-    model, isw = ready(method)
+    model, isw = set_up(method)
     step(method, model, batch_of(0))
     batch = batch_of(1)
     inputs: list[Tensor] = []
@@ -187,7 +182,7 @@ def test_the_loss_sees_the_standardised_features_of_this_batch() -> None:
 
 def test_gathering_leaves_the_model_alone() -> None:
     method = method_of(20, start=0.5)
-    model, _ = ready(method)
+    model, _ = set_up(method)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
     method.after_step(batch_of(9))

@@ -12,12 +12,12 @@ from builders import (
     AUXILIARY,
     HEAD,
     assert_finite_gradients,
-    build_model,
     make_batch,
     make_method,
     mit,
     module_of,
     resnet,
+    set_up,
     unet,
 )
 from torch import Tensor
@@ -37,10 +37,10 @@ FIRST = {"unet": ("encoder.0", 4), "resnet": ("layer1", 8), "mit": ("layers.0.2"
 
 def ready(trunk: str = "unet", iterations: int = 20, seed: int = 0, **options: Any) -> tuple[Any, Segmentor, Any]:
     method = make_method("shade", options, seed=seed, iterations=iterations)
-    model = build_model(method, TRUNKS[trunk])
+    model, modules = set_up(method, TRUNKS[trunk])
     with torch.no_grad():
         model.decode_head.conv_seg.weight *= 50  # fresh heads predict about the same everywhere
-    return method, model, method.build_training_modules(model)
+    return method, model, modules
 
 
 def watch(model: Segmentor, path: str) -> list[Tensor]:

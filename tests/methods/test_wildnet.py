@@ -7,16 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import (
-    AUXILIARY,
-    assert_finite_gradients,
-    build_model,
-    make_batch,
-    make_method,
-    module_of,
-    resnet,
-    unet,
-)
+from builders import AUXILIARY, assert_finite_gradients, make_batch, make_method, module_of, resnet, set_up, unet
 from torch import Tensor
 from torch.nn import functional
 
@@ -30,11 +21,11 @@ TRUNKS = {"unet": unet(), "resnet": resnet(type="ResNet") | {"auxiliary_head": A
 
 def ready(trunk: str = "unet", **options: Any) -> tuple[Any, Segmentor, Any]:
     method = make_method("wildnet", options, iterations=20)
-    model = build_model(method, TRUNKS[trunk])
+    model, modules = set_up(method, TRUNKS[trunk])
     with torch.no_grad():
         for head in (model.decode_head, *model.auxiliary_heads()):
             head.conv_seg.weight *= 50  # fresh heads predict about the same everywhere
-    return method, model, method.build_training_modules(model)
+    return method, model, modules
 
 
 def batch_of(size: int = 3, iteration: int = 0) -> Batch:
