@@ -14,10 +14,10 @@ from PIL import Image
 
 from flexseg.analysis import write_report, write_tables
 from flexseg.analysis.figures.panels import MOST_WIDTH, draw_grid, palette, read_picture, shown_images
+from flexseg.analysis.stats.domains import inference_text, label_maps_text, sizes_text, train_images, training_text
 from flexseg.analysis.stats.formats import to_markdown
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.tables.domains import inference_text, label_maps_text, sizes_text, train_images, training_text
 from flexseg.analysis.tables.published import published_table
 from flexseg.analysis.tables.write import comparison_table, factorial_table, per_class_table
 from flexseg.analysis.web.payload import payload
