@@ -27,7 +27,8 @@ test: $(READY)
 	$(ACTIVATE) && python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
-	$(ACTIVATE) && ruff check . && ruff format --check . && mypy
+	$(ACTIVATE) && ruff check . && ruff format --check . && mypy && lint-imports --no-logo && \
+		snakefmt --check Snakefile && python .ci/lint_snakefile.py && python .ci/lint_page.py
 
 # An environment of its own: the site is built from the sources as text, without torch.
 docs: $(DOCS)/.ready
@@ -42,7 +43,7 @@ $(DOCS)/.ready: requirements-docs.lock
 lock:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[test,slurm]'
+	$(VENV)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev,test,slurm]'
 	sed -n '/^#/p' requirements.lock > requirements.new
 	$(VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/^torch==.*/torch==2.13.0/' >> requirements.new
 	mv requirements.new requirements.lock

@@ -106,11 +106,11 @@ rule dataset:
     """Renders a domain, or checks every file of a data set and writes its index; the data set stays where it lies."""
     output:
         "results/{home}/data/{domain}/index.parquet",
-    params:
-        definition=lambda wildcards: fingerprint(BENCHMARK.domain_definition(wildcards.domain)),
-    threads: lambda wildcards: 1 if is_rendered(wildcards.domain) else workflow.cores or 1
     log:
         "results/{home}/logs/dataset-{domain}.log",
+    threads: lambda wildcards: 1 if is_rendered(wildcards.domain) else workflow.cores or 1
+    params:
+        definition=lambda wildcards: fingerprint(BENCHMARK.domain_definition(wildcards.domain)),
     shell:
         "flexseg dataset {wildcards.home} {wildcards.domain} --workers {threads} > {log} 2>&1"
 
@@ -121,13 +121,13 @@ rule train:
         data=lambda wildcards: training_data(wildcards.row),
     output:
         f"{RUNS}/{{row}}/seed-{{seed}}/trained.json",
-    params:
-        fingerprint=run_fingerprint,
+    log:
+        f"{RUNS}/logs/train-{{row}}-{{seed}}.log",
     threads: 1
     resources:
         gpu=1,
-    log:
-        f"{RUNS}/logs/train-{{row}}-{{seed}}.log",
+    params:
+        fingerprint=run_fingerprint,
     shell:
         f"flexseg train {BENCHMARK.trained_as} {{wildcards.row}} {{wildcards.seed}} --supersede --threads {{threads}}"
         " --receipt {output} > {log} 2>&1"
@@ -140,13 +140,13 @@ rule evaluate:
         data=[f"{HOME}/data/{target}/index.parquet" for target in BENCHMARK.targets],
     output:
         f"{HOME}/{{row}}/evaluated.json",
-    params:
-        protocol=fingerprint(BENCHMARK.evaluation_definition()),
+    log:
+        f"{HOME}/logs/evaluate-{{row}}.log",
     threads: 1
     resources:
         gpu=1,
-    log:
-        f"{HOME}/logs/evaluate-{{row}}.log",
+    params:
+        protocol=fingerprint(BENCHMARK.evaluation_definition()),
     shell:
         f"flexseg evaluate {NAME} {{wildcards.row}} --seeds {','.join(map(str, BENCHMARK.seeds))}"
         " --threads {threads} --receipt {output} > {log} 2>&1"
@@ -159,12 +159,12 @@ rule tables:
         report(TABLES[0::3], caption="docs/captions/table.rst", category="Tables"),
         [path for path in TABLES if not path.endswith(".csv")],
         f"{HOME}/tables/scores_long.csv",
+    log:
+        f"{HOME}/logs/tables.log",
     params:
         selection=SELECTION,
         library=code_digest(),
         titles=TITLES,
-    log:
-        f"{HOME}/logs/tables.log",
     shell:
         f"flexseg tables {NAME} {SELECTION} > {{log}} 2>&1"
 
@@ -180,6 +180,8 @@ rule product:
             category="Reports",
             labels={"product": "{product}"},
         ),
+    log:
+        f"{HOME}/logs/report-{{product}}.log",
     wildcard_constraints:
         product="|".join(PRODUCTS),
     params:
@@ -187,8 +189,6 @@ rule product:
         selection=SELECTION,
         library=code_digest(),
         titles=TITLES,
-    log:
-        f"{HOME}/logs/report-{{product}}.log",
     shell:
         f"flexseg report {NAME} {{params.kind}} {{output}} {SELECTION} > {{log}} 2>&1"
 

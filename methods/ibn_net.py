@@ -21,7 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flexseg.components.norms import is_residual, put_at_stage_ends, replace_module, stages_with_batch_norm
+from flexseg.components.norms import (
+    batch_norm_at,
+    is_residual,
+    put_at_stage_ends,
+    replace_module,
+    stages_with_batch_norm,
+)
 from flexseg.method import Method, option
 from flexseg.models import Segmentor
 
@@ -43,12 +49,12 @@ class InstanceBatchNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.half = channels // 2
-        self.instance = InstanceNorm(self.half)
-        self.batch = nn.BatchNorm2d(channels - self.half)
+        self.split = channels // 2
+        self.instance = InstanceNorm(self.split)
+        self.batch = nn.BatchNorm2d(channels - self.split)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.instance(x[:, : self.half]), self.batch(x[:, self.half :])], dim=1)
+        return torch.cat([self.instance(x[:, : self.split]), self.batch(x[:, self.split :])], dim=1)
 
 
 class IBNNet(Method):
@@ -77,7 +83,7 @@ class IBNNet(Method):
         for stage, norms in list((residual or stages).items())[: self.options.stages]:
             firsts = {_block(stage, norm): norm for norm in reversed(norms)}.values() if residual else norms[:1]
             for norm in firsts:
-                replace_module(backbone, norm, InstanceBatchNorm(backbone.get_submodule(norm).num_features))
+                replace_module(backbone, norm, InstanceBatchNorm(batch_norm_at(backbone, norm).num_features))
         return model
 
 

@@ -64,7 +64,7 @@ class _Shared(torch.autograd.Function):
         return (gradient,) * ctx.count
 
 
-def _average_encoders(model: Segmentor, members: list[Segmentor]) -> None:
+def _average_encoders(model: Segmentor, members: list[nn.Module]) -> None:
     """Put the mean of all encoders' parameters into that of ``model``, in place."""
     for part in ENCODER:
         if getattr(model, part) is None:

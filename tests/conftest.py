@@ -1,7 +1,8 @@
-"""What several rooms share: the repository, and its smoke benchmark with its data rendered once."""
+"""What several rooms share: the repository, its smoke benchmark with its data rendered once, and short runs of it."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, settings
 
-from flexseg.benchmark import Benchmark, load_benchmark
+from flexseg.benchmark import Benchmark, Row, Run, load_benchmark
+from flexseg.benchmark.identity import RunDirectory
 
 ROOT = Path(__file__).parents[1]
 # As the workflow trains. Two threads would compete with the other worker, and torch 2.13 frees memory twice in the
@@ -74,6 +76,75 @@ def results(smoke_data: Path, tmp_path: Path) -> Path:
     (folder / "smoke").mkdir(parents=True)
     (folder / "smoke" / "data").symlink_to(smoke_data / "smoke" / "data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(smoke: Benchmark) -> Benchmark:
+    """The smoke benchmark in nine iterations of two images, with a checkpoint every third, a line of the log each."""
+    training = smoke.training.model_copy(
+        update={"iterations": 9, "batch_size": 2, "checkpoint_every": 3, "log_every": 1, "crop": (32, 64), "warmup": 2}
+    )
+    small = {"dim": 8, "kernels": [3, 5]}
+    rows = {
+        "dginstyle": Row(method="dginstyle", title="Baseline"),
+        "flexseg": Row(method="flexseg", title="FLEX-Seg", has_decay=0.5, momentum=0.5, rings="label", **small),
+        "switched_off": Row(method="flexseg", title="Off", gap=False, ube=False, has=False, **small),
+        "source_only": Row(method="source_only", title="Source"),
+    }
+    return smoke.model_copy(update={"training": training, "rows": rows})
+
+
+@pytest.fixture(scope="session")
+def train_in(methods: Path) -> Callable[..., RunDirectory]:
+    """``train_in(results, benchmark, row, seed=0, methods=…, **options)``: train a run and return its directory."""
+    from flexseg.tasks.jobs import Resources, train_run
+
+    def train(results: Path, benchmark: Benchmark, row: str, seed: int = 0, **options: Any) -> RunDirectory:
+        run = Run(benchmark.with_methods(options.pop("methods", methods)), row, seed, results)
+        resources = Resources(**{key: options.pop(key) for key in ("workers", "threads") if key in options})
+        train_run(run, resources, **options)
+        return run.directory
+
+    return train
+
+
+@pytest.fixture
+def train(tiny: Benchmark, results: Path, train_in: Callable[..., RunDirectory]) -> Callable[..., RunDirectory]:
+    """``train(row, seed=0, benchmark=tiny, **options)``: train a run in this test's ``results``."""
+    return lambda row, *seed, benchmark=tiny, **options: train_in(results, benchmark, row, *seed, **options)
+
+
+@pytest.fixture
+def interrupt(train: Callable[..., RunDirectory], monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``interrupt(at, row, …)``: ``train(row, …)`` as it is interrupted after iteration ``at``."""
+    import flexseg.engine.train as module
+
+    original = module.train
+
+    def interrupted(at: int, *run: Any, **options: Any) -> None:
+        def report(iteration: int, loss: float) -> None:
+            if iteration == at:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "train", lambda job, fabric, _, workers=0: original(job, fabric, report, workers))
+            with pytest.raises(KeyboardInterrupt):
+                train(*run, **options)
+
+    return interrupted
+
+
+@pytest.fixture(scope="session")
+def log_of() -> Callable[[RunDirectory], list[dict[str, float]]]:
+    """The lines of a run's log, without the speed, which no two runs share."""
+
+    def read(directory: RunDirectory) -> list[dict[str, float]]:
+        lines = [json.loads(line) for line in directory.log.read_text().splitlines()]
+        for line in lines:
+            assert line.pop("images_per_second") > 0
+        return lines
+
+    return read
 
 
 @pytest.fixture(autouse=True)

@@ -85,10 +85,12 @@ def test_environment_yml_takes_the_lock_and_the_same_python() -> None:
     assert sorted(plain) == sorted(["pip", f"python={python}"]), "packages belong in the lock"
 
 
-def test_make_env_installs_the_lock_and_ci_runs_the_tests() -> None:
+def test_make_env_installs_the_lock_and_ci_runs_every_check() -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert "--requirement requirements.lock" in makefile
-    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert "set -euo pipefail" in lines
+    assert [line for line in lines if "make" in line] == ["make lint", "make docs", "make test"], "tests come last"
 
 
 def test_the_site_is_built_from_a_lock_of_its_own() -> None:

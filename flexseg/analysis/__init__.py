@@ -20,6 +20,7 @@ Given axes, a function draws one facet into them:
     >>> figure = plot_miou(means[means["target"] == "Avg5"], ax=left)
     >>> figure = plot_differences(frame[frame["target"] == "Avg5"], ax=right)
 
+Axes of your own keep your style; made and filled within ``with styled():`` they look like the reports'.
 Columns of the frames: :mod:`flexseg.analysis.frames`. Functions: :mod:`flexseg.analysis.figures.plots`.
 """
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         plot_rings,
         plot_training,
     )
+    from flexseg.analysis.figures.style import styled
     from flexseg.analysis.frames import (
         frame_alignment,
         frame_classes,
@@ -65,8 +67,8 @@ __all__ = [
     "KINDS", "Kind", "frame_alignment", "frame_classes", "frame_conditions", "frame_contrasts", "frame_dial",
     "frame_differences", "frame_factorial", "frame_means", "frame_outlines", "frame_rings", "frame_scores",
     "frame_training", "load_scores", "plot_alignment", "plot_classes", "plot_conditions", "plot_contrasts", "plot_dial",
-    "plot_differences", "plot_factorial", "plot_miou", "plot_outlines", "plot_rings", "plot_training", "write_report",
-    "write_tables",
+    "plot_differences", "plot_factorial", "plot_miou", "plot_outlines", "plot_rings", "plot_training", "styled",
+    "write_report", "write_tables",
 ]  # fmt: skip
 
 Kind = Literal["comparison", "ablation", "page", "summary", "figures"]
@@ -77,8 +79,8 @@ def __getattr__(name: str) -> Any:
     """Frames and plots, imported when they are first asked for: pandas and seaborn take seconds to start."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = "flexseg.analysis.figures.plots" if name.startswith("plot_") else "flexseg.analysis.frames"
-    return getattr(import_module(home), name)
+    homes = {"plot": "figures.plots", "styled": "figures.style"}
+    return getattr(import_module(f"{__name__}.{homes.get(name.split('_')[0], 'frames')}"), name)
 
 
 def write_tables(benchmark: Benchmark, results: Path) -> list[Path]:

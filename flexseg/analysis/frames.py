@@ -24,12 +24,12 @@ from typing import Any
 import pandas as pd
 
 from flexseg.analysis.stats.definitions import ring_names
+from flexseg.analysis.stats.domains import class_names, class_places, strength, target_title
 from flexseg.analysis.stats.effects import ablation_lines, alignment_pairs, factorial_cells, factorial_effects
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, Mean
-from flexseg.analysis.tables.common import difference_record, mean_record, target_title
-from flexseg.analysis.tables.domains import class_names, class_places, strength
+from flexseg.analysis.tables.common import difference_record, mean_record
 from flexseg.benchmark import load_benchmark, select_rows
 from flexseg.errors import UserError, did_you_mean
 

@@ -36,6 +36,13 @@ def stages_with_batch_norm(backbone: nn.Module) -> dict[str, list[str]]:
     return stages
 
 
+def batch_norm_at(backbone: nn.Module, path: str) -> nn.modules.batchnorm._BatchNorm:
+    """The BatchNorm at a path that :func:`stages_with_batch_norm` gives."""
+    norm = backbone.get_submodule(path)
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm), path
+    return norm
+
+
 def is_residual(stage: nn.Module) -> bool:
     """Whether a stage is a chain of ResNet blocks, which end in a sum."""
     return isinstance(stage, nn.Sequential) and hasattr(stage[-1], "downsample")
@@ -73,7 +80,7 @@ def put_at_stage_ends(backbone: nn.Module, count: int, make: Callable[[int], nn.
         make: makes the norm of a stage for its number of channels.
     """
     for path, norms in list(stages_with_batch_norm(backbone).items())[:count]:
-        stage, norm = backbone.get_submodule(path), make(cast(Any, backbone.get_submodule(norms[-1])).num_features)
+        stage, norm = backbone.get_submodule(path), make(batch_norm_at(backbone, norms[-1]).num_features)
         if is_residual(stage):
             append_behind_sum(stage, norm)
         else:
@@ -93,7 +100,7 @@ def replace_last_norms(backbone: nn.Module, count: int, make: Callable[[int], nn
     layers = []
     for norms in list(stages_with_batch_norm(backbone).values())[:count]:
         path = norms[-1]
-        old: Any = backbone.get_submodule(path)
+        old = batch_norm_at(backbone, path)
         layer: Any = make(old.num_features)
         if old.affine:  # the norm that ends a residual block may start at γ = 0
             layer.weight, layer.bias = old.weight, old.bias

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 import flexseg.analysis
 from flexseg.analysis import (
+    frame_classes,
     frame_contrasts,
     frame_differences,
     frame_factorial,
@@ -185,6 +186,12 @@ def test_heat_maps_hold_every_row_class_and_condition(scores: Scores) -> None:
         assert below.count("0.0") >= columns, "the reference differs from itself by nothing"
 
 
+def test_a_cell_without_a_number_has_a_dash(scores: Scores) -> None:
+    frame = frame_classes(scores)
+    frame.loc[frame["row"] == "dginstyle_aligned", "value"] = np.nan
+    assert [text.get_text() for text in plot_classes(frame).axes[0].texts].count("–") == 19
+
+
 DIAL = Dial(
     title="By strength", x=[0, 1, 2, 3],
     series={
@@ -342,7 +349,7 @@ def test_what_methods_declare_is_drawn_as_far_as_it_was_observed(builder) -> Non
     top = whole.axes[1].get_ylim()[1]
     assert top == pytest.approx(float(np.float16(0.999) * 4), rel=0.1), "one scale for all moments"
     titles = [axes.get_title() for axes in plates["has"].draw().axes]
-    assert titles == ["threshold", "effective sample size", "share of generated data"]
+    assert titles == ["threshold", "effective sample size", "share of generated\ndata"]
 
 
 def test_rows_keep_their_colours_when_others_are_left_out(scores: Scores) -> None:

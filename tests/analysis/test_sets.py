@@ -9,14 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from flexseg.analysis import write_report, write_tables
-from flexseg.analysis.figures.panels import letterbox, shown_images
+from flexseg.analysis.figures.panels import MOST_WIDTH, draw_grid, palette, read_picture, shown_images
+from flexseg.analysis.stats.domains import inference_text, label_maps_text, sizes_text, train_images, training_text
 from flexseg.analysis.stats.formats import to_markdown
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.tables.domains import inference_text, label_maps_text, sizes_text, train_images, training_text
 from flexseg.analysis.tables.published import published_table
 from flexseg.analysis.tables.write import comparison_table, factorial_table, per_class_table
 from flexseg.analysis.web.payload import payload
@@ -137,8 +138,19 @@ def test_all_products_are_written_and_pictures_keep_their_ratio(made: Made, tmp_
     assert shown.image.is_file()
     assert shown.condition == "fog"
     assert len(shown_images(data / "cityscapes")) == 4, "nothing was copied: the index's own paths"
-    assert letterbox(np.zeros((8, 6, 3), np.uint8), 10, 5, 200, 100) == (10 + (200 - 75) / 2, 5, 75, 100)
-    assert letterbox(np.zeros((5, 20, 3), np.uint8), 0, 0, 200, 100) == (0, 25, 200, 50)
+
+
+def test_pictures_of_a_grid_stand_whole_in_the_middle_of_their_boxes() -> None:
+    tall, wide = np.full((100, 75, 3), 9, np.uint8), np.full((50, 200, 3), 9, np.uint8)
+    axes = Figure().subplots()
+    draw_grid(axes, [[tall, wide, None]], ["a", "b", "c"], ["row"], ratio=2.0)
+    sheet = np.asarray(axes.images[0].get_array())
+    covered = [np.argwhere(sheet[:, left : left + 200, 3] > 0) for left in (0, 204, 408)]
+    assert sheet.shape == (100, 3 * 200 + 2 * 4, 4)
+    assert (covered[0].min(0).tolist(), covered[0].max(0).tolist()) == ([0, 62], [99, 136])
+    assert (covered[1].min(0).tolist(), covered[1].max(0).tolist()) == ([25, 0], [74, 199])
+    assert len(covered[2]) == 0
+    assert [text.get_text() for text in axes.texts] == ["not available"]
 
 
 def test_classes_are_those_of_the_class_set(made: Made) -> None:
@@ -179,18 +191,16 @@ def test_runs_of_another_benchmark_are_read_where_each_part_lies(made: Made, tmp
 
 
 def test_pictures_of_many_megapixels_are_narrowed_for_the_reports(tmp_path: Path) -> None:
-    from flexseg.analysis.figures.panels import MOST_WIDTH, _pixels, palette
-
     wide = np.zeros((60, 2 * MOST_WIDTH), np.uint8)
     wide[:, MOST_WIDTH:] = 10
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    found = _pixels(tmp_path / "wide.png", labels=True)
+    found = read_picture(tmp_path / "wide.png", labels=True)
     assert found is not None
     assert found.shape == (30, MOST_WIDTH, 3)
     assert {tuple(colour) for colour in found.reshape(-1, 3)} == {tuple(palette()[0]), tuple(palette()[10])}, (
         "no mixture"
     )
     Image.fromarray(wide[:, :80]).convert("RGB").save(tmp_path / "narrow.png")
-    narrow = _pixels(tmp_path / "narrow.png", labels=False)
+    narrow = read_picture(tmp_path / "narrow.png", labels=False)
     assert narrow is not None
     assert narrow.shape == (60, 80, 3)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flexseg.analysis import write_tables
+from flexseg.analysis.stats.domains import target_title
 from flexseg.analysis.stats.formats import (
     Cell,
     Column,
@@ -24,7 +25,7 @@ from flexseg.analysis.stats.formats import (
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, Mean, detectable, power, seeds_needed
 from flexseg.analysis.tables.metrics import boundary_table, metrics_table, power_table, write_long
-from flexseg.analysis.tables.write import ablation_table, comparison_table, factorial_table, target_title, write_all
+from flexseg.analysis.tables.write import ablation_table, comparison_table, factorial_table, write_all
 from flexseg.benchmark import Benchmark
 
 NAN = float("nan")

@@ -58,13 +58,13 @@ label_maps = hnp.arrays(
 ).map(torch.from_numpy)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 @given(label_maps, st.sampled_from([3, 5, 7, 21]))
 def test_boundary_is_the_union_of_the_class_gradients(label: Tensor, kernel: int) -> None:
     assert torch.equal(label_boundary(label, kernel), slow_boundary(label, kernel))
 
 
-@settings(derandomize=True, deadline=None, max_examples=30)
+@settings(derandomize=True, max_examples=30)
 @given(label_maps, st.sampled_from([(3, 5, 7), (3, 9), (5,), (3, 7, 25)]))
 def test_rings_are_exclusive_and_the_finest_wins(label: Tensor, kernels: tuple[int, ...]) -> None:
     rings = granularity(label, kernels)
@@ -132,7 +132,7 @@ def test_a_label_of_floats_is_refused() -> None:
         label_boundary(torch.zeros(1, 2, 2), 3)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 40), st.integers(1, 40))
 def test_downsampling_is_nearest_as_pytorch_has_it(h: int, w: int, to_h: int, to_w: int) -> None:
     label = (torch.arange(h * w) % 251).to(torch.uint8).view(1, h, w)

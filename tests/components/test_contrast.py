@@ -22,7 +22,7 @@ from flexseg.components.contrast import (
 )
 
 CLASSES = 6
-PROPERTY = settings(max_examples=40, deadline=None)
+PROPERTY = settings(max_examples=40)
 SEEDS = st.integers(0, 2**20)
 
 

@@ -69,7 +69,7 @@ def test_the_unit_of_time() -> None:
         progress_unit(0, 1, "epoch")
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, max_examples=40)
 @given(st.integers(0, 2**63), st.integers(0, 1000), st.lists(st.integers(0, 500), max_size=6), st.data())
 def test_draws_against_the_equations(seed: int, iteration: int, slots: list[int], data: st.DataObject) -> None:
     s = sampler(12, seed, temperature=data.draw(st.sampled_from([0.3, 1.0, 5.0])))

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from builders import resnet, unet
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -23,29 +24,24 @@ from flexseg.components.norms import (
 )
 from flexseg.models import build_segmentor
 
-HEAD = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False, "in_index": -1}
-UNET = {"type": "UNet", "base_channels": 4, "strides": [2, 1, 1, 1, 1]}
-RESNET = {"type": "ResNet", "stem_channels": 16, "base_channels": 8}
-
 
 def backbone_of(config: dict[str, Any]) -> Any:
-    width = {"UNet": 4, 18: 64, 50: 256}[config.get("depth", "UNet")]
     torch.manual_seed(0)
-    return build_segmentor({"backbone": config, "decode_head": HEAD | {"in_channels": width}}).backbone
+    return build_segmentor(config).backbone
 
 
 class Style(nn.Module):
-    """A stand-in for a norm that leaves a trace: 2x − 1."""
+    """A stand-in for a norm that leaves a trace, of negative values too: 1 − 2x."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return 2 * x - 1
+        return 1 - 2 * x
 
 
 # Places
 
 
 def test_stages_of_a_resnet_are_its_stem_and_layers_without_shortcuts() -> None:
-    backbone = backbone_of(RESNET | {"depth": 18})
+    backbone = backbone_of(resnet(type="ResNet"))
     stages = stages_with_batch_norm(backbone)
     assert list(stages) == ["bn1", "layer1", "layer2", "layer3", "layer4"]
     assert stages["bn1"] == ["bn1"]
@@ -54,7 +50,7 @@ def test_stages_of_a_resnet_are_its_stem_and_layers_without_shortcuts() -> None:
 
 
 def test_stages_of_a_unet_are_those_of_its_encoder_then_its_decoder() -> None:
-    stages = stages_with_batch_norm(backbone_of(UNET))
+    stages = stages_with_batch_norm(backbone_of(unet()))
     assert list(stages)[:5] == [f"encoder.{stage}" for stage in range(5)]
     assert all(stage.startswith("decoder.") for stage in list(stages)[5:])
     assert stages["encoder.1"] == ["encoder.1.1.convs.0.bn", "encoder.1.1.convs.1.bn"]
@@ -76,7 +72,7 @@ def test_a_module_is_replaced_at_any_depth() -> None:
 @pytest.mark.parametrize("depth", [18, 50])
 def test_behind_the_sum_means_before_the_last_relu_of_the_stage(depth: int) -> None:
     """Against the last block's own arithmetic, written out."""
-    stage = backbone_of(RESNET | {"depth": depth}).layer1
+    stage = backbone_of(resnet(depth, type="ResNet")).layer1
     for norm in stage.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.ones_(norm.weight)  # mmseg starts the last one of a block at 0
@@ -90,14 +86,14 @@ def test_behind_the_sum_means_before_the_last_relu_of_the_stage(depth: int) -> N
     for place, (conv, norm) in enumerate(names):
         y = getattr(last, norm)(getattr(last, conv)(y))
         y = y.relu() if place < len(names) - 1 else y
-    torch.testing.assert_close(stage(x), (2 * (y + middle) - 1).relu())
+    torch.testing.assert_close(stage(x), (1 - 2 * (y + middle)).relu())
     assert (y + middle).min() < 0, "the block's own ReLU would not have been seen"
 
 
 def test_the_end_of_a_stage_is_its_sum_or_else_its_last_norm() -> None:
     for config, expected in (
-        (RESNET | {"depth": 18}, ["bn1", "layer1.norm"]),
-        (UNET, ["encoder.0.0.convs.1.bn", "encoder.1.1.convs.1.bn"]),
+        (resnet(type="ResNet"), ["bn1", "layer1.norm"]),
+        (unet(), ["encoder.0.0.convs.1.bn", "encoder.1.1.convs.1.bn"]),
     ):
         backbone, channels = backbone_of(config), []
         put_at_stage_ends(backbone, 2, lambda count, seen=channels: seen.append(count) or Style())
@@ -140,7 +136,6 @@ def test_newton_against_its_recursion() -> None:
     np.testing.assert_allclose(ours, root / np.sqrt(np.trace(matrix)), rtol=1e-12)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(0, 1000), st.floats(1e-3, 1e3))
 def test_newton_tends_to_the_inverse_root(size: int, seed: int, scale: float) -> None:
     mix = torch.randn(3, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

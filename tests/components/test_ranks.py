@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-import flexseg
 from flexseg.components.gap import GranularPrototypes
 from flexseg.components.ranks import sum_over_ranks
 from flexseg.components.ube import uncertainty_weights
 
-WORKER = """
-import sys
-import torch
-import torch.distributed as dist
+BODY = """
 from flexseg.components.gap import GranularPrototypes
 from flexseg.components.ranks import sum_over_ranks
 from flexseg.components.ube import uncertainty_weights
 
-folder, rank = sys.argv[1], int(sys.argv[2])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-data = torch.load(f"{folder}/data.pt")
-half = slice(2 * rank, 2 * rank + 2)
 out = {"weights": [], "banks": []}
 gap = GranularPrototypes(4, 5, 6, momentum=0.5)
 gap.load_state_dict(data["model"])
@@ -37,8 +23,6 @@ for features, labels, entropy, mask in data["batches"]:
     out["banks"].append({k: v.clone() for k, v in gap.bank.state_dict().items()})
 mine = torch.tensor([float(rank + 1)])
 out["sum"], out["argument"] = sum_over_ranks(mine), mine
-torch.save(out, f"{folder}/{rank}.pt")
-dist.destroy_process_group()
 """
 
 
@@ -49,9 +33,8 @@ def test_alone_it_is_the_tensor_itself() -> None:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory, make_labels, patience: float) -> tuple[dict, list[dict]]:
+def both(make_labels, on_two_ranks) -> tuple[dict, list[dict]]:
     """The data, and what each of the two processes made of its half."""
-    folder = tmp_path_factory.mktemp("ranks")
     g = torch.Generator().manual_seed(0)
     batches = []
     for step in range(4):
@@ -65,17 +48,7 @@ def both(tmp_path_factory, make_labels, patience: float) -> tuple[dict, list[dic
         batches.append((features, labels, entropy, mask))
     torch.manual_seed(0)
     data = {"batches": batches, "model": GranularPrototypes(4, 5, 6, momentum=0.5).state_dict()}
-    torch.save(data, folder / "data.pt")
-    environment = {**os.environ, "PYTHONPATH": str(Path(flexseg.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(folder), str(rank)], env=environment) for rank in range(2)
-    ]
-    try:
-        assert [worker.wait(timeout=patience) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-    return data, [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return data, on_two_ranks(BODY, data)
 
 
 def test_the_sum_leaves_its_argument(both) -> None:

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import flexseg
 from flexseg.components.recent import Recent
 from flexseg.components.style import farthest_points
 
-WORKER = """
-import sys
-import torch
-import torch.distributed as dist
+BODY = """
 from flexseg.components.recent import Recent
 from flexseg.components.style import farthest_points
 
-folder, rank = sys.argv[1], int(sys.argv[2])
-torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
 recent, out = Recent(11, 3), []
-for rows in torch.load(f"{folder}/rows.pt"):
-    recent.push(rows[2 * rank:2 * rank + 2])
+for rows in data:
+    recent.push(rows[half])
     out.append((recent.filled().clone(), farthest_points(recent.filled(), 4)))
-torch.save(out, f"{folder}/{rank}.pt")
-dist.destroy_process_group()
 """
 
 
@@ -39,7 +25,7 @@ def as_set(rows: torch.Tensor) -> list[list[float]]:
     return sorted(rows.tolist())
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 9), st.lists(st.integers(0, 20), max_size=8))
 def test_holds_the_last_rows(size: int, pushes: list[int]) -> None:
     recent, all_rows = Recent(size, 2), torch.zeros(0, 2)
@@ -76,19 +62,9 @@ def test_no_room_is_refused() -> None:
         Recent(0, 2)
 
 
-def test_two_ranks_hold_the_rows_of_the_whole_batch(tmp_path: Path, patience: float) -> None:
+def test_two_ranks_hold_the_rows_of_the_whole_batch(on_two_ranks) -> None:
     batches = torch.randn(5, 4, 3)
-    torch.save(batches, tmp_path / "rows.pt")
-    environment = {**os.environ, "PYTHONPATH": str(Path(flexseg.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), str(rank)], env=environment) for rank in range(2)
-    ]
-    try:
-        assert [worker.wait(timeout=patience) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-    outs = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    outs = on_two_ranks(BODY, batches)
     whole = Recent(11, 3)
     for step, rows in enumerate(batches):
         whole.push(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from builders import relu_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -13,14 +14,6 @@ from torch.nn import functional
 from flexseg.components.san import SemanticNormalisation, class_normalised, lowest_cluster_ends, watched
 
 CLASSES = [0, 10, 2, 1, 8]
-
-
-def features(count: int = 2, channels: int = 12, seed: int = 0) -> Tensor:
-    """As behind a ReLU, with unlike channels and a bright half."""
-    draw = torch.Generator().manual_seed(seed)
-    x = torch.randn(count, channels, 8, 10, generator=draw) * (1 + torch.arange(channels) % 3)[:, None, None]
-    x[..., 5:] += 2
-    return x.relu()
 
 
 def a_module(channels: int = 12, seed: int = 0) -> SemanticNormalisation:
@@ -44,7 +37,7 @@ def slow_normalised(x: Tensor, weights: Tensor, gain: Tensor, bias: Tensor) -> T
 
 def test_normalisation_is_that_of_each_class_and_channel() -> None:
     draw = torch.Generator().manual_seed(3)
-    x, weights = features().requires_grad_(), torch.rand(2, 4, 8, 10, generator=draw)
+    x, weights = relu_features().requires_grad_(), torch.rand(2, 4, 8, 10, generator=draw)
     weights[:, 1] *= weights[:, 1] > 0.5
     weights[0, 2] = 0  # a class that an image has not
     weights.requires_grad_()
@@ -59,7 +52,7 @@ def test_normalisation_is_that_of_each_class_and_channel() -> None:
 
 
 def test_target_normalises_the_pixels_of_each_selected_class() -> None:
-    module, x = a_module(), features()
+    module, x = a_module(), relu_features()
     labels = torch.randint(0, 12, (2, 8, 10), generator=torch.Generator().manual_seed(1))
     labels[0, :2] = 255
     masks = torch.zeros(2, len(CLASSES), 8, 10)
@@ -71,7 +64,7 @@ def test_target_normalises_the_pixels_of_each_selected_class() -> None:
 
 
 def test_weights_are_probability_times_attention_times_region() -> None:
-    module, x = a_module(), features()
+    module, x = a_module(), relu_features()
     logits = module.classifier(x)
     weights = module.weights(x, logits)
     kept = 0
@@ -91,7 +84,7 @@ def test_weights_are_probability_times_attention_times_region() -> None:
 
 
 def test_features_reach_the_classifier_without_gradient() -> None:
-    module, x = a_module(), features().requires_grad_()
+    module, x = a_module(), relu_features().requires_grad_()
     with watched(module) as seen:
         module(x)
     assert seen[0].before is x
@@ -102,7 +95,7 @@ def test_features_reach_the_classifier_without_gradient() -> None:
 
 
 def test_clustering_repeats_itself_and_draws_nothing() -> None:
-    values = features().flatten(1)
+    values = relu_features().flatten(1)
     before = torch.get_rng_state()
     ends = lowest_cluster_ends(values, 5)
     assert torch.equal(ends, lowest_cluster_ends(values, 5))
@@ -112,7 +105,7 @@ def test_clustering_repeats_itself_and_draws_nothing() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     gaps=st.lists(st.floats(1, 1.2), min_size=2, max_size=5),
     sizes=st.lists(st.integers(1, 20), min_size=6, max_size=6),

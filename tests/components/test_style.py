@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import equal_tensors, mit, resnet, unet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -23,18 +24,12 @@ from flexseg.components.style import (
 from flexseg.errors import RunError
 from flexseg.models import build_segmentor
 
-HEAD = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False, "in_index": -1}
-MIT = {"type": "MixVisionTransformer", "embed_dims": 8, "num_layers": [1] * 4, "num_heads": [1, 2, 4, 8]}
-RESNET = {"depth": 18, "stem_channels": 16, "base_channels": 8}
-TRUNKS: dict[str, tuple[dict[str, Any], int, tuple[str, ...]]] = {
-    "unet": (
-        {"type": "UNet", "base_channels": 4, "strides": [2, 1, 1, 1, 1]},
-        4,
-        ("encoder.0", "encoder.1", "encoder.2", "encoder.3", "encoder.4"),
-    ),
-    "resnet": ({"type": "ResNet"} | RESNET, 64, ("maxpool", "layer1", "layer2", "layer3", "layer4")),
-    "resnet_v1c": ({"type": "ResNetV1c"} | RESNET, 64, ("maxpool", "layer1", "layer2", "layer3", "layer4")),
-    "mit": (MIT, 64, ("layers.0.2", "layers.1.2", "layers.2.2", "layers.3.2")),
+RESNET_STAGES = ("maxpool", "layer1", "layer2", "layer3", "layer4")
+TRUNKS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "unet": (unet(), ("encoder.0", "encoder.1", "encoder.2", "encoder.3", "encoder.4")),
+    "resnet": (resnet(type="ResNet"), RESNET_STAGES),
+    "resnet_v1c": (resnet(), RESNET_STAGES),
+    "mit": (mit(), ("layers.0.2", "layers.1.2", "layers.2.2", "layers.3.2")),
 }
 
 
@@ -62,7 +57,7 @@ def test_statistics_of_tokens_are_those_of_their_map() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.booleans())
 def test_the_style_is_the_given_one_and_the_content_stays(seed: int, last: bool) -> None:
     features = random_map(seed)
@@ -88,7 +83,6 @@ def test_a_constant_channel_takes_the_mean_and_has_a_finite_gradient() -> None:
     changed = stylise(features, torch.tensor([[3.0, -1.0]]), torch.full((1, 2), 2.0))
     torch.testing.assert_close(changed[0, :, 0, 0], torch.tensor([3.0, -1.0]))
     changed.square().sum().backward()
-    assert features.grad is not None
     assert torch.isfinite(features.grad).all()
 
 
@@ -96,7 +90,6 @@ def test_the_gradient_does_not_see_what_normalisation_removes() -> None:
     """Scaling and shifting a channel changes nothing, so the gradient is orthogonal to both."""
     features = random_map(3).requires_grad_()
     stylise(features, torch.zeros(3, 5), torch.ones(3, 5)).pow(3).sum().backward()
-    assert features.grad is not None
     assert features.grad.abs().max() > 0.1
     assert features.grad.sum(dim=(2, 3)).abs().max() < 1e-3
     assert (features.grad * features.detach()).sum(dim=(2, 3)).abs().max() < 1e-3
@@ -122,7 +115,7 @@ def slow_sampling(points: np.ndarray, count: int, first: int) -> list[int]:
     return chosen
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(1, 14), st.integers(0, 10_000), st.booleans())
 def test_farthest_points_against_a_slow_sampling(number: int, count: int, seed: int, equal: bool) -> None:
     draw = np.random.default_rng(seed)
@@ -143,13 +136,13 @@ def test_farthest_points_of_clusters_takes_one_of_each() -> None:
 @pytest.mark.parametrize("name", TRUNKS)
 def test_stages_are_where_the_maps_come_from(name: str) -> None:
     """Each path is passed once, in this order, with smaller and smaller maps; its channels are found beforehand."""
-    backbone, channels, paths = TRUNKS[name]
-    model = build_segmentor({"backbone": backbone, "decode_head": HEAD | {"in_channels": channels}})
+    config, paths = TRUNKS[name]
+    model = build_segmentor(config)
     assert early_stages(model.backbone) == paths
     before = {key: value.clone() for key, value in model.state_dict().items()}
     found = [stage_channels(model.backbone, path) for path in paths]
     assert all(module.training for module in model.modules())
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert equal_tensors(model.state_dict(), before)
     seen: list[tuple[str, int]] = []
     pixels: list[int] = []
 

@@ -29,7 +29,7 @@ from flexseg.files import replacing, write_json
 def make(seed: int) -> tuple[nn.Module, dict[str, torch.Tensor], torch.optim.AdamW]:
     torch.manual_seed(seed)
     learner = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
-    learner.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    learner.to(memory_format=torch.channels_last)
     groups = [{"params": learner[0].parameters(), "base_lr": 0.1}, {"params": learner[1:].parameters()}]
     average = {name: torch.randn_like(value.float()) for name, value in learner.state_dict().items()}
     return learner, average, torch.optim.AdamW(groups, lr=0.01, fused=True)
@@ -216,7 +216,7 @@ def test_json_refuses_what_is_no_number(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_checkpoints_are_written_in_one_place(tmp_path: Path) -> None:
+def test_checkpoints_are_written_in_one_place() -> None:
     """Both weights and checkpoints go through ``save_tensors``, so that both survive a full disk."""
     names: list[Any] = [name for name in vars(module) if name.startswith("save")]
     assert names == ["save_tensors", "save_checkpoint"]

@@ -120,7 +120,7 @@ def test_counts_of_a_prediction_that_is_nearly_right() -> None:
 @given(
     st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.sampled_from([0.0, 0.3, 1.0])
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_counts_of_any_maps(seed: int, height: int, width: int, block: int, void: float) -> None:
     labels = maps(seed, 1, height, width, block, void, classes=3)
     check(labels, maps(seed + 1, 1, height, width, block, 0.0, classes=4), PROTOCOL)
@@ -180,7 +180,7 @@ def test_calibration_against_a_loop(bins: int) -> None:
 @pytest.mark.parametrize("value", [[], [2, 1], [1, 1], [0, 1]])
 def test_widths_rise(key: str, value: list[int]) -> None:
     with pytest.raises(ValueError, match=key):
-        Protocol(**{"id": "x", "boundary_width": 2, key: value})  # type: ignore[arg-type]
+        Protocol(**{"id": "x", "boundary_width": 2, key: value})
 
 
 @pytest.mark.parametrize("step", [1, 4, 7])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from builders import Train, open_domains
 from torch import Tensor, nn
 
 from flexseg.analysis.stats.metrics import mean_iou
 from flexseg.benchmark import Benchmark, Protocol
 from flexseg.benchmark.blocks import Size
-from flexseg.benchmark.identity import RunDirectory
 from flexseg.components.boundary import label_boundary
 from flexseg.data.pool import Pool
 from flexseg.data.transforms import normalise
@@ -61,7 +61,7 @@ def pool_of(*sizes: tuple[int, int]) -> Pool:
 def test_records_against_a_loop() -> None:
     pool = pool_of((9, 12), (9, 12), (9, 12))
     model = Oracle()
-    table, shown = evaluate_target(model, pool, PROTOCOL, CPU, keep=3)  # type: ignore[arg-type]
+    table, shown = evaluate_target(model, pool, PROTOCOL, CPU, keep=3)
     assert table["image"].to_pylist() == pool.ids
     assert table["condition"].to_pylist() == pool.conditions
     mean, deviation = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
@@ -85,7 +85,7 @@ def test_records_against_a_loop() -> None:
 
 
 def test_schema_of_the_records() -> None:
-    table, _ = evaluate_target(Oracle(), pool_of((5, 6)), PROTOCOL, CPU)  # type: ignore[arg-type]
+    table, _ = evaluate_target(Oracle(), pool_of((5, 6)), PROTOCOL, CPU)
     assert {field.name: field.type for field in table.schema} == {
         "image": pa.string(),
         "condition": pa.string(),
@@ -106,7 +106,7 @@ def test_schema_of_the_records() -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 16])
 def test_records_do_not_depend_on_the_batch_size_even_with_sizes_that_differ(batch_size: int) -> None:
     pool = pool_of((9, 12), (9, 12), (5, 7), (9, 12), (6, 6), (6, 6), (6, 6))
-    reference, shown = evaluate_target(Oracle(), pool, PROTOCOL, CPU, 7, batch_size=1)  # type: ignore[arg-type]
+    reference, shown = evaluate_target(Oracle(), pool, PROTOCOL, CPU, 7, batch_size=1)
     seen: list[int] = []
     table, again = evaluate_target(
         Oracle(),
@@ -115,7 +115,7 @@ def test_records_do_not_depend_on_the_batch_size_even_with_sizes_that_differ(bat
         CPU,
         7,
         batch_size=batch_size,
-        progress=seen.append,  # type: ignore[arg-type]
+        progress=seen.append,
     )
     assert sum(seen) == 7
     inexact = {"nll_sum", "calibration_confidence"}
@@ -215,7 +215,7 @@ def test_records_of_an_image_in_stripes() -> None:
 def test_a_void_label_counts_nothing() -> None:
     pool = pool_of((4, 5))
     pool.labels[0][:] = 255
-    table, _ = evaluate_target(Oracle(), pool, PROTOCOL, CPU)  # type: ignore[arg-type]
+    table, _ = evaluate_target(Oracle(), pool, PROTOCOL, CPU)
     assert table["pixels"].to_pylist() == [0]
     assert table["nll_sum"].to_pylist() == [0.0]
     assert not any(table["confusion"][0].as_py())
@@ -225,11 +225,11 @@ def test_a_void_label_counts_nothing() -> None:
     ("keep", "expected"), [(0, []), (1, [0]), (2, [0, 9]), (4, [0, 3, 6, 9]), (10, list(range(10)))]
 )
 def test_shown_images_are_spread_over_the_pool(keep: int, expected: list[int]) -> None:
-    _, shown = evaluate_target(Oracle(), pool_of(*[(4, 5)] * 10), PROTOCOL, CPU, keep)  # type: ignore[arg-type]
+    _, shown = evaluate_target(Oracle(), pool_of(*[(4, 5)] * 10), PROTOCOL, CPU, keep)
     assert sorted(shown) == [f"image_{number}" for number in expected]
 
 
-def test_miou_is_that_of_mmseg(smoke: Benchmark) -> None:
+def test_miou_is_that_of_mmseg() -> None:
     """On the same predictions, over the classes that occur in the truth, which here are all."""
     from mmseg.evaluation import IoUMetric
 
@@ -237,7 +237,7 @@ def test_miou_is_that_of_mmseg(smoke: Benchmark) -> None:
     pool.labels[0][0, :19] = np.arange(19)
     model = Oracle(3)
     # Half of the pixels right, so that no IoU is trivial.
-    table, shown = evaluate_target(model, pool, PROTOCOL, CPU, keep=len(pool))  # type: ignore[arg-type]
+    table, shown = evaluate_target(model, pool, PROTOCOL, CPU, keep=len(pool))
     ours = mean_iou(np.array(table["confusion"].to_pylist()).sum(0).reshape(19, 19))
     metric = IoUMetric(ignore_index=255, iou_metrics=["mIoU"])
     metric.dataset_meta = {"classes": [str(c) for c in range(19)]}
@@ -258,23 +258,19 @@ def test_miou_is_that_of_mmseg(smoke: Benchmark) -> None:
     assert rounded == pytest.approx(100 * float(ours), abs=0.0051)
 
 
-def test_miou_of_a_trained_run_is_that_of_mmseg(
-    tiny: Benchmark, smoke_data: Path, undisturbed: Callable[..., RunDirectory]
-) -> None:
+def test_miou_of_a_trained_run_is_that_of_mmseg(tiny: Benchmark, smoke_data: Path, undisturbed: Train) -> None:
     """The whole way: trained weights, rendered targets, records. Classes without truth are left out by both."""
     from mmseg.evaluation import IoUMetric
 
-    from flexseg.data.pool import open_pool
     from flexseg.engine.checkpoint import load_weights
     from flexseg.models import build_segmentor, channels_last
-    from flexseg.tasks.datasets import open_index
 
     model = build_segmentor(tiny.model)
     load_weights(model, undisturbed("dginstyle").weights)
     channels_last(model)
     model.eval()
     for target in tiny.targets:
-        pool = open_pool([(open_index(tiny, target, smoke_data), "test")])
+        pool = open_domains(tiny, smoke_data, target, split="test")
         table, shown = evaluate_target(model, pool, tiny.protocol, CPU, len(pool))
         counts = np.array(table["confusion"].to_pylist()).sum(0).reshape(19, 19)
         results = [

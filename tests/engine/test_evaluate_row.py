@@ -11,27 +11,35 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from builders import Train, open_domains
 from PIL import Image
 
 from flexseg.benchmark import Benchmark, Run, fingerprint
 from flexseg.benchmark.identity import RunDirectory
+from flexseg.data.index import write_index
 from flexseg.errors import UserError
-from flexseg.files import read_json
+from flexseg.files import read_json, write_json
+from flexseg.tasks import jobs
+from flexseg.tasks.datasets import build_index, domain_folder, locate_domain, open_index
+
+Evaluate = Callable[..., None]
 
 
 @pytest.fixture
-def evaluated(tiny: Benchmark, results: Path, methods: Path, train_in: Callable[..., RunDirectory]) -> RunDirectory:
-    """A trained and evaluated run."""
-    from flexseg.tasks.jobs import evaluate_row
+def evaluate(tiny: Benchmark, results: Path) -> Evaluate:
+    """``evaluate(benchmark=tiny, receipt=None)``: evaluate the row ``dginstyle`` in this test's ``results``."""
+    return lambda benchmark=tiny, **options: jobs.evaluate_row(benchmark, "dginstyle", results, **options)
 
-    directory = train_in(results, tiny, "dginstyle")
-    evaluate_row(tiny, "dginstyle", results, receipt=directory.root.parent / "evaluated.json")
+
+@pytest.fixture
+def evaluated(train: Train, evaluate: Evaluate) -> RunDirectory:
+    """A trained and evaluated run."""
+    directory = train("dginstyle")
+    evaluate(receipt=directory.root.parent / "evaluated.json")
     return directory
 
 
 def test_evaluating_writes_records_and_predictions(tiny: Benchmark, evaluated: RunDirectory, smoke_data: Path) -> None:
-    from flexseg.tasks.datasets import open_index
-
     name = read_json(evaluated.config)["fingerprint"]
     protocol = fingerprint(tiny.evaluation_definition())
     assert read_json(evaluated.root.parent / "evaluated.json") == {"evaluation": protocol, "seeds": {"0": "finished"}}
@@ -65,26 +73,21 @@ def test_evaluating_writes_records_and_predictions(tiny: Benchmark, evaluated: R
 
 
 def test_records_are_kept_and_only_missing_ones_are_made(
-    tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path, monkeypatch: pytest.MonkeyPatch
+    evaluated: RunDirectory, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flexseg.tasks import jobs
-
     before = {path: path.read_bytes() for path in evaluated.evaluation.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(jobs, "evaluate_model", lambda *_: pytest.fail("everything was there"))
-        jobs.evaluate_row(tiny, "dginstyle", results)
+        evaluate()
     damaged = evaluated.evaluation / "night.parquet"
     damaged.write_bytes(before[damaged][:50])
-    jobs.evaluate_row(tiny, "dginstyle", results)
+    evaluate()
     assert {path: path.read_bytes() for path in evaluated.evaluation.iterdir()} == before, "the same bytes again"
 
 
 def test_records_of_other_images_are_made_again(
-    tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path
+    tiny: Benchmark, evaluated: RunDirectory, results: Path, evaluate: Evaluate
 ) -> None:
-    from flexseg.data.index import write_index
-    from flexseg.tasks import jobs
-    from flexseg.tasks.datasets import build_index, domain_folder, locate_domain
 
     before = {path.name: path.read_bytes() for path in evaluated.evaluation.iterdir()}
     shared = results / "smoke" / "data"  # a link to what all tests read: change a copy
@@ -98,19 +101,15 @@ def test_records_of_other_images_are_made_again(
     Image.fromarray(255 - pixels).save(path)
     located = locate_domain(tiny, "night", results)
     write_index(root, build_index(tiny.domains["night"], located, fingerprint(tiny.domain_definition("night"))))
-    jobs.evaluate_row(tiny, "dginstyle", results)
+    evaluate()
     after = {path.name: path.read_bytes() for path in evaluated.evaluation.iterdir()}
     assert {name for name in before if before[name] != after[name]} == {"night.parquet"}
 
 
-def test_another_protocol_evaluates_again(
-    tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path
-) -> None:
-    from flexseg.tasks.jobs import evaluate_row
-
+def test_another_protocol_evaluates_again(tiny: Benchmark, evaluated: RunDirectory, evaluate: Evaluate) -> None:
     wider = tiny.model_copy(update={"protocol": tiny.protocol.model_copy(update={"id": "wide", "boundary_width": 4})})
     before = pq.read_table(evaluated.evaluation / "night.parquet")
-    evaluate_row(wider, "dginstyle", results)
+    evaluate(wider)
     after = pq.read_table(evaluated.evaluation / "night.parquet")
     assert after.schema.metadata[b"protocol"] == b"wide"
     assert after["confusion"] == before["confusion"]
@@ -120,54 +119,44 @@ def test_another_protocol_evaluates_again(
     )
 
 
-def test_evaluating_what_is_not_trained(tiny: Benchmark, results: Path, methods: Path) -> None:
-    from flexseg.tasks.jobs import evaluate_row
-
+def test_evaluating_what_is_not_trained(evaluate: Evaluate) -> None:
     with pytest.raises(UserError, match="holds no finished run of these settings: train it first"):
-        evaluate_row(tiny, "dginstyle", results)
+        evaluate()
 
 
-def test_evaluating_a_failed_run_is_said_in_the_receipt(tiny: Benchmark, results: Path, methods: Path) -> None:
-    from flexseg.files import write_json
-    from flexseg.tasks.jobs import evaluate_row
+def test_evaluating_a_failed_run_is_said_in_the_receipt(tiny: Benchmark, results: Path, evaluate: Evaluate) -> None:
 
     directory = Run(tiny, "dginstyle", 0, results).directory
     write_json(directory.failure, {"status": "failed", "reason": "x"})
     receipt = results / "evaluated.json"
-    evaluate_row(tiny, "dginstyle", results, receipt=receipt)
+    evaluate(receipt=receipt)
     assert read_json(receipt)["seeds"] == {"0": "failed"}
 
 
-def test_damaged_weights_are_named(tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path) -> None:
-    from flexseg.tasks.jobs import evaluate_row
-
+def test_damaged_weights_are_named(evaluated: RunDirectory, evaluate: Evaluate) -> None:
     (evaluated.evaluation / "night.parquet").unlink()
     evaluated.weights.write_bytes(evaluated.weights.read_bytes()[:200])
     with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
-        evaluate_row(tiny, "dginstyle", results)
+        evaluate()
 
 
-def test_target_that_changed_on_disk(tiny: Benchmark, tmp_path: Path, smoke_data: Path, methods: Path) -> None:
-    from flexseg.data.pool import open_pool
-    from flexseg.tasks.datasets import open_index
-
+def test_target_that_changed_on_disk(tiny: Benchmark, tmp_path: Path, smoke_data: Path) -> None:
     shutil.copytree(smoke_data / "smoke" / "data" / "night", tmp_path / "smoke" / "data" / "night")
     path = next((tmp_path / "smoke" / "data" / "night").rglob("*_leftImg8bit.png"))
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(UserError, match="is not the file that was indexed"):
-        open_pool([(open_index(tiny, "night", tmp_path), "test")])
+        open_domains(tiny, tmp_path, "night", split="test")
     resized = tiny.model_copy(update={"world": tiny.world.model_copy(update={"height": 64})})
     with pytest.raises(UserError, match="data of another definition"):
         open_index(resized, "night", tmp_path)
 
 
 def test_full_disk_while_evaluating(
-    tiny: Benchmark, evaluated: RunDirectory, results: Path, methods: Path, monkeypatch: pytest.MonkeyPatch
+    evaluated: RunDirectory, results: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import errno
 
     from flexseg.engine import evaluate as module
-    from flexseg.tasks.jobs import evaluate_row
 
     (evaluated.evaluation / "night.parquet").unlink()
 
@@ -177,8 +166,8 @@ def test_full_disk_while_evaluating(
     with monkeypatch.context() as patch:
         patch.setattr(module.pq, "write_table", write_table)
         with pytest.raises(UserError, match="no space left while writing below"):
-            evaluate_row(tiny, "dginstyle", results, receipt=results / "receipt.json")
+            evaluate(receipt=results / "receipt.json")
     assert not evaluated.failure.exists()
-    evaluate_row(tiny, "dginstyle", results)
+    evaluate()
     assert (evaluated.evaluation / "night.parquet").is_file()
     assert not math.isnan(pq.read_table(evaluated.evaluation / "night.parquet")["nll_sum"][0].as_py())

@@ -11,19 +11,18 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from builders import Train, make_job, open_domains
 from safetensors import SafetensorError
 
 from flexseg.benchmark import Benchmark, Row
 from flexseg.benchmark.identity import RunDirectory
 from flexseg.cli import main
 from flexseg.engine.checkpoint import load_tensors
+from flexseg.engine.train import Trainer, launch_fabric
 from flexseg.errors import RunError, UserError
 from flexseg.files import read_json
 
-Train = Callable[..., RunDirectory]
-Undisturbed = Callable[..., RunDirectory]
-Log = Callable[[RunDirectory], list[dict[str, float]]]
-Interrupt = Callable[[int | None], None]
+Interrupt = Callable[..., None]
 
 
 def same(a: RunDirectory, b: RunDirectory) -> bool:
@@ -35,14 +34,20 @@ def with_row(benchmark: Benchmark, **row: Any) -> Benchmark:
     return benchmark.model_copy(update={"rows": benchmark.rows | {"row": Row(title="Row", **row)}})
 
 
-def write_method(folder: Path, name: str, body: str) -> Path:
-    folder.mkdir(exist_ok=True)
-    title = name.title().replace("_", "")
-    (folder / f"{name}.py").write_text(
-        "import torch\nfrom flexseg.method import Method, cross_entropy\n\n\n"
-        f'class {title}(Method):\n    name = "{name}"\n    title = "{title}"\n\n{body}'
-    )
-    return folder
+@pytest.fixture
+def train_bad(tiny: Benchmark, train: Train, tmp_path: Path) -> Train:
+    """``train_bad(body, …)``: train a method of this body as the row ``row``."""
+    folder = tmp_path / "methods"
+    folder.mkdir()
+
+    def bad(body: str, *seed: int, benchmark: Benchmark = tiny, **options: Any) -> RunDirectory:
+        (folder / "bad.py").write_text(
+            "import torch\nfrom flexseg.method import Method, cross_entropy\n\n\n"
+            f'class Bad(Method):\n    name = "bad"\n    title = "Bad"\n\n{body}'
+        )
+        return train("row", *seed, benchmark=with_row(benchmark, method="bad"), methods=folder, **options)
+
+    return bad
 
 
 NAN = """
@@ -53,12 +58,10 @@ NAN = """
 
 
 def test_non_finite_loss_names_iteration_terms_and_images(
-    tiny: Benchmark, results: Path, train_in: Train, tmp_path: Path
+    tiny: Benchmark, results: Path, train_bad: Train, tmp_path: Path
 ) -> None:
-    methods = write_method(tmp_path / "methods", "bad", NAN)
-    benchmark = with_row(tiny, method="bad")
     with pytest.raises(RunError, match=r"not finite at iteration 4 \(ce = nan, zero = 0\); images: \w+_000") as error:
-        train_in(results, benchmark, "row", methods=methods)
+        train_bad(NAN)
     directory = RunDirectory(results / "smoke" / "row" / "seed-0")
     named = str(error.value).split("images: ")[1].split(".")[0].split(", ")
     assert len(named) == tiny.training.batch_size
@@ -73,45 +76,36 @@ def test_non_finite_loss_names_iteration_terms_and_images(
     assert failure["fingerprint"] == read_json(directory.config)["fingerprint"]
     assert not directory.weights.exists()
     receipt = tmp_path / "receipt.json"
-    train_in(results, benchmark, "row", methods=methods, receipt=receipt)
+    train_bad(NAN, receipt=receipt)
     assert read_json(receipt)["status"] == "failed"
 
 
-def test_infinite_loss_too(tiny: Benchmark, results: Path, train_in: Train, tmp_path: Path) -> None:
-    methods = write_method(tmp_path / "methods", "bad", NAN.replace('"nan"', '"inf"'))
+def test_infinite_loss_too(train_bad: Train) -> None:
     with pytest.raises(RunError, match=r"not finite at iteration 4 \(ce = inf"):
-        train_in(results, with_row(tiny, method="bad"), "row", methods=methods)
+        train_bad(NAN.replace('"nan"', '"inf"'))
 
 
-def test_method_that_raises_is_recorded_with_its_line(
-    tiny: Benchmark, results: Path, train_in: Train, tmp_path: Path
-) -> None:
-    body = "    def after_step(self, batch):\n        raise KeyError('lost')\n"
-    methods = write_method(tmp_path / "methods", "bad", body)
-    benchmark, receipt = with_row(tiny, method="bad"), tmp_path / "receipt.json"
-    directory = train_in(results, benchmark, "row", methods=methods, receipt=receipt)
+def test_method_that_raises_is_recorded_with_its_line(train_bad: Train, tmp_path: Path) -> None:
+    body, receipt = "    def after_step(self, batch):\n        raise KeyError('lost')\n", tmp_path / "receipt.json"
+    directory = train_bad(body, receipt=receipt)
     reason = read_json(directory.failure)["reason"]
     assert reason == "KeyError: 'lost' (methods/bad.py, line 10)"
     assert read_json(receipt)["status"] == "failed"
     with pytest.raises(RunError, match=r"KeyError: 'lost'.*failure.json"):
-        train_in(results, benchmark, "row", methods=methods)
+        train_bad(body)
 
 
-def test_failed_run_is_tried_again_and_may_succeed(
-    tiny: Benchmark, results: Path, train_in: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_run_is_tried_again_and_may_succeed(train_bad: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same file, the same settings, but what it needed is there now."""
     body = (
         "    def after_step(self, batch):\n        import os\n"
         "        if batch.iteration == 5 and 'NEEDED' not in os.environ:\n"
         "            raise RuntimeError('NEEDED is not set')\n"
     )
-    methods = write_method(tmp_path / "methods", "bad", body)
-    benchmark = with_row(tiny, method="bad")
     with pytest.raises(RunError, match="NEEDED is not set"):
-        train_in(results, benchmark, "row", methods=methods)
+        train_bad(body)
     monkeypatch.setenv("NEEDED", "1")
-    directory = train_in(results, benchmark, "row", methods=methods)
+    directory = train_bad(body)
     assert directory.record.is_file()
     assert directory.weights.is_file()
     assert not directory.failure.exists()
@@ -122,26 +116,25 @@ def test_failed_run_is_tried_again_and_may_succeed(
     [("class Bad(:\n", r"bad\.py, line 1 cannot be imported"), ("x = 1\n", "must define one subclass")],
 )
 def test_broken_method_file_costs_its_row_alone(
-    source: str, message: str, tiny: Benchmark, results: Path, train_in: Train, tmp_path: Path
+    source: str, message: str, tiny: Benchmark, train: Train, tmp_path: Path
 ) -> None:
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "bad.py").write_text(source)
     receipt = tmp_path / "receipt.json"
     benchmark = with_row(tiny, method="bad")
-    directory = train_in(results, benchmark, "row", methods=tmp_path / "methods", receipt=receipt)
+    directory = train("row", methods=tmp_path / "methods", receipt=receipt, benchmark=benchmark)
     with pytest.raises(RunError, match=message):
-        train_in(results, benchmark, "row", methods=tmp_path / "methods")
+        train("row", methods=tmp_path / "methods", benchmark=benchmark)
     assert read_json(directory.failure)["status"] == "failed"
 
 
-def test_method_that_refuses_the_trunk(tiny: Benchmark, results: Path, train_in: Train, tmp_path: Path) -> None:
-    methods = write_method(tmp_path / "methods", "bad", '    needs = ("batch_norm",)\n')
-    train_in(results, with_row(tiny, method="bad"), "row", methods=methods)
+def test_method_that_refuses_the_trunk(tiny: Benchmark, train_bad: Train) -> None:
+    needs = '    needs = ("batch_norm",)\n'
+    train_bad(needs)
     norm = {"type": "GN", "num_groups": 1}
     model = {part: value | {"norm_cfg": norm} for part, value in tiny.model.items()}
-    benchmark = with_row(tiny.model_copy(update={"model": model}), method="bad")
     with pytest.raises(RunError, match="bad needs a backbone with BatchNorm"):
-        train_in(results, benchmark, "row", 1, methods=methods)
+        train_bad(needs, 1, benchmark=tiny.model_copy(update={"model": model}))
 
 
 def full_at(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
@@ -166,28 +159,25 @@ def test_full_disk_while_saving(
     name: str,
     number: int,
     iteration: int,
-    tiny: Benchmark,
     results: Path,
-    train_in: Train,
-    undisturbed: Undisturbed,
+    train: Train,
+    undisturbed: Train,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     with monkeypatch.context() as patch:
         full_at(patch, name, number)
         with pytest.raises(UserError, match=f"no space left while writing .*{name}.*start the same command again"):
-            train_in(results, tiny, "flexseg", receipt=tmp_path / "receipt.json")
+            train("flexseg", receipt=tmp_path / "receipt.json")
     directory = RunDirectory(results / "smoke" / "flexseg" / "seed-0")
     assert not directory.failure.exists(), "a full disk is no failure of the method"
     assert not (tmp_path / "receipt.json").exists()
     assert json.loads(load_tensors(directory.checkpoint)[1]["progress"])["iteration"] == iteration
     assert not list(directory.root.glob(".*")), "no half file is left"
-    assert same(train_in(results, tiny, "flexseg"), undisturbed("flexseg"))
+    assert same(train("flexseg"), undisturbed("flexseg"))
 
 
-def test_full_disk_while_logging(
-    tiny: Benchmark, results: Path, train_in: Train, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_while_logging(train: Train, undisturbed: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     from flexseg.engine import train as module
 
     original = module.Log.write
@@ -200,60 +190,49 @@ def test_full_disk_while_logging(
     with monkeypatch.context() as patch:
         patch.setattr(module.Log, "write", write)
         with pytest.raises(UserError, match=r"no space left while writing below .*seed-0"):
-            train_in(results, tiny, "dginstyle")
-    assert same(train_in(results, tiny, "dginstyle"), undisturbed("dginstyle"))
+            train("dginstyle")
+    assert same(train("dginstyle"), undisturbed("dginstyle"))
 
 
-def test_run_directory_of_another_configuration(
-    tiny: Benchmark, results: Path, train_in: Train, undisturbed: Undisturbed
-) -> None:
+def test_run_directory_of_another_configuration(tiny: Benchmark, train: Train, undisturbed: Train) -> None:
     other = tiny.model_copy(
         update={"training": tiny.training.model_copy(update={"learning_rate": 0.001, "iterations": 6})}
     )
-    directory = train_in(results, other, "dginstyle")
+    directory = train("dginstyle", benchmark=other)
     before = {path.name: path.read_bytes() for path in directory.root.iterdir()}
     with pytest.raises(UserError) as error:
-        train_in(results, tiny, "dginstyle")
+        train("dginstyle")
     assert "training.iterations was 6, now 9" in str(error.value)
     assert "training.learning_rate was 0.001, now 0.003" in str(error.value)
     assert "Nothing was changed" in str(error.value)
     assert {path.name: path.read_bytes() for path in directory.root.iterdir()} == before
-    again = train_in(results, tiny, "dginstyle", supersede=True)
+    again = train("dginstyle", supersede=True)
     assert same(again, undisturbed("dginstyle"))
     (aside,) = (directory.root.parent / "superseded").iterdir()
     assert {path.name: path.read_bytes() for path in aside.iterdir()} == before
-    train_in(results, other, "dginstyle", supersede=True)
-    train_in(results, tiny, "dginstyle", supersede=True)
+    train("dginstyle", supersede=True, benchmark=other)
+    train("dginstyle", supersede=True)
     assert len(list((directory.root.parent / "superseded").iterdir())) == 4 - 1, "what was moved aside stays"
 
 
-def test_checkpoint_of_other_settings_is_never_continued(
-    tiny: Benchmark, results: Path, train_in: Train, interrupt_at: Interrupt
-) -> None:
-    interrupt_at(5)
-    with pytest.raises(KeyboardInterrupt):
-        train_in(results, tiny, "dginstyle")
+def test_checkpoint_of_other_settings_is_never_continued(results: Path, train: Train, interrupt: Interrupt) -> None:
+    interrupt(5, "dginstyle")
     path = results / "smoke" / "dginstyle" / "seed-0" / "checkpoint.safetensors"
     saved = path.read_bytes()
-    with pytest.raises(KeyboardInterrupt):
-        train_in(results, tiny, "dginstyle", 1)
+    interrupt(5, "dginstyle", 1)
     other = results / "smoke" / "dginstyle" / "seed-1" / "checkpoint.safetensors"
     other.write_bytes(saved)
-    interrupt_at(None)
     with pytest.raises(UserError, match="is the checkpoint of another run"):
-        train_in(results, tiny, "dginstyle", 1)
+        train("dginstyle", 1)
     assert other.read_bytes() == saved
 
 
-def test_damaged_checkpoint_is_named(tiny: Benchmark, results: Path, train_in: Train, interrupt_at: Interrupt) -> None:
-    interrupt_at(5)
-    with pytest.raises(KeyboardInterrupt):
-        train_in(results, tiny, "dginstyle")
+def test_damaged_checkpoint_is_named(results: Path, train: Train, interrupt: Interrupt) -> None:
+    interrupt(5, "dginstyle")
     path = results / "smoke" / "dginstyle" / "seed-0" / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    interrupt_at(None)
     with pytest.raises(UserError, match=r"checkpoint\.safetensors cannot be read"):
-        train_in(results, tiny, "dginstyle")
+        train("dginstyle")
 
 
 def test_missing_data_is_the_users_to_mend(tiny: Benchmark, tmp_path: Path, train_in: Train) -> None:
@@ -263,24 +242,15 @@ def test_missing_data_is_the_users_to_mend(tiny: Benchmark, tmp_path: Path, trai
     assert not (tmp_path / "smoke" / "dginstyle" / "seed-0" / "failure.json").exists()
 
 
-def test_batch_that_devices_cannot_share(tiny: Benchmark, smoke_data: Path, methods: Path) -> None:
-    from flexseg.data.pool import open_pool
-    from flexseg.engine.batches import Job
-    from flexseg.engine.train import Trainer, launch_fabric
-    from flexseg.method import parse_options
-    from flexseg.method_files import load_method
-    from flexseg.tasks.jobs import open_index
-
+def test_batch_that_devices_cannot_share(tiny: Benchmark, smoke_data: Path) -> None:
     class Three:
         world_size = 3
         device = torch.device("cpu")
 
     assert launch_fabric("1").world_size == 1
-    pool = open_pool([(open_index(tiny, "source", smoke_data), "train")])
-    method = load_method("dginstyle", methods)
-    job = Job(RunDirectory(smoke_data), {}, method, parse_options(method, {}), tiny.training, tiny.model, 0, pool, {})
+    job = make_job(tiny, "dginstyle", open_domains(tiny, smoke_data, "source"))
     with pytest.raises(RunError, match="batch_size 2 cannot be shared evenly by 3 devices"):
-        Trainer(job, Three())  # type: ignore[arg-type]
+        Trainer(job, Three())
 
 
 def test_main_turns_mistakes_into_one_message(capsys: pytest.CaptureFixture[str], monkeypatch: Any, root: Path) -> None:

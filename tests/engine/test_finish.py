@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from builders import Train
 
 from flexseg.benchmark import Benchmark, Row
 from flexseg.benchmark.identity import RunDirectory
 from flexseg.engine.checkpoint import load_tensors
 from flexseg.files import read_json
 
-Train = Callable[..., RunDirectory]
 COST = ("step_flops", "inference_flops", "inference_seconds", "trained_parameters", "train_cpu_seconds")
 HEAD = """
 from itertools import islice
@@ -62,17 +62,17 @@ TWICE = """
 
 
 @pytest.fixture
-def train_mine(tiny: Benchmark, results: Path, train_in: Train, tmp_path: Path) -> Callable[[str], RunDirectory]:
+def train_mine(tiny: Benchmark, train: Train, tmp_path: Path) -> Callable[[str], RunDirectory]:
     """``train_mine(source)``: train a method that is written so, as the row ``row``."""
 
-    def train(source: str, **row: object) -> RunDirectory:
+    def mine(source: str, **row: object) -> RunDirectory:
         folder = tmp_path / "methods"
         folder.mkdir(exist_ok=True)
         (folder / "mine.py").write_text(HEAD + source)
-        rows = {"row": Row(method="mine", title="Row", **row)}  # type: ignore[arg-type]
-        return train_in(results, tiny.model_copy(update={"rows": rows}), "row", methods=folder)
+        rows = {"row": Row(method="mine", title="Row", **row)}
+        return train("row", benchmark=tiny.model_copy(update={"rows": rows}), methods=folder)
 
-    return train
+    return mine
 
 
 def test_finish_gets_averaged_modules_and_fresh_batches(train_mine: Callable[[str], RunDirectory]) -> None:
@@ -81,7 +81,7 @@ def test_finish_gets_averaged_modules_and_fresh_batches(train_mine: Callable[[st
 
 
 def test_a_method_may_pass_the_model_more_than_once(
-    train_mine: Callable[[str], RunDirectory], undisturbed: Callable[..., RunDirectory]
+    train_mine: Callable[[str], RunDirectory], undisturbed: Train
 ) -> None:
     twice, once = read_json(train_mine(TWICE).record), read_json(undisturbed("dginstyle").record)
     assert twice["step_flops"] == 2 * once["step_flops"]
@@ -90,7 +90,7 @@ def test_a_method_may_pass_the_model_more_than_once(
     assert '"loss/mirrored"' in train_mine(TWICE).log.read_text()
 
 
-def test_cost_of_a_run_is_recorded(undisturbed: Callable[..., RunDirectory]) -> None:
+def test_cost_of_a_run_is_recorded(undisturbed: Train) -> None:
     plain, gap = read_json(undisturbed("dginstyle").record), read_json(undisturbed("flexseg").record)
     for key in COST:
         assert plain[key] > 0
@@ -120,14 +120,8 @@ def test_operations_are_those_of_the_convolutions(smoke: Benchmark) -> None:
     assert counter.get_total_flops() == counted > 0
 
 
-def test_measuring_changes_no_weight(
-    tiny: Benchmark,
-    results: Path,
-    train_in: Train,
-    undisturbed: Callable[..., RunDirectory],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_measuring_changes_no_weight(train: Train, undisturbed: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     import flexseg.engine.train as module
 
     monkeypatch.setattr(module, "measure_cost", lambda *_: {"step_flops": 0})
-    assert train_in(results, tiny, "flexseg").weights.read_bytes() == undisturbed("flexseg").weights.read_bytes()
+    assert train("flexseg").weights.read_bytes() == undisturbed("flexseg").weights.read_bytes()

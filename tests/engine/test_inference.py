@@ -50,7 +50,7 @@ def of_size(size: Size) -> Protocol:
 
 
 @given(st.integers(20, 6000), st.integers(20, 6000), st.sampled_from([(512, 1024), (1024, 2048), (540, 960)]))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_fit_is_mmcvs_rescale_size(height: int, width: int, fit: tuple[int, int]) -> None:
     from mmcv.image import rescale_size
 

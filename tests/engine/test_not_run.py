@@ -62,12 +62,10 @@ def test_outcome_is_not_run(
     assert not Run(benchmark.with_methods(folder), "row", 0, results).directory.failure.exists()
 
 
-def test_without_a_receipt_the_recipe_is_raised(
-    place: tuple[Benchmark, Path], results: Path, train_in: Callable[..., object]
-) -> None:
+def test_without_a_receipt_the_recipe_is_raised(place: tuple[Benchmark, Path], train: Callable[..., object]) -> None:
     benchmark, folder = place
     with pytest.raises(MissingExtra, match="pip install nothing"):
-        train_in(results, benchmark, "row", methods=folder)
+        train("row", benchmark=benchmark, methods=folder)
 
 
 def test_a_method_file_may_say_so_when_it_is_imported(

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import Train
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from flexseg.benchmark import Benchmark
-from flexseg.benchmark.identity import RunDirectory
 from flexseg.data.pool import Pool
 from flexseg.engine.observe import moments, sample_images
 from flexseg.files import read_json
-
-Train = Callable[..., RunDirectory]
 
 
 def pool_of(origins: list[int], sizes: list[tuple[int, int]] | None = None) -> Pool:
@@ -40,9 +36,7 @@ def test_samples_are_one_of_the_source_and_two_generated() -> None:
     assert sample_images(pool_of([0, 1, 1], [(4, 6), (5, 5), (4, 6)])) == [0, 2]
 
 
-def test_flexseg_shows_entropy_weights_and_prototypes(
-    tiny: Benchmark, undisturbed: Callable[..., RunDirectory]
-) -> None:
+def test_flexseg_shows_entropy_weights_and_prototypes(undisturbed: Train) -> None:
     run = undisturbed("flexseg")
     assert sorted(path.name for path in run.observations.iterdir()) == [f"{n:06d}.safetensors" for n in (1, 2, 4, 9)]
     options = read_json(run.record)["options"]
@@ -74,42 +68,27 @@ def test_flexseg_shows_entropy_weights_and_prototypes(
         assert shown["updates"].max() == int(path.stem)
 
 
-def test_a_method_without_the_hook_writes_nothing(undisturbed: Callable[..., RunDirectory]) -> None:
+def test_a_method_without_the_hook_writes_nothing(undisturbed: Train) -> None:
     assert not undisturbed("dginstyle").observations.exists()
 
 
-def test_what_is_switched_off_is_not_shown(undisturbed: Callable[..., RunDirectory]) -> None:
+def test_what_is_switched_off_is_not_shown(undisturbed: Train) -> None:
     shown = load_file(undisturbed("switched_off").observations / "000009.safetensors")
     assert set(shown) == {"image", "label", "prediction", "entropy"}
 
 
-def test_looking_changes_nothing(
-    tiny: Benchmark,
-    undisturbed: Callable[..., RunDirectory],
-    results: Path,
-    train_in: Train,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_looking_changes_nothing(undisturbed: Train, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
     import flexseg.engine.train as module
 
     monkeypatch.setattr(module, "moments", lambda _: set())
-    blind = train_in(results, tiny, "flexseg")
+    blind = train("flexseg")
     assert not blind.observations.exists()
     assert blind.weights.read_bytes() == undisturbed("flexseg").weights.read_bytes()
 
 
-def test_a_run_that_goes_on_shows_the_same(
-    tiny: Benchmark,
-    undisturbed: Callable[..., RunDirectory],
-    results: Path,
-    train_in: Train,
-    interrupt_at: Callable[[int | None], None],
-) -> None:
-    interrupt_at(5)
-    with pytest.raises(KeyboardInterrupt):
-        train_in(results, tiny, "flexseg")
-    interrupt_at(None)
-    again = train_in(results, tiny, "flexseg")
+def test_a_run_that_goes_on_shows_the_same(undisturbed: Train, train: Train, interrupt: Callable[..., None]) -> None:
+    interrupt(5, "flexseg")
+    again = train("flexseg")
     whole = undisturbed("flexseg").observations
     assert sorted(path.name for path in again.observations.iterdir()) == sorted(path.name for path in whole.iterdir())
     for path in whole.iterdir():

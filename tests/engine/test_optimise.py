@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from flexseg.benchmark import Benchmark, Training
+from flexseg.benchmark import Training
 from flexseg.engine.optimise import WeightAverage, build_optimizer, learning_rate_factor, set_learning_rate
 
 
@@ -64,7 +64,7 @@ def test_groups_decay_only_matrices_and_scale_only_the_head(kind: str | None) ->
         assert group["lr"] == pytest.approx(group["base_lr"] * 0.99 * 0.5)
 
 
-def test_one_optimiser_step_is_adamw(smoke: Benchmark) -> None:
+def test_one_optimiser_step_is_adamw() -> None:
     """Decoupled weight decay and bias correction: θ ← θ(1 − ηλ) − η·sign-like step, on the first step exactly."""
     learner = nn.Linear(3, 2)
     training = schedule(weight_decay=0.1)

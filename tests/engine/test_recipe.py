@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import builders
 import numpy as np
 import pytest
 import torch
@@ -17,7 +17,6 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from flexseg.benchmark import Benchmark, Training
-from flexseg.benchmark.identity import RunDirectory
 from flexseg.benchmark.schedule import FeatureDistance
 from flexseg.classes import TRAIN_ID
 from flexseg.components.fd import class_cells
@@ -29,8 +28,7 @@ from flexseg.engine.batches import Job, assemble
 from flexseg.engine.recipe import FeatureAnchor
 from flexseg.engine.train import Trainer, build_learner, launch_fabric
 from flexseg.errors import RunError
-from flexseg.method import Batch, Method, Setup, parse_options
-from flexseg.method_files import load_method
+from flexseg.method import Batch, Method, Setup
 from flexseg.models import Output, build_segmentor
 
 MakeTrainer = Callable[..., Trainer]
@@ -66,18 +64,16 @@ def blocks(seed: int, count: int, size: tuple[int, int] = (32, 64), ids: Any = r
 
 
 @pytest.fixture(scope="module")
-def make_job(smoke: Benchmark, methods: Path) -> Callable[..., Job]:
+def make_job(smoke: Benchmark) -> Callable[..., Job]:
     """``make_job(method, pool, options={}, groups=False, **training)``: on the smoke trunk without dropout."""
 
     def make(
         name: str, pool: Pool, options: Mapping[str, Any] | None = None, groups: bool = False, **training: Any
     ) -> Job:
-        method = load_method(name, methods)
         head = smoke.model["decode_head"] | {"dropout_ratio": 0.0}
         norm = {"norm_cfg": GROUPS} if groups else {}
         model = {"backbone": smoke.model["backbone"] | norm, "decode_head": head | norm}
-        chosen = parse_options(method, options or {})
-        return Job(RunDirectory(Path("/nowhere")), {}, method, chosen, schedule(**training), model, 0, pool, {})
+        return builders.make_job(smoke, name, pool, options, training=schedule(**training), model=model)
 
     return make
 
@@ -151,7 +147,7 @@ def test_both_sources_reach_the_batches_in_the_ratio(
     assert binomtest(generated, 400, 0.25).pvalue < 1e-9
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ids=st.sets(st.integers(0, 255), min_size=1, max_size=6), seed=st.integers(0, 1000))
 def test_no_id_that_is_no_class_reaches_a_loss(ids: set[int], seed: int, make_job: Callable[..., Job]) -> None:
     pool = blocks(seed, 4, (16, 16), ids)

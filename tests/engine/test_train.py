@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import METHODS, Log, Train, equal_tensors, make_job, open_domains
 
 from flexseg.benchmark import Benchmark, Training
 from flexseg.benchmark.identity import RunDirectory
+from flexseg.engine.batches import assemble
 from flexseg.engine.checkpoint import load_tensors
-from flexseg.engine.train import default_workers
+from flexseg.engine.train import build_learner, default_workers
 from flexseg.errors import RunError
 from flexseg.files import read_json
+from flexseg.method_files import method_names
 
-Train = Callable[..., RunDirectory]
-Undisturbed = Callable[..., RunDirectory]
-Log = Callable[[RunDirectory], list[dict[str, float]]]
-Interrupt = Callable[[int | None], None]
+Interrupt = Callable[..., None]
 
 
 def weights(directory: RunDirectory) -> dict[str, torch.Tensor]:
@@ -34,28 +34,26 @@ def weights(directory: RunDirectory) -> dict[str, torch.Tensor]:
 def same(a: RunDirectory, b: RunDirectory) -> bool:
     ours, theirs = weights(a), weights(b)
     assert ours.keys() == theirs.keys()
-    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return equal_tensors(ours, theirs)
 
 
 @pytest.mark.parametrize("row", ["dginstyle", "flexseg"])
-def test_same_seed_gives_the_same_bytes(
-    row: str, tiny: Benchmark, results: Path, train_in: Train, undisturbed: Undisturbed, log_of: Log
-) -> None:
-    first, second = undisturbed(row), train_in(results, tiny, row)
+def test_same_seed_gives_the_same_bytes(row: str, train: Train, undisturbed: Train, log_of: Log) -> None:
+    first, second = undisturbed(row), train(row)
     assert first.weights.read_bytes() == second.weights.read_bytes()
     assert log_of(first) == log_of(second)
 
 
-def test_another_seed_gives_other_weights(undisturbed: Undisturbed) -> None:
+def test_another_seed_gives_other_weights(undisturbed: Train) -> None:
     assert not same(undisturbed("dginstyle", 0), undisturbed("dginstyle", 1))
 
 
-def test_rows_differ(undisturbed: Undisturbed) -> None:
+def test_rows_differ(undisturbed: Train) -> None:
     assert not same(undisturbed("dginstyle"), undisturbed("flexseg"))
     assert not same(undisturbed("dginstyle"), undisturbed("source_only"))
 
 
-def test_flexseg_with_everything_off_is_plain_training(undisturbed: Undisturbed, log_of: Log) -> None:
+def test_flexseg_with_everything_off_is_plain_training(undisturbed: Train, log_of: Log) -> None:
     assert same(undisturbed("dginstyle"), undisturbed("switched_off"))
     assert log_of(undisturbed("dginstyle")) == log_of(undisturbed("switched_off"))
 
@@ -63,21 +61,11 @@ def test_flexseg_with_everything_off_is_plain_training(undisturbed: Undisturbed,
 @pytest.mark.parametrize("row", ["dginstyle", "flexseg"])
 @pytest.mark.parametrize("places", [[1], [3], [4], [9], [3, 6], [5, 5, 8], [2, 4, 6, 8]])
 def test_resumed_run_is_the_undisturbed_one_to_the_bit(
-    row: str,
-    places: list[int],
-    tiny: Benchmark,
-    results: Path,
-    train_in: Train,
-    undisturbed: Undisturbed,
-    interrupt_at: Interrupt,
-    log_of: Log,
+    row: str, places: list[int], train: Train, undisturbed: Train, interrupt: Interrupt, log_of: Log
 ) -> None:
     for place in places:
-        interrupt_at(place)
-        with pytest.raises(KeyboardInterrupt):
-            train_in(results, tiny, row)
-    interrupt_at(None)
-    directory = train_in(results, tiny, row)
+        interrupt(place, row)
+    directory = train(row)
     expected = undisturbed(row)
     assert directory.weights.read_bytes() == expected.weights.read_bytes()
     assert log_of(directory) == log_of(expected)
@@ -105,15 +93,9 @@ def whole_recipe(tiny: Benchmark) -> Benchmark:
 
 @pytest.mark.parametrize("row", ["dginstyle", "flexseg"])
 def test_resumed_with_the_whole_recipe_is_the_undisturbed_run_to_the_bit(
-    row: str,
-    whole_recipe: Benchmark,
-    results: Path,
-    train_in: Train,
-    undisturbed: Undisturbed,
-    interrupt_at: Interrupt,
-    log_of: Log,
+    row: str, whole_recipe: Benchmark, train: Train, undisturbed: Train, interrupt: Interrupt, log_of: Log
 ) -> None:
-    expected = train_in(results, whole_recipe, row)
+    expected = train(row, benchmark=whole_recipe)
     reference, lines = expected.weights.read_bytes(), log_of(expected)
     assert not same(expected, undisturbed(row))
     assert all(line["loss/fd"] >= 0 for line in lines)
@@ -121,25 +103,17 @@ def test_resumed_with_the_whole_recipe_is_the_undisturbed_run_to_the_bit(
     assert all(0 <= line["fd/cells"] <= 1 for line in lines)
     shutil.rmtree(expected.root)
     for place in (1, 4, 8):
-        interrupt_at(place)
-        with pytest.raises(KeyboardInterrupt):
-            train_in(results, whole_recipe, row)
-    interrupt_at(None)
-    directory = train_in(results, whole_recipe, row)
+        interrupt(place, row, benchmark=whole_recipe)
+    directory = train(row, benchmark=whole_recipe)
     assert directory.weights.read_bytes() == reference
     assert log_of(directory) == lines
 
 
 @pytest.mark.parametrize("row", ["dginstyle", "flexseg"])
-def test_batches_made_ahead_are_the_same(
-    row: str, tiny: Benchmark, results: Path, train_in: Train, undisturbed: Undisturbed, interrupt_at: Interrupt
-) -> None:
+def test_batches_made_ahead_are_the_same(row: str, train: Train, undisturbed: Train, interrupt: Interrupt) -> None:
     """Also for a method whose choice looks back, which must not run ahead; and from a checkpoint on."""
-    interrupt_at(4)
-    with pytest.raises(KeyboardInterrupt):
-        train_in(results, tiny, row, workers=2)
-    interrupt_at(None)
-    assert train_in(results, tiny, row, workers=2).weights.read_bytes() == undisturbed(row).weights.read_bytes()
+    interrupt(4, row, workers=2)
+    assert train(row, workers=2).weights.read_bytes() == undisturbed(row).weights.read_bytes()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
@@ -151,12 +125,8 @@ def test_workers_leave_the_processor_that_trains_alone() -> None:
         assert min(most, 1) <= default_workers(fabric) <= most
 
 
-def test_checkpoint_holds_hardness_and_prototypes(
-    tiny: Benchmark, results: Path, train_in: Train, interrupt_at: Interrupt
-) -> None:
-    interrupt_at(8)
-    with pytest.raises(KeyboardInterrupt):
-        train_in(results, tiny, "flexseg")
+def test_checkpoint_holds_hardness_and_prototypes(results: Path, interrupt: Interrupt) -> None:
+    interrupt(8, "flexseg")
     path = results / "smoke" / "flexseg" / "seed-0" / "checkpoint.safetensors"
     tensors, metadata = load_tensors(path)
     assert json.loads(metadata["progress"])["iteration"] == 6
@@ -168,7 +138,7 @@ def test_checkpoint_holds_hardness_and_prototypes(
     assert any(tensors[name].count_nonzero() for name in bank)
 
 
-def test_what_a_finished_run_leaves(tiny: Benchmark, undisturbed: Undisturbed, log_of: Log) -> None:
+def test_what_a_finished_run_leaves(tiny: Benchmark, undisturbed: Train, log_of: Log) -> None:
     directory = undisturbed("flexseg")
     assert sorted(path.name for path in directory.root.iterdir()) == [
         "config.json",
@@ -183,6 +153,7 @@ def test_what_a_finished_run_leaves(tiny: Benchmark, undisturbed: Undisturbed, l
     assert record["status"] == "finished"
     assert record["options"]["kernels"]["value"] == [3, 5]
     assert record["options"]["momentum"]["origin"] == "assumed"
+    assert [show["name"] for show in record["shows"]] == ["has", "prototypes", "uncertainty"]
     assert record["options"]["alpha"] == {
         "value": 3.0,
         "default": 3.0,
@@ -212,59 +183,38 @@ def test_what_a_finished_run_leaves(tiny: Benchmark, undisturbed: Undisturbed, l
         assert 0 <= line["has/generated_share"] <= 1
 
 
-def test_finished_weights_hold_the_model_alone(undisturbed: Undisturbed) -> None:
+def test_finished_weights_hold_the_model_alone(undisturbed: Train) -> None:
     assert weights(undisturbed("flexseg")).keys() == weights(undisturbed("dginstyle")).keys()
 
 
-def test_final_weights_are_the_average(tiny: Benchmark, results: Path, train_in: Train) -> None:
+def test_final_weights_are_the_average(tiny: Benchmark, results: Path, train: Train) -> None:
     plain = tiny.model_copy(update={"training": tiny.training.model_copy(update={"ema": 0.0})})
-    raw = train_in(results, plain, "dginstyle")
-    averaged = train_in(results, tiny, "dginstyle", supersede=True)
+    raw = train("dginstyle", benchmark=plain)
+    averaged = train("dginstyle", supersede=True)
     shelf = results / "smoke" / "dginstyle" / "superseded"
     (aside,) = shelf.iterdir()
     assert not same(RunDirectory(aside), averaged)
     assert raw.root == averaged.root
 
 
-def test_a_finished_run_is_not_trained_again(
-    tiny: Benchmark, results: Path, train_in: Train, interrupt_at: Interrupt, tmp_path: Path
-) -> None:
-    directory = train_in(results, tiny, "dginstyle")
+def test_a_finished_run_is_not_trained_again(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = train("dginstyle")
     before = {path.name: path.read_bytes() for path in directory.root.iterdir()}
-    interrupt_at(1)
+    monkeypatch.setattr("flexseg.engine.train.train", lambda *_: pytest.fail("it is trained again"))
     receipt = tmp_path / "receipt.json"
-    train_in(results, tiny, "dginstyle", receipt=receipt)
+    train("dginstyle", receipt=receipt)
     assert {path.name: path.read_bytes() for path in directory.root.iterdir()} == before
     assert read_json(receipt) == {"fingerprint": read_json(directory.config)["fingerprint"], "status": "finished"}
 
 
-def test_all_methods_start_from_the_same_weights(tiny: Benchmark, smoke_data: Path, methods: Path) -> None:
-    from flexseg.data.pool import open_pool
-    from flexseg.engine.batches import Job
-    from flexseg.engine.train import build_learner
-    from flexseg.method import parse_options
-    from flexseg.method_files import load_method, method_names
-    from flexseg.tasks.datasets import open_index
-
-    pool = open_pool([(open_index(tiny, "source", smoke_data), "train")])
+def test_all_methods_start_from_the_same_weights(tiny: Benchmark, smoke_data: Path) -> None:
+    pool = open_domains(tiny, smoke_data, "source")
     starts: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
-    for name in method_names(methods):
-        method = load_method(name, methods)
+    for name in method_names(METHODS):
         for seed in (0, 1):
             torch.manual_seed(hash(name) % 1000)  # whatever was drawn before must not matter
-            job = Job(
-                RunDirectory(smoke_data),
-                {},
-                method,
-                parse_options(method, {}),
-                tiny.training,
-                tiny.model,
-                seed,
-                pool,
-                {},
-            )
             with contextlib.suppress(RunError):  # a method that refuses the trunk, or waits for a package
-                model = build_learner(job)[0].model
+                model = build_learner(make_job(tiny, name, pool, seed=seed))[0].model
                 starts[name, seed] = {key: value.clone() for key, value in model.state_dict().items()}
     reference = starts["dginstyle", 0]
     for name in {name for name, _ in starts}:
@@ -276,22 +226,12 @@ def test_all_methods_start_from_the_same_weights(tiny: Benchmark, smoke_data: Pa
     assert not all(torch.equal(reference[key], value) for key, value in starts["dginstyle", 1].items())
 
 
-def test_all_uniform_methods_see_the_same_crops(tiny: Benchmark, smoke_data: Path, methods: Path) -> None:
+def test_all_uniform_methods_see_the_same_crops(tiny: Benchmark, smoke_data: Path) -> None:
     """A slot's image and crop depend on (seed, iteration, slot) alone, not on the slots beside it."""
-    from flexseg.data.pool import open_pool
-    from flexseg.engine.batches import Job, assemble
-    from flexseg.engine.train import build_learner
-    from flexseg.method import parse_options
-    from flexseg.method_files import load_method
-    from flexseg.tasks.datasets import open_index
-
-    pool = open_pool([(open_index(tiny, domain, smoke_data), "train") for domain in ("source", "generated")])
+    pool = open_domains(tiny, smoke_data, "source", "generated")
     batches = []
     for name, slots in (("dginstyle", [range(4)]), ("boundary_policy", [range(2), range(2, 4)])):
-        method = load_method(name, methods)
-        job = Job(
-            RunDirectory(smoke_data), {}, method, parse_options(method, {}), tiny.training, tiny.model, 0, pool, {}
-        )
+        job = make_job(tiny, name, pool)
         _, instance = build_learner(job)
         parts = [assemble(job, instance, 5, part, torch.device("cpu")) for part in slots]
         batches.append(

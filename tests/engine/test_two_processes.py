@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders import launch
 
 from flexseg.engine.checkpoint import load_tensors
 
@@ -25,24 +22,10 @@ def found(methods: Path, patience: float, tmp_path_factory: pytest.TempPathFacto
     folders = {}
     for devices in (1, 2):
         folders[devices] = tmp_path_factory.mktemp(f"devices-{devices}")
-        _launch(devices, folders[devices], methods, patience)
+        command = [sys.executable, str(SCRIPT), str(devices), str(folders[devices]), str(methods)]
+        status, printed = launch(command, folders[devices] / "log.txt", patience)
+        assert status == 0, printed[-3000:]
     return folders
-
-
-def _launch(devices: int, output: Path, methods: Path, patience: float) -> None:
-    environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "NODE_RANK", "RANK")}
-    environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(SCRIPT), str(devices), str(output), str(methods)]
-    with (output / "log.txt").open("w+") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            process.wait(timeout=patience)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        log.seek(0)
-        assert process.returncode == 0, log.read()[-3000:]
 
 
 def results(found: dict[int, Path], devices: int, trunk: str, which: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from builders import mit
 from lightning_fabric import Fabric
 
 from flexseg.benchmark import Training
@@ -30,26 +31,8 @@ from flexseg.method_files import load_method
 STEPS = 4
 SIDE = 64
 GROUPS = {"type": "GN", "num_groups": 2}
-BACKBONE: dict[str, Any] = {
-    "type": "MixVisionTransformer",
-    "in_channels": 3,
-    "embed_dims": 8,
-    "num_stages": 4,
-    "num_layers": [1, 1, 1, 1],
-    "num_heads": [1, 2, 4, 8],
-    "sr_ratios": [8, 4, 2, 1],
-    "qkv_bias": True,
-    "drop_path_rate": 0.0,
-}
-HEAD: dict[str, Any] = {
-    "type": "DAFormerHead",
-    "in_channels": [8, 16, 32, 64],
-    "channels": 16,
-    "embed_dims": 16,
-    "dilations": [1, 2],
-    "dropout_ratio": 0.0,
-    "norm_cfg": GROUPS,
-}
+BACKBONE = mit()["backbone"]
+HEAD = mit()["decode_head"] | {"channels": 16, "embed_dims": 16, "dilations": [1, 2], "norm_cfg": GROUPS}
 ATTENTION = {"type": "SegformerHead", "channels": 16, "dropout_ratio": 0.0, "norm_cfg": GROUPS}
 TRUNKS: dict[str, dict[str, Any]] = {
     "daformer": {"backbone": BACKBONE, "decode_head": HEAD},

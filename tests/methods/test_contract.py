@@ -6,18 +6,16 @@ import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from builders import METHODS
 
 from flexseg.errors import RunError, UserError
 from flexseg.method import HOOKS, Method, NoOptions, Setup, check_needs, describe_options, option, parse_options
 from flexseg.method_files import load_method, method_names
 from flexseg.shows import Curves, describe_shows, read_shows
-
-METHODS = Path(__file__).parents[2] / "methods"
 
 
 def test_the_methods_are_here() -> None:
@@ -40,21 +38,6 @@ def test_unknown_option_names_the_nearest_and_all() -> None:
     assert "momentum" in str(error.value)
     with pytest.raises(UserError, match="none"):
         parse_options(load_method("dginstyle", METHODS), {"lambda_gap": 0.1})
-
-
-@pytest.mark.parametrize(
-    ("options", "place"),
-    [
-        ({"alpha": "strong"}, "alpha"),
-        ({"gap": "perhaps"}, "gap"),
-        ({"kernels": "3,5"}, "kernels"),
-        ({"rings": "square"}, "rings"),
-        ({"dim": 1.5}, "dim"),
-    ],
-)
-def test_option_of_a_wrong_type_is_named(options: dict[str, Any], place: str) -> None:
-    with pytest.raises(UserError, match=rf"methods/flexseg\.py: .*{place}"):
-        parse_options(load_method("flexseg", METHODS), options)
 
 
 def test_options_are_filled_in_and_turned_into_their_types() -> None:

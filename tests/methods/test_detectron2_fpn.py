@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-import json
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from builders import build_model, equal_tensors, make_method
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flexseg.benchmark import Benchmark, Row, Run
-from flexseg.errors import MissingExtra, UserError
-from flexseg.method import Setup, parse_options
-from flexseg.method_files import load_method
+from flexseg.errors import MissingExtra
 from flexseg.models import Segmentor
 from flexseg.models.detectron2 import RECIPE
 
-METHODS = Path(__file__).parents[2] / "methods"
 HERE = importlib.util.find_spec("detectron2") is not None
 WITH = pytest.mark.skipif(not HERE, reason=f"detectron2 is not installed (docs/detectron2.md): {' && '.join(RECIPE)}")
 pytestmark = pytest.mark.detectron2
 
 
-def build(seed: int = 0, **options: Any) -> Segmentor:
-    method = load_method("detectron2_fpn", METHODS)
-    torch.manual_seed(seed)
-    return method(parse_options(method, options), Setup(seed, 1, np.zeros(0, np.int8))).build_model({})
+def build(**options: Any) -> Segmentor:
+    return build_model(make_method("detectron2_fpn", options), {})
 
 
 def widths(model: nn.Module) -> list[int]:
@@ -66,7 +58,7 @@ def test_the_head_is_the_semantic_branch_of_the_paper(options: dict[str, int]) -
 def test_the_published_widths_give_the_published_sizes() -> None:
     """A ResNet-50 without classifier has 23 508 032 weights; those of pyramid and branch are counted here."""
     model = build(depth=50, width=64, pyramid=256, branch=128)
-    backbone = sum(p.numel() for p in model.backbone.bottom_up.parameters())  # type: ignore[union-attr]
+    backbone = sum(p.numel() for p in model.backbone.bottom_up.parameters())
     assert backbone == 23_508_032
     laterals = sum(256 * c + 256 for c in (256, 512, 1024, 2048)) + 4 * (9 * 256 * 256 + 256)
     assert sum(p.numel() for p in model.backbone.parameters()) - backbone == laterals
@@ -79,17 +71,15 @@ def test_a_narrow_resnet_is_detectron2s_where_that_exists() -> None:
     """At 64 channels detectron2 builds ResNet-18 and ResNet-34 too: same names, same draws, same logits."""
     from flexseg.models import build_segmentor
 
-    method = load_method("detectron2_fpn", METHODS)
     for depth in (18, 34):
-        options = parse_options(method, {"depth": depth, "width": 64})
-        described = method(options, Setup(0, 1, np.zeros(0, np.int8)))._described()
+        described = make_method("detectron2_fpn", {"depth": depth, "width": 64})._described()
         states = []
         for name in ("build_narrow_resnet_fpn_backbone", "build_resnet_fpn_backbone"):
             torch.manual_seed(1)
             states.append(build_segmentor({"detectron2": {"MODEL": described | {"BACKBONE": {"NAME": name}}}}))
         ours, theirs = (model.state_dict() for model in states)
         assert list(ours) == list(theirs)
-        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+        assert equal_tensors(ours, theirs)
         images = torch.randn(1, 3, 64, 128)
         with torch.inference_mode():
             assert torch.equal(*(model.eval().predict(images) for model in states))
@@ -101,36 +91,6 @@ def test_options_set_the_widths() -> None:
     assert widths(build(pyramid=16, branch=32)) == [16] * 5 + [32]
     stem = [build(width=w).state_dict()["backbone.bottom_up.stem.conv1.weight"].shape[0] for w in (8, 12)]
     assert stem == [8, 12]
-
-
-@WITH
-def test_trains_and_is_evaluated_whatever_the_benchmarks_trunk(smoke: Benchmark, results: Path) -> None:
-    from flexseg.engine.checkpoint import load_tensors
-    from flexseg.tasks.jobs import load_trained, train_run
-
-    training = smoke.training.model_copy(update={"iterations": 4, "batch_size": 2, "checkpoint_every": 2})
-    row = Row(method="detectron2_fpn", title="Row")
-    benchmark = smoke.model_copy(update={"training": training, "rows": {"row": row}})
-    run = Run(benchmark, "row", 0, results)
-    train_run(run)
-    model = load_trained(run)
-    weights = load_tensors(run.directory.weights)[0]
-    assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
-    assert "loss/ce" in json.loads(run.directory.log.read_text().splitlines()[-1])
-
-
-@pytest.mark.parametrize(
-    ("options", "wanted"),
-    [
-        ({"depth": 20}, "depth is 18, 34, 50, 101 or 152, not 20"),
-        ({"width": 0}, "width is a number of channels, not 0"),
-        ({"branch": 48}, "branch is a multiple of GroupNorm's 32 groups, not 48"),
-        ({"breadth": 3}, "no option 'breadth'"),
-    ],
-)
-def test_options_that_make_no_sense_are_named(options: dict[str, int], wanted: str) -> None:
-    with pytest.raises(UserError, match=wanted):
-        parse_options(load_method("detectron2_fpn", METHODS), options)
 
 
 def test_without_detectron2_the_row_is_not_run_and_says_how(monkeypatch: pytest.MonkeyPatch) -> None:

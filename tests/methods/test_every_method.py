@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from builders import METHODS, assert_finite_gradients, equal_tensors, make_job, make_method, open_domains
 
 from flexseg.benchmark import Benchmark, Row, Run
-from flexseg.benchmark.identity import RunDirectory
 from flexseg.data.images import VALID_IDS
-from flexseg.engine.batches import Job, assemble
-from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
+from flexseg.engine.batches import assemble
+from flexseg.engine.checkpoint import Progress, load_checkpoint, load_tensors, save_checkpoint
 from flexseg.engine.train import Trainer, launch_fabric
 from flexseg.errors import MissingExtra, RunError
 from flexseg.files import read_json
-from flexseg.method import Batch, Setup, check_needs, describe_options, parse_options
+from flexseg.method import Batch, check_needs, describe_options, parse_options
 from flexseg.method_files import load_method, method_names
+from flexseg.tasks.datasets import open_index
 
-METHODS = Path(__file__).parents[2] / "methods"
 NAMES = method_names(METHODS)
 SMALL = {"dim": 16}
 LITTLE = {"iterations": 100, "batch_size": 2, "warmup": 0, "power": 0.0, "crop": (32, 64)}
@@ -38,22 +38,18 @@ def make_trainer(smoke: Benchmark, smoke_data: Path) -> MakeTrainer:
 
     Skips the test if the method refuses that trunk.
     """
-    from flexseg.data.pool import open_pool
-    from flexseg.tasks.jobs import open_index
-
     indices = {domain: open_index(smoke, domain, smoke_data) for domain in ("source", "generated")}
     pools = {
-        data: open_pool([(indices[domain], "train") for domain in data])
-        for data in {load_method(name, METHODS).data for name in NAMES}
+        data: open_domains(smoke, smoke_data, *data) for data in {load_method(name, METHODS).data for name in NAMES}
     }
     schedule = smoke.training.model_copy(update=LITTLE)
 
     def make(name: str) -> Trainer:
         method = load_method(name, METHODS)
         known = {field.name for field in dataclasses.fields(method.Options)}
-        options = parse_options(method, {key: value for key, value in SMALL.items() if key in known})
+        options = {key: value for key, value in SMALL.items() if key in known}
         own = {domain: indices[domain] for domain in method.data}
-        job = Job(RunDirectory(smoke_data), {}, method, options, schedule, smoke.model, 0, pools[method.data], own)
+        job = make_job(smoke, name, pools[method.data], options, training=schedule, indices=own)
         try:
             return Trainer(job, launch_fabric())
         except RunError as refusal:
@@ -78,13 +74,12 @@ def test_says_who_it_is(name: str) -> None:
 
 
 def test_refuses_in_one_sentence_a_trunk_without_what_it_needs(name: str) -> None:
-    method = load_method(name, METHODS)
-    instance = method(parse_options(method, {}), Setup(0, 1, np.zeros(0, np.int8)))
+    method = make_method(name)
     if not method.needs:
-        check_needs(instance, torch.nn.Identity())
+        check_needs(method, torch.nn.Identity())
         return
     with pytest.raises(RunError, match=rf"^{name} needs [^.\n]+$"):
-        check_needs(instance, torch.nn.Identity())
+        check_needs(method, torch.nn.Identity())
 
 
 def test_takes_a_step_with_finite_losses(name: str, make_trainer: MakeTrainer) -> None:
@@ -131,10 +126,7 @@ def test_a_batch_of_void_is_no_error_and_keeps_the_graph(name: str, make_trainer
     total = torch.stack(list(terms.values())).sum()
     assert float(total.detach()) == 0
     total.backward()
-    for key, value in trainer.learner.named_parameters():
-        if value.requires_grad:
-            assert value.grad is not None, key
-            assert torch.isfinite(value.grad).all(), key
+    assert_finite_gradients(trainer.learner)
 
 
 def test_goes_on_exactly_from_a_checkpoint(name: str, make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -152,9 +144,8 @@ def test_goes_on_exactly_from_a_checkpoint(name: str, make_trainer: MakeTrainer,
     losses = [[float(trainer.step(i)[2].detach()) for i in (3, 4, 5)] for trainer in (whole, resumed)]
     assert losses[0] == losses[1]
     assert_same_state(whole, resumed)
-    theirs = resumed.learner.state_dict()
-    assert all(torch.equal(value, theirs[key]) for key, value in whole.learner.state_dict().items())
-    assert all(torch.equal(value, resumed.average.tensors[key]) for key, value in whole.average.tensors.items())
+    assert equal_tensors(whole.learner.state_dict(), resumed.learner.state_dict())
+    assert equal_tensors(whole.average.tensors, resumed.average.tensors)
 
 
 def assert_same_state(one: Trainer, other: Trainer) -> None:
@@ -218,7 +209,7 @@ def test_what_is_evaluated_is_the_trunk(name: str, make_trainer: MakeTrainer) ->
     trainer = make_trainer(name)
     job = trainer.job
     trainer.step(0)
-    fresh = job.method(job.options, Setup(0, 1, np.zeros(0, np.int8))).build_model(job.model)
+    fresh = make_method(name, dataclasses.asdict(job.options)).build_model(job.model)
     finished = trainer.method.finish(trainer.learner.model, trainer.learner.training_modules, trainer.batches(1))
     assert finished.state_dict().keys() == fresh.state_dict().keys()
     fresh.load_state_dict(finished.state_dict())
@@ -243,9 +234,12 @@ def test_does_not_change_the_batch(name: str, make_trainer: MakeTrainer) -> None
 def test_trains_where_there_is_no_target(
     name: str, smoke: Benchmark, smoke_data: Path, tmp_path: Path, make_trainer: MakeTrainer
 ) -> None:
-    """A whole short run, as the workflow starts it, in a folder that holds the method's own domains alone."""
+    """A whole short run, as the workflow starts it, in a folder that holds the method's own domains alone.
+
+    What it leaves is what is evaluated.
+    """
     from flexseg.tasks.datasets import domain_folder
-    from flexseg.tasks.jobs import train_run
+    from flexseg.tasks.jobs import load_trained, train_run
 
     make_trainer(name)  # skips what refuses the trunk
     domains: dict[str, Any] = {"source": smoke.source, "generated": smoke.generated}
@@ -256,5 +250,8 @@ def test_trains_where_there_is_no_target(
         folder.symlink_to(domain_folder(smoke_data, smoke, domain).resolve())
     training = smoke.training.model_copy(update=LITTLE | {"iterations": 2})
     benchmark = smoke.model_copy(update={"training": training, "rows": {"row": Row(method=name, title="Row")}})
-    train_run(Run(benchmark, "row", 0, tmp_path))
-    assert set(read_json(Run(benchmark, "row", 0, tmp_path).directory.record)["data"]) == own
+    run = Run(benchmark, "row", 0, tmp_path)
+    train_run(run)
+    assert set(read_json(run.directory.record)["data"]) == own
+    model = load_trained(run)
+    assert equal_tensors(model.state_dict(), load_tensors(run.directory.weights)[0])

@@ -14,12 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from builders import make_job, open_domains
 
 from flexseg.benchmark import Benchmark, load_benchmark
-from flexseg.benchmark.identity import RunDirectory
-from flexseg.engine.batches import Job
 from flexseg.engine.train import Trainer, launch_fabric
-from flexseg.method import HOOKS, NEEDS, ORIGINS, parse_options
+from flexseg.method import HOOKS, NEEDS, ORIGINS
 from flexseg.method_files import load_method, method_names
 
 ROOT = Path(__file__).parents[2]
@@ -48,16 +47,11 @@ def guide(tmp_path: Path) -> Path:
 
 
 def test_the_guides_method_trains(guide: Path, smoke: Benchmark, smoke_data: Path) -> None:
-    from flexseg.data.pool import open_pool
-    from flexseg.tasks.jobs import open_index
-
     (name,) = method_names(guide)
     method = load_method(name, guide)
-    options = parse_options(method, {"smoothing": 0.2})
-    indices = {domain: open_index(smoke, domain, smoke_data) for domain in method.data}
-    pool = open_pool([(index, "train") for index in indices.values()])
+    pool = open_domains(smoke, smoke_data, *method.data)
     schedule = smoke.training.model_copy(update={"iterations": 30, "warmup": 0, "power": 0.0})
-    job = Job(RunDirectory(smoke_data), {}, method, options, schedule, smoke.model, 0, pool, indices)
+    job = make_job(smoke, name, pool, {"smoothing": 0.2}, method=method, training=schedule)
     trainer = Trainer(job, launch_fabric())
     losses = [float(trainer.step(iteration)[2].detach()) for iteration in range(30)]
     assert sum(losses[-5:]) < sum(losses[:5])

@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from builders import FOUNDATION, build_model, frozen_vit, make_method, module_of
 from torch import nn
 
-from flexseg.errors import RunError, UserError
-from flexseg.method import Setup, parse_options
-from flexseg.method_files import load_method
+from flexseg.errors import RunError
 from flexseg.models import Segmentor, build_segmentor
 
-METHODS = Path(__file__).parents[2] / "methods"
-load_method("lora", METHODS)
-lora: Any = sys.modules["flexseg_methods.lora"]
-RECIPE = "needs transformers: pip install --no-deps -r requirements-foundation.lock"
-installed = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason=RECIPE)
-TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 7, "image_size": 28}
+lora = module_of("lora")
 FAMILIES = pytest.mark.parametrize("family", ["dinov2", "vit"])
 
 
-def config_of(family: str = "dinov2") -> dict[str, Any]:
-    return {
-        "backbone": {"type": "FrozenViT", "weights": "random", "family": family, "config": TINY},
-        "decode_head": {"type": "DAFormerHead", "in_channels": [32] * 4, "channels": 8, "embed_dims": 8},
-    }
-
-
 def build(family: str = "dinov2", **options: Any) -> Segmentor:
-    torch.manual_seed(0)
-    method = lora.LoRA(parse_options(lora.LoRA, options), Setup(0, 1, np.zeros(0, np.int8)))
-    return method.build_model(config_of(family))
+    return build_model(make_method("lora", options), frozen_vit(family, blocks=2))
 
 
 def plain(family: str = "dinov2") -> Segmentor:
     torch.manual_seed(0)
-    return build_segmentor(config_of(family))
+    return build_segmentor(frozen_vit(family, blocks=2))
 
 
 def train(model: Segmentor, steps: int = 3) -> None:
@@ -64,7 +45,7 @@ def test_a_layer_by_hand() -> None:
     torch.testing.assert_close(layer(x), base(x) + torch.tensor([[90.0, -9.0]]))
 
 
-@installed
+@FOUNDATION
 @FAMILIES
 def test_it_starts_as_the_frozen_trunk_itself(family: str) -> None:
     images = torch.randn(2, 3, 30, 45)
@@ -72,13 +53,13 @@ def test_it_starts_as_the_frozen_trunk_itself(family: str) -> None:
         assert torch.equal(build(family).eval()(images).logits, plain(family).eval()(images).logits)
 
 
-@installed
+@FOUNDATION
 @FAMILIES
 def test_after_training_it_equals_the_merged_weights(family: str) -> None:
     model, merged = build(family, alpha=16.0), plain(family)
     train(model)
     merged.decode_head.load_state_dict(model.decode_head.state_dict())
-    for ours, theirs in zip(model.backbone.blocks, merged.backbone.blocks, strict=True):  # type: ignore[arg-type]
+    for ours, theirs in zip(model.backbone.blocks, merged.backbone.blocks, strict=True):
         for name in ("q_proj", "v_proj"):
             layer = getattr(ours.attention, name)
             assert layer.scale == 2.0
@@ -91,7 +72,7 @@ def test_after_training_it_equals_the_merged_weights(family: str) -> None:
         assert not torch.allclose(plain(family).eval()(images).logits, logits, atol=1e-2)
 
 
-@installed
+@FOUNDATION
 @FAMILIES
 def test_only_the_additions_and_the_head_move(family: str) -> None:
     model = build(family)
@@ -106,25 +87,17 @@ def test_only_the_additions_and_the_head_move(family: str) -> None:
     }
 
 
-@installed
+@FOUNDATION
 def test_projections_and_rank_are_those_asked_for() -> None:
     model = build(projections=["k", "o"], rank=3)
-    block: Any = model.backbone.blocks[1]  # type: ignore[index]
+    block: Any = model.backbone.blocks[1]
     assert isinstance(block.attention.k_proj, lora.LowRank)
     assert isinstance(block.attention.o_proj, lora.LowRank)
     assert isinstance(block.attention.q_proj, nn.Linear)
     assert block.attention.k_proj.down.shape == (3, 32)
 
 
-@installed
+@FOUNDATION
 def test_a_rank_that_is_not_low_is_refused() -> None:
     with pytest.raises(RunError, match=r"rank 33 is no low rank of a 32×32 projection"):
         build(rank=33)
-
-
-@pytest.mark.parametrize(
-    "options", [{"rank": 0}, {"projections": []}, {"projections": ["q", "q"]}, {"projections": "z"}]
-)
-def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"methods/lora\.py"):
-        parse_options(lora.LoRA, options)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from builders import make_method
 
-from flexseg.errors import UserError
-from flexseg.method import Batch, Setup, cross_entropy, parse_options, upsample
-from flexseg.method_files import load_method
+from flexseg.method import Batch, cross_entropy, upsample
 from flexseg.models import Output
-
-METHODS = Path(__file__).parents[2] / "methods"
 
 
 def batch_of(seed: int = 0, height: int = 12, width: int = 16) -> tuple[Batch, Output]:
@@ -53,70 +49,48 @@ def losses_of(batch: Batch, output: Output) -> tuple[np.ndarray, np.ndarray, np.
 )
 def test_policy_against_its_formula(options: dict[str, Any], change: Any) -> None:
     batch, output = batch_of()
-    method = load_method("boundary_policy", METHODS)
-    instance = method(parse_options(method, options), Setup(0, 1, np.zeros(1, np.int8)))
+    method = make_method("boundary_policy", options)
     loss, valid, boundary = losses_of(batch, output)
     assert 0.2 < boundary[valid].mean() < 0.999
     expected = np.where(boundary, change(loss), loss).sum() / valid.sum()
-    assert float(instance.losses(batch, output)["ce"]) == pytest.approx(expected, rel=1e-5)
+    assert float(method.losses(batch, output)["ce"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_plain_loss_against_its_formula() -> None:
     batch, output = batch_of(1)
     loss, valid, _ = losses_of(batch, output)
     assert float(cross_entropy(output.logits, batch.labels)) == pytest.approx(loss.sum() / valid.sum(), rel=1e-5)
-    method = load_method("dginstyle", METHODS)
-    terms = method(method.Options(), Setup(0, 1, np.zeros(1, np.int8))).losses(batch, output)
+    terms = make_method("dginstyle").losses(batch, output)
     assert set(terms) == {"ce"}
     assert float(terms["ce"]) == pytest.approx(loss.sum() / valid.sum(), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"policy": "reduce", "weight": 1.5},
-        {"policy": "reduce", "weight": 0.0},
-        {"policy": "enhance", "weight": 0.5},
-        {"policy": "reward"},
-        {"weight": "much"},
-    ],
-)
-def test_policy_refuses_a_weight_that_contradicts_its_name(options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"methods/boundary_policy.py"):
-        parse_options(load_method("boundary_policy", METHODS), options)
-
-
 def test_default_choice_is_uniform_over_the_pool() -> None:
-    method = load_method("dginstyle", METHODS)
-    instance = method(method.Options(), Setup(3, 10, np.zeros(5, np.int8)))
-    drawn = np.concatenate([instance.choose(iteration, range(8)) for iteration in range(250)])
+    method, other = (make_method("dginstyle", seed=seed, pool=5) for seed in (3, 4))
+    drawn = np.concatenate([method.choose(iteration, range(8)) for iteration in range(250)])
     shares = np.bincount(drawn, minlength=5) / len(drawn)
     assert np.abs(shares - 0.2).max() < 0.03
-    other = method(method.Options(), Setup(4, 10, np.zeros(5, np.int8)))
-    assert other.choose(0, range(32)).tolist() != instance.choose(0, range(32)).tolist()
+    assert other.choose(0, range(32)).tolist() != method.choose(0, range(32)).tolist()
 
 
 def test_flexseg_terms_are_named_and_switchable() -> None:
     batch, output = batch_of(2)
-    method = load_method("flexseg", METHODS)
     for ube, expected in ((True, "ube"), (False, "ce")):
-        instance = method(parse_options(method, {"ube": ube, "gap": False}), Setup(0, 10, np.zeros(4, np.int8)))
-        assert set(instance.losses(batch, output)) == {expected}
+        method = make_method("flexseg", {"ube": ube, "gap": False}, iterations=10, pool=4)
+        assert set(method.losses(batch, output)) == {expected}
     loss, valid, _ = losses_of(batch, output)
-    assert float(instance.losses(batch, output)["ce"]) == pytest.approx(loss.sum() / valid.sum(), rel=1e-5)
+    assert float(method.losses(batch, output)["ce"]) == pytest.approx(loss.sum() / valid.sum(), rel=1e-5)
 
 
 def test_hardness_is_each_images_mean_loss() -> None:
     batch, output = batch_of(3)
-    method = load_method("flexseg", METHODS)
-    options = parse_options(method, {"ube": False, "gap": False})
-    instance = method(options, Setup(0, 10, np.zeros(4, np.int8)))
-    instance.build_training_modules(None)  # type: ignore[arg-type]
+    method = make_method("flexseg", {"ube": False, "gap": False}, iterations=10, pool=4)
+    method.build_training_modules(None)
     batch = batch._replace(indices=np.array([2, 0]))
-    instance.losses(batch, output)
-    instance.after_step(batch)
+    method.losses(batch, output)
+    method.after_step(batch)
     loss, valid, _ = losses_of(batch, output)
     expected = loss.sum((1, 2)) / valid.sum((1, 2))
-    state = instance.state()
+    state = method.state()
     np.testing.assert_allclose(state["hardness"][[2, 0]], expected, rtol=1e-5)
     assert state["seen"].tolist() == [True, False, True, False]

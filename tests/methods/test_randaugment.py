@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from builders import make_method, module_of
 from scipy.stats import chisquare
 
-from flexseg.errors import UserError
-from flexseg.method import Method, Setup, parse_options
-from flexseg.method_files import load_method
-
-METHODS = Path(__file__).parents[2] / "methods"
-METHOD = load_method("randaugment", METHODS)
-MODULE = sys.modules[METHOD.__module__]
+MODULE = module_of("randaugment")
+METHOD = MODULE.RandAugment
 OPERATIONS = dict(MODULE.OPERATIONS)
 OPTIONS = METHOD.Options()
 GREY = np.array([299, 587, 114]) / 1000
 """The weights of R, G and B in a grey level (ITU-R 601)."""
-
-
-def build(**options: Any) -> Method:
-    return METHOD(parse_options(METHOD, options), Setup(0, 1, np.zeros(1, np.int8)))
 
 
 def picture(seed: int = 0, low: int = 0, high: int = 256) -> np.ndarray:
@@ -151,7 +141,7 @@ def test_operations_are_drawn_evenly_and_with_the_magnitude_of_ten(count: int, m
         return record
 
     monkeypatch.setattr(MODULE, "OPERATIONS", {name: recorder(name) for name in OPERATIONS})
-    method = build(operations=count, magnitude=7)
+    method = make_method("randaugment", {"operations": count, "magnitude": 7})
     image, label, rounds = np.zeros((2, 2, 3), np.uint8), np.ones((2, 2), np.uint8), 2200
     for seed in range(rounds):
         changed, same = method.transform(image, label, np.random.default_rng(seed))
@@ -178,21 +168,8 @@ def test_defaults_are_the_published_ones_and_no_operation_moves_anything() -> No
 
 
 def test_draws_are_the_generators_own() -> None:
-    image, label, method = picture(), np.zeros((14, 18), np.uint8), build(operations=4)
+    image, label, method = picture(), np.zeros((14, 18), np.uint8), make_method("randaugment", {"operations": 4})
     one, two = (method.transform(image, label, np.random.default_rng(3))[0] for _ in range(2))
     np.testing.assert_array_equal(one, two)
     others = [method.transform(image, label, np.random.default_rng(seed))[0] for seed in range(4, 12)]
     assert sum((other != one).any() for other in others) >= 7
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"magnitude": 11}, "magnitude lie between 0 and 10"),
-        ({"operations": -1}, "operations must not be negative"),
-        ({"blur": -1.0}, "blur and noise must not be negative"),
-    ],
-)
-def test_values_that_are_no_policy(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=rf"methods/randaugment\.py: .*{message}"):
-        build(**options)

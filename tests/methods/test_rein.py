@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from builders import FOUNDATION, assert_finite_gradients, build_model, frozen_vit, make_method, module_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexseg.errors import UserError
-from flexseg.method import Setup, parse_options
-from flexseg.method_files import load_method
 from flexseg.models import Segmentor, build_segmentor
 
-METHODS = Path(__file__).parents[2] / "methods"
-load_method("rein", METHODS)
-rein: Any = sys.modules["flexseg_methods.rein"]
-RECIPE = "needs transformers: pip install --no-deps -r requirements-foundation.lock"
-installed = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason=RECIPE)
-TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 7, "image_size": 28}
-CONFIG = {
-    "backbone": {"type": "FrozenViT", "weights": "random", "config": TINY},
-    "decode_head": {"type": "DAFormerHead", "in_channels": [32] * 4, "channels": 8, "embed_dims": 8},
-}
+rein = module_of("rein")
 
 
-def build(config: dict[str, Any] = CONFIG, **options: Any) -> Segmentor:
-    torch.manual_seed(0)
-    return rein.Rein(parse_options(rein.Rein, options), Setup(0, 1, np.zeros(0, np.int8))).build_model(config)
+def build(**options: Any) -> Segmentor:
+    return build_model(make_method("rein", options), frozen_vit())
 
 
 def refinement(blocks: int = 2, channels: int = 6, tokens: int = 5, rank: int = 3, scale: float = 0.5) -> Any:
@@ -64,7 +49,7 @@ def slow_change(module: Any, features: np.ndarray, block: int) -> np.ndarray:
     return changed * float(module.scale.detach())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     channels=st.integers(1, 7),
@@ -100,16 +85,10 @@ def test_huge_features_stay_finite_in_half_precision() -> None:
     changed.float().sum().backward()
     assert torch.isfinite(changed).all()
     assert torch.isfinite(features.grad).all()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in module.parameters())
+    assert_finite_gradients(module)
 
 
-@pytest.mark.parametrize("options", [{"tokens": 1}, {"rank": 0}, {"tokens": "many"}])
-def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"methods/rein\.py"):
-        parse_options(rein.Rein, options)
-
-
-@installed
+@FOUNDATION
 def test_it_acts_on_every_block_and_on_the_patches_alone() -> None:
     model = build(scale=0.0).eval()
     trunk: Any = model.backbone
@@ -119,20 +98,20 @@ def test_it_acts_on_every_block_and_on_the_patches_alone() -> None:
     with torch.inference_mode():
         logits = model(images).logits
         torch.manual_seed(0)
-        plain = build_segmentor(CONFIG).eval()(images).logits
+        plain = build_segmentor(frozen_vit()).eval()(images).logits
         torch.testing.assert_close(logits, plain)
         assert seen == [(block, (2, 32, 32)) for block in range(3)]
         trunk.adapter.scale.fill_(1.0)
         assert not torch.allclose(model(images).logits, plain)
 
 
-@installed
+@FOUNDATION
 def test_its_size_is_that_of_tokens_and_two_shared_layers() -> None:
     """m = 100 tokens of rank 16 behind 3 blocks of width 32, and two shared linear layers."""
     model = build()
     ours = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
     assert ours == 3 * 16 * (100 + 32) + 2 * 32 * 33 + 1
-    assert float(model.backbone.adapter.scale.detach()) == pytest.approx(0.001)  # type: ignore[union-attr, arg-type]
+    assert float(model.backbone.adapter.scale.detach()) == pytest.approx(0.001)
     assert {k for k, p in model.named_parameters() if not p.requires_grad} == {
         k for k, _ in model.named_parameters() if ".transformer." in k
     }

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from builders import assert_finite_gradients, build_model, equal_tensors, make_method, mit, unet
 from torch import Tensor, nn
 
 from flexseg.benchmark import Benchmark
 from flexseg.data.augment import bilateral, changed_view, pixmix
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.transforms import normalise
-from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint
 from flexseg.engine.optimise import WeightAverage, build_optimizer
 from flexseg.engine.train import Learner
-from flexseg.errors import UserError
-from flexseg.method import Batch, Method, Setup, parse_options
-from flexseg.method_files import load_method
+from flexseg.method import Batch
 from flexseg.models import channels_last
 
-METHODS = Path(__file__).parents[2] / "methods"
-METHOD = load_method("revt", METHODS)
-REVT = sys.modules[METHOD.__module__]
 HEAD = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False}
-UNET: dict[str, Any] = {
-    "backbone": {"type": "UNet", "base_channels": 4, "strides": [2, 1, 1, 1, 1]},
-    "decode_head": HEAD | {"in_channels": 4, "in_index": 4},
-}
+UNET = unet() | {"decode_head": HEAD | {"in_channels": 4, "in_index": 4}}
 RESNET: dict[str, Any] = {
     "backbone": {"type": "ResNetV1c", "depth": 18, "stem_channels": 8, "base_channels": 8},
     "neck": {"type": "FPN", "in_channels": [8, 16, 32, 64], "out_channels": 8, "num_outs": 4},
@@ -41,16 +31,7 @@ RESNET: dict[str, Any] = {
     | {"in_channels": [8] * 4, "in_index": [0, 1, 2, 3], "input_transform": "resize_concat", "dropout_ratio": 0.0},
     "auxiliary_head": HEAD | {"in_channels": 8, "in_index": 2, "loss_decode": {"type": "CrossEntropyLoss"}},
 }
-MIT: dict[str, Any] = {
-    "backbone": {
-        "type": "MixVisionTransformer",
-        "embed_dims": 16,
-        "num_layers": [1, 1, 1, 1],
-        "num_heads": [1, 2, 5, 8],
-        "sr_ratios": [8, 4, 2, 1],
-    },
-    "decode_head": {"type": "DAFormerHead", "in_channels": [16, 32, 80, 128], "embed_dims": 8, "channels": 8},
-}
+MIT = mit()
 
 
 def make_batch(iteration: int, slots: range = range(2), void: bool = False) -> Batch:
@@ -73,10 +54,8 @@ class Run:
     """A method trained as the engine trains it, on made-up batches; parts before iteration 3 of 6."""
 
     def __init__(self, smoke: Benchmark, config: dict[str, Any] = UNET, name: str = "revt", **options: Any) -> None:
-        method = load_method(name, METHODS)
-        self.method: Method = method(parse_options(method, options), Setup(5, 6, np.zeros(4, np.int8)))
-        torch.manual_seed(0)
-        model = self.method.build_model(config)
+        self.method = make_method(name, options, seed=5, iterations=6, pool=4)
+        model = build_model(self.method, config)
         self.learner = Learner(model, self.method.build_training_modules(model), self.method)
         channels_last(self.learner)
         self.optimizer = build_optimizer(self.learner, smoke.training)
@@ -97,8 +76,7 @@ class Run:
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
-    theirs = other.state_dict()
-    return all(torch.equal(value, theirs[key]) for key, value in one.state_dict().items())
+    return equal_tensors(one.state_dict(), other.state_dict())
 
 
 @pytest.mark.parametrize("config", [UNET, RESNET], ids=["unet", "resnet"])
@@ -187,9 +165,7 @@ def test_every_parameter_gets_a_finite_gradient(smoke: Benchmark, config: dict[s
         total = torch.stack(list(run.learner(make_batch(iteration, void=void)).values())).sum()
         total.backward()
         assert (float(total.detach()) == 0) is void
-        for name, value in run.learner.named_parameters():
-            assert value.grad is not None, name
-            assert torch.isfinite(value.grad).all(), name
+        assert_finite_gradients(run.learner)
         sizes = [float(sum(value.grad.abs().sum() for value in network.parameters())) for network in run.networks]
         assert all((size > 0) is not void for size in sizes)
 
@@ -217,7 +193,7 @@ def test_the_mean_of_encoders_with_the_first_decoder(smoke: Benchmark, config: d
         torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-7)
         assert averaged or torch.equal(value, before[0][name])
     for network, state in zip(run.networks[1:], before[1:], strict=True):
-        assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+        assert equal_tensors(network.state_dict(), state)
     fresh.load_state_dict(finished.state_dict())
     images = make_batch(0).images
     with torch.inference_mode():
@@ -257,38 +233,4 @@ def test_an_encoder_without_batch_norm_needs_no_batch(smoke: Benchmark) -> None:
     statistics = {key: value.clone() for key, value in run.learner.model.named_buffers()}
     assert any("running_mean" in key for key in statistics)  # the head has BatchNorm
     finished = run.method.finish(run.learner.model, run.learner.training_modules, iter(()))
-    assert all(torch.equal(value, statistics[key]) for key, value in finished.named_buffers())
-
-
-@pytest.mark.parametrize("killed_after", [1, 3, 5])
-def test_goes_on_exactly_wherever_it_is_killed(smoke: Benchmark, tmp_path: Path, killed_after: int) -> None:
-    whole, resumed, path = Run(smoke), Run(smoke), tmp_path / "checkpoint.safetensors"
-    for iteration in range(killed_after):
-        whole.step(iteration)
-    tensors = whole.average.tensors
-    save_checkpoint(path, "x", Progress(killed_after), whole.learner, tensors, whole.optimizer, whole.method.state())
-    _, state = load_checkpoint(path, "x", resumed.learner, resumed.average.tensors, resumed.optimizer)
-    resumed.method.load_state(state)
-    for iteration in range(killed_after, 6):
-        whole.step(iteration)
-        resumed.step(iteration)
-    assert same(whole.learner, resumed.learner)
-    assert all(torch.equal(value, resumed.average.tensors[key]) for key, value in whole.average.tensors.items())
-
-
-@pytest.mark.parametrize(
-    ("options", "complaint"),
-    [
-        ({"part_at": 1.1}, "part_at lies between 0 and 1"),
-        ({"part_at": float("nan")}, "part_at lies between 0 and 1"),
-        ({"statistics": 0}, "statistics is a number from 1"),
-        ({"pictures": 0}, "pictures is a number from 1"),
-        ({"beta": 0.0}, "beta must be positive"),
-        ({"sigma_color": [0.0, 1.0]}, "sigma_color must be a range above 0"),
-        ({"sigma_space": [2.0, 1.0]}, "sigma_space must be a range above 0"),
-        ({"augmentations": ["sepia"]}, "augmentations"),
-    ],
-)
-def test_wrong_options_are_refused(options: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UserError, match=rf"methods/revt\.py: .*{complaint}"):
-        parse_options(METHOD, options)
+    assert equal_tensors(dict(finished.named_buffers()), statistics)

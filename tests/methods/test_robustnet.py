@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import itertools
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from builders import equal_tensors, make_method, module_of, resnet, set_up, unet
 from torch import Tensor
 
-from flexseg.benchmark import Benchmark, Row, Run
 from flexseg.components.norms import covariances
 from flexseg.data.transforms import MEAN, STD
-from flexseg.method import Batch, Setup, parse_options
-from flexseg.method_files import load_method
+from flexseg.method import Batch
 from flexseg.models import Segmentor
 
-METHODS = Path(__file__).parents[2] / "methods"
-load_method("robustnet", METHODS)
-layers: Any = sys.modules["flexseg_methods.robustnet"]
-HEAD = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False, "in_index": -1}
-UNET = {
-    "backbone": {"type": "UNet", "base_channels": 4, "strides": [2, 1, 1, 1, 1]},
-    "decode_head": HEAD | {"in_channels": 4},
-}
-RESNET = {
-    "backbone": {"type": "ResNet", "depth": 50, "stem_channels": 16, "base_channels": 8},
-    "decode_head": HEAD | {"in_channels": 256},
-}
+layers = module_of("robustnet")
+UNET, RESNET = unet(), resnet(50, type="ResNet")
 
 
 def method_of(iterations: int = 20, **options: Any) -> Any:
-    return layers.RobustNet(parse_options(layers.RobustNet, options), Setup(0, iterations, np.zeros(4, np.int8)))
-
-
-def ready(method: Any, config: dict[str, Any] = UNET) -> tuple[Segmentor, Any]:
-    torch.manual_seed(0)
-    model = method.build_model(config)
-    return model, method.build_training_modules(model)
+    return make_method("robustnet", options, iterations=iterations, pool=4)
 
 
 def batch_of(iteration: int, seed: int = 0) -> Batch:
@@ -155,18 +135,6 @@ def test_descending_on_the_loss_removes_the_selected_covariance_alone() -> None:
     assert torch.equal(after[:, 2, 2], before[:, 2, 2])
 
 
-# The photometric view
-
-
-def test_view_depends_on_iteration_and_slot_alone() -> None:
-    method = method_of()
-    batch = batch_of(3)
-    whole = method._changed(batch)
-    second = method._changed(batch._replace(slots=batch.slots[1:], images=batch.images[1:]))
-    assert torch.equal(whole[1:], second)
-    assert not torch.equal(whole, method._changed(batch._replace(iteration=4)))
-
-
 # The schedule in a model
 
 
@@ -179,7 +147,7 @@ def step(method: Any, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
 @pytest.mark.parametrize("config", [UNET, RESNET], ids=["unet", "resnet"])
 def test_statistics_are_gathered_then_the_loss_is_on(config: dict[str, Any]) -> None:
     method = method_of(20, start=0.25, trials=3)
-    model, isw = ready(method, config)
+    model, isw = set_up(method, config)
     seen, values = [], []
     for iteration in range(8):
         terms = step(method, model, batch_of(iteration))
@@ -198,7 +166,7 @@ def test_statistics_are_gathered_then_the_loss_is_on(config: dict[str, Any]) -> 
 def test_the_loss_sees_the_standardised_features_of_this_batch() -> None:
     """Not their rectified copy, which the ReLU behind the layer writes over them."""
     method = method_of(20, start=0.05, weight=1.0)
-    model, isw = ready(method)
+    model, isw = set_up(method)
     step(method, model, batch_of(0))
     batch = batch_of(1)
     inputs: list[Tensor] = []
@@ -214,65 +182,11 @@ def test_the_loss_sees_the_standardised_features_of_this_batch() -> None:
 
 def test_gathering_leaves_the_model_alone() -> None:
     method = method_of(20, start=0.5)
-    model, _ = ready(method)
+    model, _ = set_up(method)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
     method.after_step(batch_of(9))
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert equal_tensors(model.state_dict(), before)
     assert torch.equal(state, torch.get_rng_state())
     assert model.training
     assert all(module.training for module in model.modules())
-
-
-def test_layers_stand_where_they_were_published() -> None:
-    for config, expected in (
-        (RESNET, ["bn1", "layer1.norm", "layer2.norm"]),
-        (UNET, [f"encoder.{stage}.{min(stage, 1)}.convs.1.bn" for stage in range(3)]),
-    ):
-        model, _ = ready(method_of(), config)
-        found = [p for p, m in model.backbone.named_modules() if isinstance(m, layers.Standardisation)]
-        assert found == expected
-
-
-@pytest.mark.parametrize("place", [1, 3, 4, 5, 7])
-def test_resumed_run_is_the_undisturbed_one_to_the_bit(
-    place: int, smoke: Benchmark, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Statistics are gathered in iterations 2 and 3 and the loss is on from 4: interrupted in each phase."""
-    import flexseg.engine.train as module
-    from flexseg.tasks.jobs import train_run
-
-    training = smoke.training.model_copy(
-        update={"iterations": 8, "batch_size": 2, "checkpoint_every": 1, "log_every": 1, "crop": (32, 64)}
-    )
-    row = Row.model_validate({"method": "robustnet", "title": "ISW", "start": 0.5, "trials": 2})
-    benchmark = smoke.model_copy(update={"training": training, "rows": {"whole": row, "row": row}})
-    train_run(Run(benchmark, "whole", 0, results))
-    original = module.train
-
-    def interrupted(job: Any, fabric: Any, progress: Any = None, workers: int = 0) -> None:
-        def report(iteration: int, loss: float) -> None:
-            if iteration == place:
-                raise KeyboardInterrupt
-
-        original(job, fabric, report)
-
-    monkeypatch.setattr(module, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train_run(Run(benchmark, "row", 0, results))
-    monkeypatch.setattr(module, "train", original)
-    train_run(Run(benchmark, "row", 0, results))
-    logs = []
-    for name in ("whole", "row"):
-        directory = Run(benchmark, name, 0, results).directory
-        logs.append([json.loads(line) for line in directory.log.read_text().splitlines()])
-        for line in logs[-1]:
-            line.pop("images_per_second")
-    assert logs[0] == logs[1]
-    assert logs[0][3]["loss/isw"] == 0
-    assert logs[0][4]["loss/isw"] > 0
-    whole, again = (Run(benchmark, name, 0, results).directory.weights for name in ("whole", "row"))
-    import safetensors.torch
-
-    ours, theirs = safetensors.torch.load_file(whole), safetensors.torch.load_file(again)
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)

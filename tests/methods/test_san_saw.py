@@ -2,57 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from builders import assert_finite_gradients, build_model, equal_tensors, make_batch, make_method, mit, resnet, unet
 from torch.nn import functional
 
 from flexseg.components.san import SemanticNormalisation, watched
 from flexseg.components.saw import channel_groups, group_whitening_losses
-from flexseg.errors import RunError, UserError
-from flexseg.method import Batch, Method, Setup, parse_options
-from flexseg.method_files import load_method
+from flexseg.errors import RunError
+from flexseg.method import Batch, Method
 from flexseg.models import Segmentor, build_segmentor
 
-METHODS = Path(__file__).parents[2] / "methods"
 CLASSES = [0, 10, 2, 1, 8]
-HEAD = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False}
 TRUNKS: dict[str, tuple[dict[str, Any], dict[str, int]]] = {
-    "unet": (
-        {
-            "backbone": {"type": "UNet", "base_channels": 4, "strides": [2, 1, 1, 1, 1]},
-            "decode_head": HEAD | {"in_channels": 4, "in_index": 4},
-        },
-        {"encoder.1.san": 8, "encoder.2.san": 16},
-    ),
-    "resnet50": (
-        {
-            "backbone": {"type": "ResNetV1c", "depth": 50, "stem_channels": 16, "base_channels": 8},
-            "decode_head": HEAD | {"in_channels": 256, "in_index": 3},
-        },
-        {"layer1.san": 32, "layer2.san": 64},
-    ),
+    "unet": (unet(), {"encoder.1.san": 8, "encoder.2.san": 16}),
+    "resnet50": (resnet(50), {"layer1.san": 32, "layer2.san": 64}),
 }
 EACH = pytest.mark.parametrize("trunk", TRUNKS)
 
 
-def make(trunk: str = "unet", seed: int = 0, **options: Any) -> tuple[Method, Segmentor]:
-    method = load_method("san_saw", METHODS)
-    instance = method(parse_options(method, options), Setup(seed, 1, np.zeros(0, np.int8)))
-    torch.manual_seed(seed)
-    return instance, instance.build_model(TRUNKS[trunk][0])
+def make(trunk: str = "unet", **options: Any) -> tuple[Method, Segmentor]:
+    method = make_method("san_saw", options)
+    return method, build_model(method, TRUNKS[trunk][0])
 
 
-def some_batch(seed: int = 0, count: int = 2) -> Batch:
-    draw = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 12, (count, 8, 16), generator=draw)
-    labels[:, 0] = 255
-    labels = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)
-    images = torch.randn(count, 3, 64, 128, generator=draw)
-    return Batch(0, np.arange(count), np.arange(count), images, labels)
+def some_batch(count: int = 2) -> Batch:
+    return make_batch(count, classes=12, block=8)
 
 
 @EACH
@@ -64,7 +41,7 @@ def test_sits_at_the_ends_of_the_two_stages_and_stays(trunk: str) -> None:
     torch.manual_seed(0)
     plain = build_segmentor(config).state_dict()
     state = model.state_dict()
-    assert all(torch.equal(value, state[key]) for key, value in plain.items())
+    assert equal_tensors(plain, state)
     added = {key for key in state if key not in plain}
     leaves = ("classifier.weight", "classifier.bias", "attention.weight", "weight", "bias")
     assert added == {f"backbone.{place}.{leaf}" for place in places for leaf in leaves}
@@ -73,17 +50,6 @@ def test_sits_at_the_ends_of_the_two_stages_and_stays(trunk: str) -> None:
         before = model.eval().predict(images)
         model.get_parameter(f"backbone.{next(iter(places))}.classifier.weight").mul_(300)
         assert not torch.allclose(before, model.predict(images), atol=1e-4)
-
-
-@EACH
-def test_an_image_is_predicted_without_its_neighbours(trunk: str) -> None:
-    _, model = make(trunk)
-    images = some_batch(count=3).images
-    with torch.no_grad():
-        for _ in range(3):
-            model(images)
-        together = model.eval().predict(images)
-        torch.testing.assert_close(together[1:2], model.predict(images[1:2]), rtol=1e-3, atol=1e-4)
 
 
 def test_terms_are_the_sums_over_both_stages() -> None:
@@ -125,11 +91,8 @@ def test_every_weight_gets_a_finite_gradient(trunk: str, half: bool, void: bool)
     assert torch.isfinite(total)
     assert (float(total.detach()) == 0) == void
     total.backward()
-    for key, parameter in model.named_parameters():
-        assert parameter.grad is not None, key
-        assert torch.isfinite(parameter.grad).all(), key
-        if ".san." in key and not void:
-            assert parameter.grad.abs().max() > 0, key
+    assert_finite_gradients(model)
+    assert void or all(value.grad.abs().max() > 0 for key, value in model.named_parameters() if ".san." in key)
 
 
 def test_an_image_of_void_adds_nothing_to_whitening() -> None:
@@ -144,26 +107,7 @@ def test_an_image_of_void_adds_nothing_to_whitening() -> None:
 
 
 def test_a_backbone_without_batch_norm_is_refused() -> None:
-    method = load_method("san_saw", METHODS)
-    mit = {"type": "MixVisionTransformer", "embed_dims": 16, "num_layers": [1, 1, 1, 1], "num_heads": [1, 2, 5, 8]}
-    config = {"backbone": mit, "decode_head": HEAD | {"in_channels": 128, "in_index": 3}}
     with pytest.raises(RunError, match=r"^san_saw needs a backbone with BatchNorm, which this benchmark's MixVision"):
-        method(parse_options(method, {}), Setup(0, 1, np.zeros(0, np.int8))).build_model(config)
+        build_model(make_method("san_saw"), mit())
     with pytest.raises(RunError, match=r"^san_saw needs 20 stages with BatchNorm behind the first$"):
         make(stages=20)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"stages": 0}, "stages is a number from 1 on, not 0"),
-        ({"clusters": 1}, "clusters is a number from 2 on, not 1"),
-        ({"saw_weight": -1}, "saw_weight is no negative number"),
-        ({"classes": [3]}, "classes names two or more different trainIds"),
-        ({"classes": [3, 3]}, "classes names two or more different trainIds"),
-        ({"classes": [3, 19]}, "classes holds trainIds from 0 to 18"),
-    ],
-)
-def test_options_that_make_no_sense_are_named(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=rf"methods/san_saw\.py: .*{message}"):
-        parse_options(load_method("san_saw", METHODS), values)

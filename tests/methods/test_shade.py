@@ -2,65 +2,45 @@
 
 from __future__ import annotations
 
-import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from builders import (
+    AUXILIARY,
+    HEAD,
+    assert_finite_gradients,
+    make_batch,
+    make_method,
+    mit,
+    module_of,
+    resnet,
+    set_up,
+    unet,
+)
 from torch import Tensor
 
 from flexseg.components.style import channel_statistics
-from flexseg.errors import UserError
-from flexseg.method import Batch, Setup, cross_entropy, parse_options, upsample
-from flexseg.method_files import load_method
+from flexseg.method import cross_entropy, upsample
 from flexseg.models import Segmentor
 
-METHODS = Path(__file__).parents[2] / "methods"
-load_method("shade", METHODS)
-module: Any = sys.modules["flexseg_methods.shade"]
-HEAD = {"type": "FCNHead", "channels": 8, "num_convs": 1, "concat_input": False, "in_index": -1, "dropout_ratio": 0}
-AUXILIARY = HEAD | {"in_channels": 32, "in_index": 2, "loss_decode": {"type": "CrossEntropyLoss", "loss_weight": 0.4}}
-TRUNKS: dict[str, dict[str, Any]] = {
-    "unet": {
-        "backbone": {"type": "UNet", "base_channels": 4, "strides": [2, 1, 1, 1, 1]},
-        "decode_head": HEAD | {"in_channels": 4},
-    },
-    "resnet": {
-        "backbone": {"type": "ResNetV1c", "depth": 18, "stem_channels": 16, "base_channels": 8},
-        "decode_head": HEAD | {"in_channels": 64},
-        "auxiliary_head": AUXILIARY,
-    },
-    "mit": {
-        "backbone": {
-            "type": "MixVisionTransformer",
-            "embed_dims": 8,
-            "num_layers": [1] * 4,
-            "num_heads": [1, 2, 4, 8],
-            "drop_path_rate": 0.0,
-        },
-        "decode_head": HEAD | {"in_channels": 64},
-    },
+module = module_of("shade")
+TRUNKS = {
+    "unet": unet(),
+    "resnet": resnet() | {"auxiliary_head": AUXILIARY},
+    "mit": mit() | {"decode_head": HEAD | {"in_channels": 64}},
 }
 FIRST = {"unet": ("encoder.0", 4), "resnet": ("layer1", 8), "mit": ("layers.0.2", 8)}
 
 
 def ready(trunk: str = "unet", iterations: int = 20, seed: int = 0, **options: Any) -> tuple[Any, Segmentor, Any]:
-    method = module.Shade(parse_options(module.Shade, options), Setup(seed, iterations, np.zeros(4, np.int8)))
-    torch.manual_seed(0)
-    model = method.build_model(TRUNKS[trunk])
+    method = make_method("shade", options, seed=seed, iterations=iterations)
+    model, modules = set_up(method, TRUNKS[trunk])
     with torch.no_grad():
         model.decode_head.conv_seg.weight *= 50  # fresh heads predict about the same everywhere
-    return method, model, method.build_training_modules(model)
-
-
-def batch_of(size: int = 3, iteration: int = 0, seed: int = 0) -> Batch:
-    g = torch.Generator().manual_seed(seed)
-    images, labels = torch.randn(size, 3, 64, 128, generator=g), torch.randint(0, 19, (size, 64, 128), generator=g)
-    labels[:, :8] = 255
-    return Batch(iteration, np.arange(size), np.arange(size), images, labels)
+    return method, model, modules
 
 
 def watch(model: Segmentor, path: str) -> list[Tensor]:
@@ -76,7 +56,7 @@ def test_the_loss_by_hand(trunk: str) -> None:
     method, model, bases = ready(trunk, bases=2, remembered=8)
     path, channels = FIRST[trunk]
     assert bases.bases.shape == (2, 2 * channels)
-    batch = batch_of()
+    batch = make_batch(3)
     clean = watch(model, path)
     outputs: list[Any] = []
     handle = model.register_forward_hook(lambda *call: outputs.append(call[2]))
@@ -110,23 +90,21 @@ def test_the_loss_by_hand(trunk: str) -> None:
 
 def test_nothing_stays_in_the_model() -> None:
     method, model, _ = ready()
-    method.forward(model, batch_of())
-    assert len(model(batch_of().images).logits) == 3
+    method.forward(model, make_batch(3))
+    assert len(model(make_batch(3).images).logits) == 3
 
 
 def test_every_parameter_learns_from_the_consistency() -> None:
     method, model, _ = ready()
-    method.forward(model, batch_of())["style_consistency"].backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert torch.isfinite(parameter.grad).all(), name
-    assert model.backbone.encoder[0][0].convs[0].conv.weight.grad.abs().max() > 0  # type: ignore[index, union-attr]
+    method.forward(model, make_batch(3))["style_consistency"].backward()
+    assert_finite_gradients(model)
+    assert model.backbone.encoder[0][0].convs[0].conv.weight.grad.abs().max() > 0
 
 
 def test_one_style_for_all_is_consistent() -> None:
     """Where the bases are the image's own style, both views are equal and the loss is 0."""
     method, model, _ = ready(bases=1, remembered=1)
-    terms = method.forward(model, batch_of(size=1))
+    terms = method.forward(model, make_batch(size=1))
     assert abs(float(terms["style_consistency"].detach())) < 1e-5
     assert float(terms["ce"].detach()) > 1
 
@@ -135,7 +113,7 @@ def test_bases_grow_from_what_was_seen_then_stay_until_they_are_chosen_again() -
     method, model, bases = ready(iterations=50, every=0.1, bases=4, remembered=6)
     known, history = [], []
     for iteration in range(11):
-        method.forward(model, batch_of(size=2, iteration=iteration, seed=iteration))
+        method.forward(model, make_batch(size=2, iteration=iteration, seed=iteration))
         known.append(int(bases.known))
         history.append(bases.bases.clone())
     assert known[:3] == [2, 4, 4]
@@ -166,7 +144,7 @@ def test_styles_are_mixed_by_their_weights() -> None:
 
 def test_weights_are_keyed_by_seed_iteration_and_slot() -> None:
     method, other = ready()[0], ready(seed=1)[0]
-    batch = batch_of(size=4)
+    batch = make_batch(size=4)
     weights = method._weights(batch, 64)
     np.testing.assert_array_equal(method._weights(batch._replace(slots=np.array([2])), 64)[0], weights[2])
     assert not np.array_equal(method._weights(batch._replace(iteration=1), 64), weights)
@@ -177,19 +155,10 @@ def test_weights_are_keyed_by_seed_iteration_and_slot() -> None:
 def test_weights_are_a_dirichlet_distribution() -> None:
     """Against the moments of Dirichlet(a, …, a): mean 1/k, variance (k − 1)/(k² (k a + 1))."""
     method = ready()[0]
-    batch = batch_of(size=1)._replace(slots=np.arange(3000))
+    batch = make_batch(size=1)._replace(slots=np.arange(3000))
     weights = method._weights(batch, 64).astype(np.float64)
     assert np.isfinite(weights).all()
     assert (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
     assert np.square(weights - 1 / 64).mean() == pytest.approx(63 / 64**2 / 2, rel=0.05)
     assert weights.mean(axis=0).std() < 3 * (63 / 64**2 / 2 / 3000) ** 0.5
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"weight": -1}, {"concentration": 0}, {"bases": 0}, {"bases": 300}, {"every": 0}, {"every": 2}, {"lambda": 1}],
-)
-def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"methods/shade\.py"):
-        parse_options(module.Shade, options)

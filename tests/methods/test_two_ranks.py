@@ -7,18 +7,15 @@ batch that holds every image twice must then give what the batch with each once 
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from builders import METHODS, launch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -27,30 +24,10 @@ from flexseg.method_files import method_names
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("two_ranks.py")
-METHODS = ROOT / "methods"
 NAMES = method_names(METHODS)
 CURVES = ["curve-plain", "curve-hard", "curve-rare", "curve-prototypes"]
 
 Outcomes = dict[str, dict[str, Any]]
-
-
-def launch(results: Path, output: Path, methods: Path, names: list[str], patience: float) -> str:
-    """Run the script on two processes; what it printed. Both are gone afterwards, whatever happened."""
-    environment = {key: value for key, value in os.environ.items() if key not in ("LOCAL_RANK", "NODE_RANK", "RANK")}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(SCRIPT), str(results), str(output), str(methods), *names]
-    with (output / "log.txt").open("w+") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        try:
-            process.wait(timeout=patience)
-        except subprocess.TimeoutExpired:
-            log.write(f"\nno end after {patience:.0f} s: the processes wait for ever")
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        log.seek(0)
-        return log.read()
 
 
 def outcome(output: Path, name: str) -> dict[str, Any] | None:
@@ -69,7 +46,8 @@ def run_all(results: Path, output: Path, methods: Path, names: list[str], patien
     """One launch for all; a method that breaks it costs itself, and the others are launched again."""
     outcomes: Outcomes = {}
     while missing := [name for name in names if name not in outcomes]:
-        printed = launch(results, output, methods, missing, patience)
+        command = [sys.executable, str(SCRIPT), str(results), str(output), str(methods), *missing]
+        _, printed = launch(command, output / "log.txt", patience)
         outcomes |= {name: found for name in missing if (found := outcome(output, name)) is not None}
         if missing[0] not in outcomes:
             outcomes[missing[0]] = {"failed": printed[-3000:], "refused": "", "drew": False}
@@ -89,7 +67,6 @@ def outcomes(smoke_data: Path, output: Path, patience: float) -> Outcomes:
 @pytest.fixture(scope="module")
 def script() -> Any:
     spec = importlib.util.spec_from_file_location("two_ranks", SCRIPT)
-    assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -10,27 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+from builders import FOUNDATION, METHODS, frozen_vit, make_method
 
 from flexseg.benchmark import Benchmark, load_benchmark
 from flexseg.errors import RunError
-from flexseg.method import Setup, parse_options
-from flexseg.method_files import load_method
 
-ROOT = Path(__file__).parents[2]
-RECIPE = "needs transformers: pip install --no-deps -r requirements-foundation.lock"
-pytestmark = [
-    pytest.mark.parametrize("name", ["dginstyle", "lora", "rein"]),
-    pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason=RECIPE),
-]
-TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 8, "image_size": 32}
-MODEL = {
-    "backbone": {"type": "FrozenViT", "weights": "random", "config": TINY},
-    "decode_head": {"type": "DAFormerHead", "in_channels": [32] * 4, "channels": 16, "embed_dims": 16},
-}
+BENCHMARKS = METHODS.parent / "benchmarks"
+pytestmark = [pytest.mark.parametrize("name", ["dginstyle", "lora", "rein"]), FOUNDATION]
 
 # The same tests, which find this module's `smoke` in the place of the one they know.
 _spec = importlib.util.spec_from_file_location("every_method", Path(__file__).with_name("test_every_method.py"))
-assert _spec is not None
 assert _spec.loader is not None
 every: Any = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(every)
@@ -41,20 +30,7 @@ globals().update({key: value for key, value in vars(every).items() if key.starts
 @pytest.fixture(scope="session")
 def smoke() -> Benchmark:
     """The smoke benchmark with a frozen ViT as its trunk."""
-    return load_benchmark("smoke", ROOT / "benchmarks").model_copy(update={"model": MODEL})
-
-
-def test_a_batch_of_void_is_no_error_and_keeps_the_graph(name: str, make_trainer: Callable[..., Any]) -> None:
-    """As for every method, of the parameters that are trained."""
-    trainer = make_trainer(name)
-    batch = every.first_batch(trainer)
-    terms = trainer.wrapped(batch._replace(labels=torch.full_like(batch.labels, 255)))
-    total = torch.stack(list(terms.values())).sum()
-    assert float(total.detach()) == 0
-    total.backward()
-    for key, value in trainer.learner.named_parameters():
-        assert (value.grad is not None) == value.requires_grad, key
-        assert value.grad is None or torch.isfinite(value.grad).all(), key
+    return load_benchmark("smoke", BENCHMARKS).model_copy(update={"model": frozen_vit(patch=8)})
 
 
 def test_the_frozen_transformer_does_not_move_and_all_else_does(name: str, make_trainer: Callable[..., Any]) -> None:
@@ -76,11 +52,10 @@ def test_the_frozen_transformer_does_not_move_and_all_else_does(name: str, make_
 
 
 def test_another_trunk_is_refused_in_one_sentence(name: str) -> None:
-    method = load_method(name, ROOT / "methods")
-    instance = method(parse_options(method, {}), Setup(0, 1, torch.zeros(0, dtype=torch.int8).numpy()))
-    trunk = load_benchmark("smoke", ROOT / "benchmarks").model
+    method = make_method(name)
+    trunk = load_benchmark("smoke", BENCHMARKS).model
     if not method.needs:
-        instance.build_model(trunk)
+        method.build_model(trunk)
         return
     with pytest.raises(RunError, match=rf"^{name} needs a frozen vision transformer[^.\n]*UNet is not$"):
-        instance.build_model(trunk)
+        method.build_model(trunk)

@@ -19,6 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import builders
 import numpy as np
 import torch
 from lightning_fabric import Fabric
@@ -27,16 +28,14 @@ from torch import Tensor
 
 import flexseg.engine.train as engine
 from flexseg.benchmark import Training, load_benchmark
-from flexseg.benchmark.identity import RunDirectory
 from flexseg.components.ranks import gather_over_ranks
 from flexseg.data.draws import step_seed
-from flexseg.data.pool import Pool, open_pool
+from flexseg.data.pool import Pool
 from flexseg.engine.batches import Job
 from flexseg.engine.train import Trainer, build_learner, launch_fabric
 from flexseg.errors import MissingExtra, RunError
 from flexseg.method import parse_options
 from flexseg.method_files import load_method
-from flexseg.tasks.datasets import open_index
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"dim": 16}
@@ -65,14 +64,12 @@ def make_job(name: str, results: Path, methods: Path, batch_size: int) -> Job:
     smoke = load_benchmark("smoke", ROOT / "benchmarks")
     method = load_method(name, methods)
     known = {field.name for field in dataclasses.fields(method.Options)}
-    options = parse_options(method, {key: value for key, value in SMALL.items() if key in known})
-    domains = {"source": smoke.source, "generated": smoke.generated}
-    indices = {domains[part]: open_index(smoke, domains[part], results) for part in method.data}
-    pool = open_pool([(index, "train") for index in indices.values()])
+    options = {key: value for key, value in SMALL.items() if key in known}
     schedule = {"iterations": STEPS, "batch_size": batch_size, "warmup": 0, "power": 0.0, "crop": (32, 64)}
     training = smoke.training.model_copy(update=schedule)
     model = smoke.model | {"decode_head": smoke.model["decode_head"] | {"dropout_ratio": 0.0}}
-    return Job(RunDirectory(results), {}, method, options, training, model, 0, pool, indices)
+    pool = builders.open_domains(smoke, results, *method.data)
+    return builders.make_job(smoke, name, pool, options, method=method, training=training, model=model)
 
 
 def trained(job: Job, fabric: Fabric, distinct: int) -> tuple[dict[str, Tensor], bool]:

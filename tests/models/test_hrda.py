@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders import mit, unet
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -17,16 +18,8 @@ from flexseg.models.build import describe
 from flexseg.models.hrda import HRDASegmentor, fuse
 from flexseg.models.windows import windows
 
-CONFIG: dict[str, Any] = {
-    "backbone": {
-        "type": "MixVisionTransformer",
-        "embed_dims": 8,
-        "num_layers": [1, 1, 1, 1],
-        "num_heads": [1, 2, 5, 8],
-        "sr_ratios": [2, 2, 1, 1],
-    },
-    "decode_head": {"type": "DAFormerHead", "in_channels": [8, 16, 40, 64], "channels": 8, "embed_dims": 8},
-    "hrda": {"detail": [32, 48], "stride": [16, 24], "attention": {"type": "SegformerHead", "channels": 8}},
+CONFIG: dict[str, Any] = mit(sr_ratios=[2, 2, 1, 1]) | {
+    "hrda": {"detail": [32, 48], "stride": [16, 24], "attention": {"type": "SegformerHead", "channels": 8}}
 }
 
 
@@ -264,7 +257,7 @@ def test_crops_off_the_grid_are_refused() -> None:
 
 def test_the_attention_head_sees_what_the_decode_head_sees() -> None:
     attention = describe(CONFIG)["hrda"]["attention"]
-    assert attention["in_channels"] == [8, 16, 40, 64]
+    assert attention["in_channels"] == [8, 16, 32, 64]
     assert attention["in_index"] == [0, 1, 2, 3]
     assert attention["num_classes"] == 19
     plain = copy.deepcopy(CONFIG)
@@ -274,9 +267,7 @@ def test_the_attention_head_sees_what_the_decode_head_sees() -> None:
 
 
 def test_a_backbone_that_takes_certain_sizes_only() -> None:
-    config = {
-        "backbone": {"type": "UNet", "base_channels": 4, "strides": [1] * 5},
-        "decode_head": {"type": "FCNHead", "in_channels": 4, "channels": 4, "num_convs": 1, "in_index": 4},
+    config = unet(strides=[1] * 5) | {
         "hrda": {
             "detail": [32, 32],
             "stride": [16, 16],

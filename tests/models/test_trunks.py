@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders import mit, resnet
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
@@ -87,22 +88,8 @@ def test_sizes_of_the_resnets(benchmark: str, torchvision: int, stride: int | No
 
 # Activation checkpointing
 
-TINY: dict[str, dict[str, Any]] = {
-    "mit": {
-        "backbone": {
-            "type": "MixVisionTransformer",
-            "embed_dims": 8,
-            "num_layers": [1, 2, 2, 1],
-            "num_heads": [1, 2, 5, 8],
-            "drop_path_rate": 0.3,
-        },
-        "decode_head": {"type": "DAFormerHead", "in_channels": [8, 16, 40, 64], "channels": 8, "embed_dims": 8},
-    },
-    "resnet": {
-        "backbone": {"type": "ResNetV1c", "depth": 50, "stem_channels": 8, "base_channels": 4},
-        "decode_head": {"type": "FCNHead", "in_channels": 128, "in_index": 3, "channels": 8, "num_convs": 1},
-    },
-}
+TINY = {"mit": mit(num_layers=[1, 2, 2, 1], drop_path_rate=0.3), "resnet": resnet(50, base_channels=4)}
+TINY["resnet"]["decode_head"] = TINY["resnet"]["decode_head"] | {"in_channels": 128}
 TINY["hrda"] = TINY["mit"] | {"hrda": {"detail": [32, 64], "stride": [32, 32]}}
 
 

@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 import torch
+from builders import FOUNDATION, equal_tensors, frozen_vit, unet
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import interpolate
 
 from flexseg.errors import MissingExtra
 from flexseg.models import ModelError, Segmentor, build_segmentor
 
-RECIPE = "needs transformers: pip install --no-deps -r requirements-foundation.lock"
-installed = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason=RECIPE)
-TINY = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "patch_size": 7, "image_size": 28}
-HEAD = {"type": "DAFormerHead", "in_channels": [32] * 4, "channels": 8, "embed_dims": 8}
+CONFIG = frozen_vit()
+TINY, HEAD = CONFIG["backbone"]["config"], CONFIG["decode_head"]
 FAMILIES = pytest.mark.parametrize("family", ["dinov2", "vit"])
 
 
@@ -39,7 +38,7 @@ def image(height: int, width: int, batch: int = 2) -> torch.Tensor:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of weights as the library saves it."""
-    build().backbone.transformer.save_pretrained(tmp_path / "tiny")  # type: ignore[union-attr, operator]
+    build().backbone.transformer.save_pretrained(tmp_path / "tiny")
     return tmp_path / "tiny"
 
 
@@ -58,8 +57,7 @@ def test_without_the_library_the_recipe_is_given(monkeypatch: pytest.MonkeyPatch
 
 def test_other_trunks_do_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    head = {"type": "FCNHead", "in_channels": 4, "channels": 4, "in_index": 4}
-    build_segmentor({"backbone": {"type": "UNet", "base_channels": 4}, "decode_head": head})
+    build_segmentor(unet())
 
 
 def test_the_extra_lock_adds_exact_pins_and_no_torch() -> None:
@@ -79,7 +77,7 @@ def test_the_extra_lock_adds_exact_pins_and_no_torch() -> None:
 # The maps
 
 
-@installed
+@FOUNDATION
 @FAMILIES
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (28, 56), (33, 65), (5, 90), (64, 128)])
 def test_maps_lie_at_their_strides_for_any_size(family: str, height: int, width: int) -> None:
@@ -90,7 +88,7 @@ def test_maps_lie_at_their_strides_for_any_size(family: str, height: int, width:
     assert model.predict(image(height, width)).shape == (2, 19, height, width)
 
 
-@installed
+@FOUNDATION
 @FAMILIES
 def test_the_last_map_is_what_the_library_itself_computes(family: str) -> None:
     """Without the class token, laid out row by row, on an oblong grid: positions are interpolated."""
@@ -99,13 +97,13 @@ def test_the_last_map_is_what_the_library_itself_computes(family: str) -> None:
     more = {"interpolate_pos_encoding": True} if family == "vit" else {}
     with torch.inference_mode():
         maps = model.stages(images)
-        theirs = model.backbone.transformer(images, **more).last_hidden_state  # type: ignore[union-attr, operator]
+        theirs = model.backbone.transformer(images, **more).last_hidden_state
     for row, column in ((0, 0), (3, 7), (2, 1)):
         torch.testing.assert_close(maps[1][:, :, row, column], theirs[:, 1 + 8 * row + column])
     assert not torch.allclose(maps[0], maps[1])
 
 
-@installed
+@FOUNDATION
 def test_odd_sizes_are_enlarged_to_whole_patches() -> None:
     model = build(strides=None).eval()
     images = image(33, 65)
@@ -115,41 +113,41 @@ def test_odd_sizes_are_enlarged_to_whole_patches() -> None:
     torch.testing.assert_close(maps[-1], again[-1])
 
 
-@installed
+@FOUNDATION
 def test_scale_adds_patches_but_leaves_the_strides() -> None:
     assert build(strides=None, scale=2.0).eval().stages(image(28, 56))[0].shape[2:] == (8, 16)
     assert build(scale=2.0).eval().stages(image(28, 56))[0].shape[2:] == (7, 14)
 
 
-@installed
+@FOUNDATION
 @pytest.mark.parametrize(("blocks", "ends"), [(2, (0, 0, 1, 1)), (3, (0, 1, 2, 2)), (12, (2, 5, 8, 11))])
 def test_the_maps_are_those_of_equal_parts(blocks: int, ends: tuple[int, ...]) -> None:
     assert build(config=TINY | {"num_hidden_layers": blocks}).backbone.out_indices == ends
 
 
-@installed
+@FOUNDATION
 def test_chosen_blocks_and_the_last_norm() -> None:
     three = HEAD | {"in_channels": [32] * 3}
     normed = build(out_indices=[0, 1, 2], strides=None, head=three).eval()
     plain = build(out_indices=[0, 1, 2], strides=None, head=three, final_norm=False).eval()
     with torch.inference_mode():
         for with_norm, without in zip(normed.stages(image(28, 28)), plain.stages(image(28, 28)), strict=True):
-            norm = plain.backbone.transformer.layernorm  # type: ignore[union-attr]
-            torch.testing.assert_close(with_norm, norm(without.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))  # type: ignore[operator]
+            norm = plain.backbone.transformer.layernorm
+            torch.testing.assert_close(with_norm, norm(without.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
     shorter = build(out_indices=[0, 1], strides=None, head=HEAD | {"in_channels": [32] * 2})
-    assert len(shorter.backbone.blocks) == 2, "a block behind the last map is still there"  # type: ignore[arg-type]
+    assert len(shorter.backbone.blocks) == 2, "a block behind the last map is still there"
 
 
 # What is frozen
 
 
-@installed
+@FOUNDATION
 def test_the_transformer_is_frozen_and_in_eval_mode() -> None:
     model = build(config=TINY | {"hidden_dropout_prob": 0.5}).train()
     trainable = {key for key, value in model.named_parameters() if value.requires_grad}
     assert trainable == {key for key, _ in model.named_parameters() if key.startswith("decode_head.")}
     assert model.decode_head.training
-    assert not any(module.training for module in model.backbone.transformer.modules())  # type: ignore[union-attr]
+    assert not any(module.training for module in model.backbone.transformer.modules())
     first, second = model.stages(image(28, 56)), model.stages(image(28, 56))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert not first[0].requires_grad
@@ -159,7 +157,7 @@ def test_the_transformer_is_frozen_and_in_eval_mode() -> None:
 # Weights
 
 
-@installed
+@FOUNDATION
 def test_weights_come_from_a_folder_or_a_file(folder: Path) -> None:
     digest = sha256(folder / "model.safetensors")
     reference = build(strides=None)
@@ -171,7 +169,7 @@ def test_weights_come_from_a_folder_or_a_file(folder: Path) -> None:
             assert torch.equal(value, model.backbone.state_dict()[key]), key
 
 
-@installed
+@FOUNDATION
 def test_a_classifier_around_the_transformer_is_left_out(folder: Path) -> None:
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -183,7 +181,7 @@ def test_a_classifier_around_the_transformer_is_left_out(folder: Path) -> None:
     assert all(torch.equal(value, ours[f"transformer.{key}"]) for key, value in theirs.items() if "pooler" not in key)
 
 
-@installed
+@FOUNDATION
 def test_without_a_checksum_the_one_found_is_shown(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     build(str(folder), config=None)
     assert f"sha256 {sha256(folder / 'model.safetensors')}" in capfd.readouterr().err
@@ -191,14 +189,14 @@ def test_without_a_checksum_the_one_found_is_shown(folder: Path, capfd: pytest.C
     assert capfd.readouterr() == ("", ""), "the library reports"
 
 
-@installed
+@FOUNDATION
 @pytest.mark.parametrize("name", ["weights/none", "weights/none.safetensors", "weights/v1.5"])
 def test_weights_that_are_not_there_are_described(name: str) -> None:
     with pytest.raises(MissingExtra, match=r"weights/.*does not exist.*hf download facebook/dinov2-base .*licence"):
         build(name)
 
 
-@installed
+@FOUNDATION
 def test_another_checksum_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"has the SHA-256 [0-9a-f]{64}, not 00ff"):
         build(str(folder), config=None, sha256="00ff")
@@ -210,7 +208,7 @@ def rewrite(folder: Path, edit: Any) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-@installed
+@FOUNDATION
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -233,7 +231,7 @@ def test_other_weights_are_refused(folder: Path, edit: Any, message: str) -> Non
         build(str(folder), config=None)
 
 
-@installed
+@FOUNDATION
 def test_damaged_pickled_and_undescribed_weights_are_refused(folder: Path) -> None:
     file = folder / "model.safetensors"
     with pytest.raises(ModelError, match=r"pytorch_model\.bin is no safetensors file.*could run code"):
@@ -250,7 +248,7 @@ def test_damaged_pickled_and_undescribed_weights_are_refused(folder: Path) -> No
         build(str(folder), config=None)
 
 
-@installed
+@FOUNDATION
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
@@ -273,7 +271,7 @@ def test_a_wrong_description_is_one_clear_error(keywords: dict[str, Any], messag
         build(**keywords)
 
 
-@installed
+@FOUNDATION
 def test_no_socket_is_ever_opened(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a socket was opened")
@@ -287,7 +285,6 @@ def test_no_socket_is_ever_opened(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert json.loads((folder / "config.json").read_text())["model_type"] == "dinov2"
 
 
-@installed
+@FOUNDATION
 def test_the_same_seed_gives_the_same_random_weights() -> None:
-    one, two = build().state_dict(), build().state_dict()
-    assert all(torch.equal(value, two[key]) for key, value in one.items())
+    assert equal_tensors(build().state_dict(), build().state_dict())

@@ -120,4 +120,4 @@ def test_road_lies_below_sky() -> None:
 def test_nonsense_is_refused(arguments: dict[str, object], says: str) -> None:
     call: dict[str, object] = {"domain": "generated", "split": "train", "index": 0, **arguments}
     with pytest.raises(ValueError, match=says):
-        render(**call)  # type: ignore[arg-type]
+        render(**call)

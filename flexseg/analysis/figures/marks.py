@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,9 @@ import pandas as pd
 import seaborn as sns
 import seaborn.objects as so
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from flexseg.analysis.figures.style import (
     GREY,
@@ -30,7 +32,7 @@ from flexseg.analysis.figures.style import (
     new_figure,
     styled,
 )
-from flexseg.analysis.stats.formats import number
+from flexseg.analysis.stats.formats import DASH, number
 
 MOST = 8.2
 """Inches: the most that a figure is high."""
@@ -38,18 +40,16 @@ SPACING = 0.9
 """Of the lines of a heading or label, in font sizes as the font gives them."""
 LOGARITHMIC = 8.0
 """Positive values that span more than this factor stand on a logarithmic axis."""
-DENSITY = 4.2
-"""Inches: the height of a heat map from which on its numbers shrink."""
 
 
 def draw_curves(frame: pd.DataFrame, labels: dict[str, str], ax: Axes | None) -> Figure:
     """Means over seeds as lines and their range as bands, over iterations; a facet for each of the ``labels``."""
     frame = frame[frame["quantity"].isin(list(labels))]
-    labels = {name: _wrap(label, 28) for name, label in labels.items() if (frame["quantity"] == name).any()}
+    labels = {name: _wrap(label, 22) for name, label in labels.items() if (frame["quantity"] == name).any()}
     if frame.empty:
         raise ValueError("the frame holds none of the quantities that are to be drawn")
     frame = frame.assign(label=frame["quantity"].map(labels))
-    columns = min(len(labels), 3)
+    columns = len(labels) if len(labels) <= 4 else 3
     figure = new_figure(0.35 + 1.75 * -(-len(labels) // columns)) if ax is None else figure_of(ax)
     plot = so.Plot(frame, x="iteration", y="value", color="title", linestyle="title")
     if ax is None:
@@ -57,6 +57,8 @@ def draw_curves(frame: pd.DataFrame, labels: dict[str, str], ax: Axes | None) ->
     plot = plot.add(so.Line(), so.Agg()).add(so.Band(alpha=0.2), so.Est(errorbar=("pi", 100)), legend=False)
     plot = plot.scale(color=_cycle(PALETTE, frame["title"]), linestyle=_cycle(LINES, frame["title"]))
     _draw(plot.scale(x=so.Continuous().tick(upto=4)).label(y=""), ax or figure)
+    for axes in figure.axes if ax is None else ():
+        axes.title.set_linespacing(SPACING)
     return figure
 
 
@@ -79,13 +81,17 @@ def _draw(plot: so.Plot, on: Axes | Figure) -> None:
         warnings.filterwarnings("ignore", "The copy keyword is deprecated")  # seaborn 0.13.2 under pandas 3
         plot.theme(STYLE).on(on).plot()
         figure = on if isinstance(on, Figure) else figure_of(on)
+        for axes in figure.axes:
+            for marks in axes.collections:
+                if isinstance(marks, PathCollection):
+                    marks.set_zorder(3)  # a hollow dot hides the bar behind it
         legends, figure.legends[:] = list(figure.legends), []
         for legend in legends:
             texts = [text.get_text() for text in legend.get_texts()]
             handles: list[Any] = list(legend.legend_handles)
-            if len(texts) > 1 and isinstance(on, Figure):
+            if isinstance(on, Figure):
                 figure.legend(handles, texts, loc="outside upper center", ncols=min(len(texts), 4))
-            elif len(texts) > 1 and isinstance(on, Axes):
+            else:
                 on.legend(handles, texts)
 
 
@@ -102,6 +108,29 @@ def _label_x(on: Axes | Figure, label: str) -> None:
         on.supxlabel(label, fontsize=STYLE["axes.labelsize"])
     else:
         on.set_xlabel(label)
+
+
+def _slant(axes: Axes, at: NDArray[Any], texts: Sequence[str], slanted: bool) -> None:
+    """Label the x axis, slanted where the texts are too long to stand beside each other."""
+    axes.set_xticks(
+        at, texts, rotation=30 if slanted else 0, ha="right" if slanted else "center", rotation_mode="anchor"
+    )
+
+
+def _fitting(titles: Iterable[str], pitch: float, width: int, blocks: int = 1) -> tuple[list[str], float, float]:
+    """Labels of rows that stand ``pitch`` inches apart, the height of each of ``blocks``, and the size of their type.
+
+    Labels of more than ``width`` characters are broken; where the page is too low for that they stand in one line, as
+    small as they must be.
+    """
+    labels = [_wrap(title, width) for title in titles]
+    tall, most = sum(pitch + 0.11 * label.count("\n") for label in labels), (MOST - 1) / blocks
+    size = float(STYLE["ytick.labelsize"])
+    if tall <= most:
+        return labels, tall, size
+    labels = [label.replace("\n", " ") for label in labels]
+    tall = min(most, pitch * len(labels))
+    return labels, tall, min(size, 0.85 * 72 * tall / len(labels))
 
 
 def _wrap(text: str, width: int) -> str:
@@ -128,8 +157,8 @@ def draw_dots(
     for _, part in frame.groupby("target_title") if clip else ():
         far |= set(part[key][off_scale(part["value"].tolist())])
     drawn = frame[~frame[key].isin(far)]
-    labels = [_wrap(label, 36 if len(facets) > 4 else 60) for label in first["title"]]
-    height = min(MOST, 0.75 + sum(0.1 + 0.11 * (1 + label.count("\n")) for label in labels))
+    labels, tall, size = _fitting(first["title"], 0.21, 36 if len(facets) > 4 else 60)
+    height = 0.75 + tall
     figure = new_figure(height) if ax is None else figure_of(ax)
     colours = {"color": section, "edgecolor": section} if section else {}
     plot = so.Plot(drawn, x="value", y="place", **colours)
@@ -142,7 +171,7 @@ def draw_dots(
     if section:
         scale = _cycle(PALETTE, frame[section])
         plot = plot.scale(color=scale, edgecolor=scale)
-    _draw(plot.label(x="", y="").scale(x=so.Continuous().tick(upto=3)), ax or figure)
+    _draw(plot.label(x="", y="").scale(x=so.Continuous().tick(upto=3 if len(facets) < 7 else 2)), ax or figure)
     with styled():
         for axes, facet in zip(figure.axes if ax is None else [ax], facets, strict=True):
             at = 0.0 if zero else (lines or {}).get(facet, np.nan)
@@ -154,7 +183,7 @@ def draw_dots(
                         axes.axhline(place + 0.5, color=INK, linewidth=0.5)
             axes.set_title(_wrap(facet, max(12, 90 // len(facets))), linespacing=SPACING)
             axes.set_ylim(len(keys) - 0.4, -0.6)
-            axes.set_yticks(range(len(keys)), labels, linespacing=SPACING)
+            axes.set_yticks(range(len(keys)), labels, linespacing=SPACING, fontsize=size)
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="y", color=RULE, linewidth=0.3)
             axes.set_axisbelow(True)
@@ -168,7 +197,7 @@ def draw_dots(
 
 def _edge(axes: Axes, place: float, value: float, bold: bool) -> None:
     """Print a value that is off the scale at its edge; a dash for one that is not known."""
-    x, align, text = 0.5, "center", "–"
+    x, align, text = 0.5, "center", DASH
     if np.isfinite(value):
         x, align = (0.03, "left") if value < 0 else (0.97, "right")
         text = f"◂ {number(value, sign=True)}" if value < 0 else f"{number(value, sign=True)} ▸"
@@ -235,7 +264,7 @@ def draw_profile(
                 title = "" if depth else _wrap(target, max(12, 90 // len(targets)))
                 axes.set_title(title, linespacing=SPACING)
                 axes.minorticks_off()
-                axes.set_xticks(at, texts, rotation=25 if max(map(len, texts)) > 6 else 0)
+                _slant(axes, at, texts, max(map(len, texts)) > 6)
                 axes.set_xlim(*(ends if joined else (at.min() - 0.5, at.max() + 0.5)))
                 if "difference" in measure:
                     axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
@@ -257,25 +286,23 @@ def draw_heat_maps(
     frame = frame.assign(head=heads, group=list(groups) or "")
     rows = frame.drop_duplicates("row")
     columns = frame.drop_duplicates(["group", "head"])
-    tall = min(MOST - 1, 2 * len(rows) * 0.185) / 2
+    labels, tall, size = _fitting(rows["title"], 0.185, 36, blocks=2)
     figure = new_figure(2 * tall + (1.6 if groups else 1.2)) if ax is None else figure_of(ax)
     with styled():
         axes = list(figure.subplots(2, 1, sharex=True)) if ax is None else [ax]
         for each, (name, title) in zip(axes, blocks.items() if ax is None else [(value, blocks[value])], strict=True):
             wide = frame.pivot(index="row", columns=["group", "head"], values=name)
             wide = wide.loc[rows["row"].tolist(), list(zip(columns["group"], columns["head"], strict=True))]
-            _heat_map(each, wide, rows["title"].tolist(), diverging=name == "difference")
+            _heat_map(each, wide, diverging=name == "difference", size=size)
+            each.set_yticks(np.arange(len(rows)) + 0.5, labels, linespacing=SPACING, fontsize=size)
             each.set_title(title, loc="left", pad=14 if groups else 4)
             _group(each, columns["group"].tolist())
-        slanted = max(map(len, columns["head"])) > 4
-        axes[-1].set_xticks(
-            np.arange(len(columns)) + 0.5, columns["head"].tolist(), rotation=40 if slanted else 0,
-            ha="right" if slanted else "center", rotation_mode="anchor",
-        )  # fmt: skip
+        heads = columns["head"].tolist()
+        _slant(axes[-1], np.arange(len(heads)) + 0.5, heads, max(map(len, heads)) > 4)
     return figure
 
 
-def _heat_map(axes: Axes, wide: pd.DataFrame, labels: Sequence[str], diverging: bool) -> None:
+def _heat_map(axes: Axes, wide: pd.DataFrame, diverging: bool, size: float) -> None:
     """Numbers on colour. The numbers carry the meaning; the colour only guides, and differs in lightness."""
     values = wide.to_numpy(dtype=np.float64)
     finite = values[np.isfinite(values)]
@@ -284,12 +311,14 @@ def _heat_map(axes: Axes, wide: pd.DataFrame, labels: Sequence[str], diverging: 
     scale = {"cmap": "PuOr", "vmin": -1.8 * reach, "vmax": 1.8 * reach} if diverging else {
         "cmap": "Blues", "vmin": 0.0, "vmax": 1.8 * float(finite.max(initial=1.0)),
     }  # fmt: skip
-    size = min(6.5, 0.62 * 72 * DENSITY / max(len(labels), 1), 380 / max(len(wide.columns), 1) / 2.3)
+    size = min(6.5, size, 380 / max(len(wide.columns), 1) / 2.3)
     shades = np.clip(values, -reach, reach) if diverging else values
     sns.heatmap(
         shades, annot=texts, fmt="", cbar=False, linewidths=0.6, ax=axes, annot_kws={"size": size, "color": INK},
-        yticklabels=[_wrap(label, 36) for label in labels], xticklabels=False, **scale,
+        yticklabels=False, xticklabels=False, **scale,
     )  # fmt: skip
+    for row, column in np.argwhere(~np.isfinite(values)):  # seaborn leaves these cells empty
+        axes.text(column + 0.5, row + 0.5, DASH, ha="center", va="center", fontsize=size, color=GREY)
     axes.set(xlabel="", ylabel="")
     axes.tick_params(length=0)
 

@@ -18,9 +18,8 @@ from PIL import Image, ImageOps
 
 from flexseg.analysis.figures.plate import Plate, empty_plate
 from flexseg.analysis.figures.style import DOUBLE, GREY, RULE, new_figure, styled
+from flexseg.analysis.stats.domains import class_colours, data_folder, target_title
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.tables.domains import class_colours, data_folder
-from flexseg.analysis.tables.write import target_title
 from flexseg.classes import CLASSES
 
 Picture = NDArray[np.uint8]

@@ -12,11 +12,11 @@ from flexseg.analysis.figures.declared import BANDS, declared_plates
 from flexseg.analysis.figures.panels import panel_plates
 from flexseg.analysis.figures.plate import Format, Plate, empty_plate, render
 from flexseg.analysis.stats.definitions import ring_names
+from flexseg.analysis.stats.domains import class_places
 from flexseg.analysis.stats.effects import alignment_pairs, factorial_cells, not_run
 from flexseg.analysis.stats.formats import difference_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.common import Notes
-from flexseg.analysis.tables.domains import class_places
 from flexseg.benchmark.ablation import Dial
 
 __all__ = ["Format", "Plate", "ablation_plates", "all_plates", "comparison_plates", "render"]

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-SINGLE, DOUBLE = 3.3, 7.0
-"""Widths in inches: one column of two-column proceedings, and both."""
+DOUBLE = 7.0
+"""Inches: both columns of two-column proceedings, and the text of the reports."""
 INK, GREY, RULE = "#000000", "#555555", "#c8c8c8"
 PALETTE: list[Any] = sns.color_palette("colorblind", as_cmap=True)
 MARKERS = ["o", "s", "D", "^", "v", "P", "X", "<", ">", "h"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from flexseg.analysis.stats.domains import protocol_text, target_title, tested_images, training_text
 from flexseg.analysis.stats.formats import number
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import ALIGNMENT, COMPONENTS, HELP, power_statement, verdict
-from flexseg.analysis.tables.common import target_title
-from flexseg.analysis.tables.domains import protocol_text, tested_images, training_text
 from flexseg.analysis.tables.origins import (
     and_list,
     code_text,

@@ -13,12 +13,12 @@ from typing import Any, Literal, cast, get_args
 
 from flexseg.analysis.stats import bootstrap
 from flexseg.analysis.stats.definitions import Quantity, pick
+from flexseg.analysis.stats.domains import class_set
 from flexseg.analysis.stats.metrics import iou_of_counts, mean_iou_of_counts
 from flexseg.analysis.stats.records import Records, load_records, seeds_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, Mean, apply_holm
 from flexseg.analysis.stats.verdict import conclude
-from flexseg.analysis.tables.domains import class_set
 from flexseg.benchmark import Benchmark
 from flexseg.benchmark.identity import differences
 from flexseg.errors import UserError, did_you_mean

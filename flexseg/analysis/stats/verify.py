@@ -101,7 +101,7 @@ class Verification:
         return sum(cell.verdict == verdict for cell in self.cells.values())
 
     @property
-    def conclude(self) -> int:
+    def judged(self) -> int:
         """How many cells have a verdict on whether the numbers are repeated."""
         return sum(cell.verdict in JUDGED for cell in self.cells.values())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 
+from flexseg.analysis.stats.domains import target_title
 from flexseg.analysis.stats.formats import SUPERSCRIPTS, Table
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, Mean
@@ -43,12 +44,6 @@ class Notes:
             made = ", ".join(sorted(self._digests))
             lines.append(("†", f"made by other code than today's (digest {made})"))
         return lines
-
-
-def target_title(scores: Scores, column: str) -> str:
-    """The heading of a target or average."""
-    domain = scores.benchmark.domains.get(column)
-    return (domain.title if domain and column in scores.benchmark.targets else "") or column
 
 
 def averages_text(scores: Scores) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from flexseg.analysis.stats.domains import target_title
 from flexseg.analysis.stats.formats import DASH, Column, Table, difference_cell, make_row, mean_text, number
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import t_interval
-from flexseg.analysis.tables.common import HOW, Notes, TableFiles, target_title
+from flexseg.analysis.tables.common import HOW, Notes, TableFiles
 from flexseg.analysis.tables.origins import row_changes, training_changes, value_text
 from flexseg.benchmark.schema import ORIGINS
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flexseg.analysis.stats.definitions import Quantity
+from flexseg.analysis.stats.domains import target_title
 from flexseg.analysis.stats.formats import (
     DASH,
     Cell,
@@ -28,7 +29,6 @@ from flexseg.analysis.tables.common import (
     averages_text,
     difference_record,
     mean_record,
-    target_title,
 )
 
 WORSE = "‡"

@@ -29,8 +29,9 @@ def published_table(scores: Scores) -> Table:
     found: dict[tuple[str, str, str], dict[str, float]] = defaultdict(dict)
     for each in numbers:
         found[each.table, each.trunk, each.method][each.target] = each.miou
+    principal = {(trunk, method) for table, trunk, method in found if table in PRINCIPAL}
     for (table, trunk, method), values in found.items():
-        if table != "ablation" or method not in ("DGInStyle", "FLEX-Seg"):
+        if table != "ablation" or (trunk, method) not in principal:  # else it repeats averages of the principal table
             texts = [number(values.get(name, math.nan), 2) for name in names]
             blank = [""] * 2 * len(averages)
             rows.append(make_row(f"{method} ({trunk})", *texts, *blank, section="Published"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+from flexseg.analysis.stats.domains import class_names, class_places, class_set, target_title
 from flexseg.analysis.stats.effects import Cell as Switches
 from flexseg.analysis.stats.effects import Line, ablation_lines, all_cells, factorial_cells, factorial_effects, not_run
 from flexseg.analysis.stats.formats import (
@@ -39,10 +40,8 @@ from flexseg.analysis.tables.common import (
     averages_text,
     difference_record,
     mean_record,
-    target_title,
 )
 from flexseg.analysis.tables.cost import COST_TABLES
-from flexseg.analysis.tables.domains import class_names, class_places, class_set
 from flexseg.analysis.tables.metrics import METRIC_TABLES, write_long
 
 ON, OFF = "•", DASH

@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from flexseg.analysis.stats.domains import class_names, class_places, class_set, images_text, target_title
 from flexseg.analysis.stats.published import heading, published_beside, published_columns
 from flexseg.analysis.stats.records import Records, RunRecords
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
 from flexseg.analysis.tables.cost import COSTS
-from flexseg.analysis.tables.domains import class_names, class_places, class_set, images_text
 from flexseg.analysis.tables.origins import value_text
-from flexseg.analysis.tables.write import target_title
 from flexseg.analysis.web.pictures import pictures
 from flexseg.classes import CLASSES
 

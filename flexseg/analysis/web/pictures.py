@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flexseg.analysis.figures.panels import Shown, panel_rows, panel_seed, shown_images
+from flexseg.analysis.stats.domains import data_folder, target_title
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.tables.domains import data_folder
-from flexseg.analysis.tables.write import target_title
 
 Json = dict[str, Any]
 MOST_WIDTH = 512

@@ -3,7 +3,7 @@
 const STYLES = 7; // colours of page.css, --series-0 …
 const DASHES = ["none", "6 3", "2 3"];
 let term = DATA.curves.terms[0];
-let picked = new Set([DATA.reference, ...DATA.pictures.pair.map((key) => DATA.rows.findIndex((row) => row.key === key))]);
+const picked = new Set([DATA.reference, ...DATA.pictures.pair.map((key) => DATA.rows.findIndex((row) => row.key === key))]);
 
 /** Mean, smallest and largest over seeds at each iteration that a row logged `term`. */
 function curveOf(row) {

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.tables.common import target_title
 from flexseg.benchmark.blocks import Part, Size
 from flexseg.classes import CLASS_SETS, CLASSES, ClassSet
 from flexseg.data.sets import load_set
@@ -62,6 +61,12 @@ def data_folder(scores: Scores, name: str) -> Path:
 def title(scores: Scores, name: str) -> str:
     """How a domain is called."""
     return scores.benchmark.domains[name].title or name
+
+
+def target_title(scores: Scores, column: str) -> str:
+    """The heading of a target or average."""
+    domain = scores.benchmark.domains.get(column)
+    return (domain.title if domain and column in scores.benchmark.targets else "") or column
 
 
 def strength(scores: Scores, row: str) -> float | None:

@@ -1,0 +1,92 @@
+"""Options that make no sense are refused before any work, by the name of the method's file and of what is wrong."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from builders import METHODS
+
+from flexseg.errors import UserError
+from flexseg.method import parse_options
+from flexseg.method_files import load_method
+
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("blindnet", {"views": 0}, "views"),
+    ("blindnet", {"levels": []}, "levels"),
+    ("blindnet", {"levels": ["head", "head"]}, "levels"),
+    ("blindnet", {"levels": ["neck"]}, "levels"),
+    ("blindnet", {"temperature": 0.0}, "temperature"),
+    ("boundary_policy", {"policy": "reduce", "weight": 1.5}, "reduce takes a weight between 0.0 and 1.0"),
+    ("boundary_policy", {"policy": "reduce", "weight": 0.0}, "reduce takes a weight between 0.0 and 1.0"),
+    ("boundary_policy", {"policy": "enhance", "weight": 0.5}, "enhance takes a weight between 1.0 and inf"),
+    ("boundary_policy", {"policy": "reward"}, "policy"),
+    ("boundary_policy", {"weight": "much"}, "weight"),
+    ("detectron2_fpn", {"depth": 20}, "depth is 18, 34, 50, 101 or 152, not 20"),
+    ("detectron2_fpn", {"width": 0}, "width is a number of channels, not 0"),
+    ("detectron2_fpn", {"branch": 48}, "branch is a multiple of GroupNorm's 32 groups, not 48"),
+    ("detectron2_fpn", {"breadth": 3}, "no option 'breadth'"),
+    ("flexseg", {"alpha": "strong"}, "alpha"),
+    ("flexseg", {"gap": "perhaps"}, "gap"),
+    ("flexseg", {"kernels": "3,5"}, "kernels"),
+    ("flexseg", {"rings": "square"}, "rings"),
+    ("flexseg", {"dim": 1.5}, "dim"),
+    ("ibn_net", {"variant": "a", "stages": 0}, "stages.* from 1 on, not 0"),
+    ("ibn_net", {"variant": "b", "stages": 0}, "stages.* from 1 on, not 0"),
+    ("iternorm", {"stages": 0}, "stages.* from 1 on, not 0"),
+    ("lora", {"rank": 0}, "rank is a number from 1 on"),
+    ("lora", {"projections": []}, "projections"),
+    ("lora", {"projections": ["q", "q"]}, "projections"),
+    ("lora", {"projections": "z"}, "projections"),
+    ("mrfp", {"probability": 1.5}, "probability"),
+    ("mrfp", {"deviation": -1}, "deviation"),
+    ("mrfp", {"depth": 0}, "depth"),
+    ("mrfp", {"width": 0}, "width"),
+    ("mrfp", {"np_stages": 0}, "np_stages"),
+    ("pasta", {"alpha": -1.0}, "must not be negative"),
+    ("pasta", {"beta": -0.1}, "must not be negative"),
+    ("pasta", {"k": 0.0}, "must not be negative"),
+    ("randaugment", {"magnitude": 11}, "magnitude lie between 0 and 10"),
+    ("randaugment", {"operations": -1}, "operations must not be negative"),
+    ("randaugment", {"blur": -1.0}, "blur and noise must not be negative"),
+    ("rein", {"tokens": 1}, "tokens is a number from 2 on"),
+    ("rein", {"rank": 0}, "rank is a number from 1 on"),
+    ("rein", {"tokens": "many"}, "tokens"),
+    ("revt", {"part_at": 1.1}, "part_at lies between 0 and 1"),
+    ("revt", {"part_at": float("nan")}, "part_at lies between 0 and 1"),
+    ("revt", {"statistics": 0}, "statistics is a number from 1"),
+    ("revt", {"pictures": 0}, "pictures is a number from 1"),
+    ("revt", {"beta": 0.0}, "beta must be positive"),
+    ("revt", {"sigma_color": [0.0, 1.0]}, "sigma_color must be a range above 0"),
+    ("revt", {"sigma_space": [2.0, 1.0]}, "sigma_space must be a range above 0"),
+    ("revt", {"augmentations": ["sepia"]}, "augmentations"),
+    ("robustnet", {"stages": 0}, "stages.* from 1 on, not 0"),
+    ("san_saw", {"stages": 0}, "stages is a number from 1 on, not 0"),
+    ("san_saw", {"clusters": 1}, "clusters is a number from 2 on, not 1"),
+    ("san_saw", {"saw_weight": -1}, "saw_weight is no negative number"),
+    ("san_saw", {"classes": [3]}, "classes names two or more different trainIds"),
+    ("san_saw", {"classes": [3, 3]}, "classes names two or more different trainIds"),
+    ("san_saw", {"classes": [3, 19]}, "classes holds trainIds from 0 to 18"),
+    ("shade", {"weight": -1}, "weight must not be negative"),
+    ("shade", {"concentration": 0}, "concentration positive"),
+    ("shade", {"bases": 0}, "bases must be from 1 to remembered = 256"),
+    ("shade", {"bases": 300}, "bases must be from 1 to remembered = 256"),
+    ("shade", {"every": 0}, "every lies between 0 and 1"),
+    ("shade", {"every": 2}, "every lies between 0 and 1"),
+    ("shade", {"lambda": 1}, "no option 'lambda'"),
+    ("switchable_whitening", {"stages": 0}, "stages.* from 1 on, not 0"),
+    ("wildnet", {"places": 0}, "places"),
+    ("wildnet", {"queue": 0}, "queue"),
+    ("wildnet", {"samples": 0}, "samples"),
+    ("wildnet", {"dim": 0}, "dim"),
+    ("wildnet", {"temperature": 0}, "temperature must be positive"),
+    ("wildnet", {"lambda_sel": -1}, "no weight negative"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), WRONG)
+def test_options_that_make_no_sense_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        parse_options(load_method(name, METHODS), options)
+    assert re.search(rf"methods/{name}\.py.*{message}", str(refusal.value))
