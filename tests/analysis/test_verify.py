@@ -233,7 +233,7 @@ def test_cells_show_the_interval(scores: Scores, path: Path) -> None:
         ("row,column,mean", "row,colum,mean", "its columns are not row, column, mean"),
         ("seed 1", "seed one", "its table cannot be read .*'one'"),
         ("\nconstant_weight,night,", "\nconstant_weight,night,9", "contradicts itself"),
-        ("\nconstant_weight,night,", "\nconstant_weight,mixed,", "contradicts itself|stands there twice"),
+        ("\nconstant_weight,night,", "\nconstant_weight,mixed,", "contradicts itself|is in it twice"),
         ("\nconstant_weight,night,", "\nconstant_weight,night,,", "Expected 9 fields in line .*, saw 10"),
         ("\nconstant_weight,night,", "\nconstant_weight,night,x", "could not convert string to float"),
         ("\nconstant_weight,night,", "\nconstant_wieght,night,", "row 'constant_wieght' is not in its `# rows:` line"),
