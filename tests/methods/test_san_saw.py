@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from flexseg.components.san import SemanticNormalisation, watched
+from flexseg.components.san import SemanticNormalisation, watch_normalisation
 from flexseg.components.saw import channel_groups, group_whitening_losses
 from flexseg.errors import RunError, UserError
 from flexseg.method import Batch, Method, Setup, parse_options
@@ -89,7 +89,7 @@ def test_an_image_is_predicted_without_its_neighbours(trunk: str) -> None:
 def test_terms_are_the_sums_over_both_stages() -> None:
     method, model = make(classifier_weight=0.2, san_weight=0.3, saw_weight=0.4, relax=0)
     batch = some_batch()
-    with watched(model) as seen:
+    with watch_normalisation(model) as seen:
         model(batch.images)
     ce = san = saw = 0.0
     for stage in seen:
