@@ -31,7 +31,7 @@ from torch.nn import functional
 from flexseg.classes import IGNORE, NUM_CLASSES
 from flexseg.components.losses import mean_over_valid
 from flexseg.components.norms import stages_with_batch_norm
-from flexseg.components.san import Seen, SemanticNormalisation, watched
+from flexseg.components.san import Seen, SemanticNormalisation, watch_normalisation
 from flexseg.components.saw import channel_groups, group_whitening_losses
 from flexseg.errors import RunError
 from flexseg.method import Batch, Method, cross_entropy, option
@@ -82,7 +82,7 @@ class SanSaw(Method):
         return model
 
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
-        with watched(model.backbone) as seen:
+        with watch_normalisation(model.backbone) as seen:
             terms = super().forward(model, batch)
         classified = sum(cross_entropy(stage.logits, batch.labels) for stage in seen)
         normalised = sum(_distance(stage, batch.labels) for stage in seen)

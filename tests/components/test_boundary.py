@@ -105,10 +105,6 @@ def test_one_class_all_void_and_tiny_images_have_none(value: int, shape: tuple[i
     assert (granularity(label) == -1).all()
 
 
-def test_another_id_of_void() -> None:
-    assert granularity(torch.tensor([[[0, -1, 255]]]), ignore=-1).tolist() == [[[1, -1, 1]]]
-
-
 def test_images_of_a_batch_do_not_touch() -> None:
     label = torch.stack([torch.zeros(4, 4, dtype=torch.int64), torch.ones(4, 4, dtype=torch.int64)])
     assert not label_boundary(label, 3).any()

@@ -36,11 +36,12 @@ def slow_cells(labels: Tensor, cell: int, classes: list[int], share: float) -> l
 
 
 def one_pass(backbone: nn.Module, images: Tensor, stage: int = -1) -> Tensor:
-    with watch_encoder(backbone, stage) as seen:
+    with watch_encoder(backbone, stage) as (inputs, seen):
         backbone(images)
     assert len(seen) == 1
     backbone(images)
     assert len(seen) == 1, "nothing is watched any more"
+    assert torch.equal(inputs[0], images)
     return seen[0]
 
 
