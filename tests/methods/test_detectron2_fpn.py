@@ -82,7 +82,7 @@ def test_a_narrow_resnet_is_detectron2s_where_that_exists() -> None:
     method = load_method("detectron2_fpn", METHODS)
     for depth in (18, 34):
         options = parse_options(method, {"depth": depth, "width": 64})
-        described = method(options, Setup(0, 1, np.zeros(0, np.int8)))._described()
+        described = method(options, Setup(0, 1, np.zeros(0, np.int8)))._describe()
         states = []
         for name in ("build_narrow_resnet_fpn_backbone", "build_resnet_fpn_backbone"):
             torch.manual_seed(1)
@@ -123,7 +123,7 @@ def test_trains_and_is_evaluated_whatever_the_benchmarks_trunk(smoke: Benchmark,
     ("options", "wanted"),
     [
         ({"depth": 20}, "depth is 18, 34, 50, 101 or 152, not 20"),
-        ({"width": 0}, "width is a number of channels, not 0"),
+        ({"width": 0}, "width must be at least 1, not 0"),
         ({"branch": 48}, "branch is a multiple of GroupNorm's 32 groups, not 48"),
         ({"breadth": 3}, "no option 'breadth'"),
     ],

@@ -117,7 +117,7 @@ def test_evaluation_repeats_itself_and_reads_no_neighbour(name: str, options: di
 
 @EACH
 def test_options_that_make_no_sense_are_named(name: str, options: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=rf"methods/{name}\.py: .*stages.* from 1 on, not 0"):
+    with pytest.raises(UserError, match=rf"methods/{name}\.py: .*stages must be at least 1, not 0"):
         parse_options(load_method(name, METHODS), {**options, "stages": 0})
 
 

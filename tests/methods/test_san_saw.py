@@ -156,9 +156,9 @@ def test_a_backbone_without_batch_norm_is_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"stages": 0}, "stages is a number from 1 on, not 0"),
-        ({"clusters": 1}, "clusters is a number from 2 on, not 1"),
-        ({"saw_weight": -1}, "saw_weight is no negative number"),
+        ({"stages": 0}, "stages must be at least 1, not 0"),
+        ({"clusters": 1}, "clusters must be at least 2, not 1"),
+        ({"saw_weight": -1}, "saw_weight must be a number from 0"),
         ({"classes": [3]}, "classes names two or more different trainIds"),
         ({"classes": [3, 3]}, "classes names two or more different trainIds"),
         ({"classes": [3, 19]}, "classes holds trainIds from 0 to 18"),
