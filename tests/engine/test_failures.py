@@ -251,13 +251,3 @@ def test_batch_that_devices_cannot_share(tiny: Benchmark, smoke_data: Path) -> N
     job = make_job(tiny, "dginstyle", open_domains(tiny, smoke_data, "source"))
     with pytest.raises(RunError, match="batch_size 2 cannot be shared evenly by 3 devices"):
         Trainer(job, Three())
-
-
-def test_main_turns_mistakes_into_one_message(capsys: pytest.CaptureFixture[str], monkeypatch: Any, root: Path) -> None:
-    monkeypatch.chdir(root)
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "smoke", "flexsge", "0"])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "no row is named 'flexsge' (did you mean 'flexseg'?)" in error
-    assert "Traceback" not in error
