@@ -56,18 +56,6 @@ def test_cells_are_those_of_the_slow_reference(seed: int, cell: int, share: floa
     assert found.tolist() == slow_cells(labels, cell, [11, 13], share)
 
 
-def test_stuff_mixed_and_void_cells_do_not_count() -> None:
-    labels = torch.full((1, 4, 20), 255)
-    labels[:, :, :4] = 13  # a car
-    labels[:, :, 4:8] = 0  # road
-    labels[:, :, 8:10], labels[:, :, 10:12] = 13, 11  # things, but two of them
-    labels[:, :3, 12:16] = 13  # three quarters, the rest void
-    labels[:, 1:2, 16:20] = 13  # mostly void
-    assert class_cells(labels, (1, 5), [11, 13]).tolist() == [[[True, False, False, True, False]]]
-    labels[0, 0, 12] = 255  # one pixel too few
-    assert class_cells(labels, (1, 5), [11, 13]).tolist() == [[[True, False, False, False, False]]]
-
-
 @pytest.mark.parametrize("share", [0.5, 1.1])
 def test_a_share_that_two_classes_could_have_or_none(share: float) -> None:
     with pytest.raises(ValueError, match="share"):
