@@ -305,7 +305,9 @@ def parse_options(method: type[Method], values: Mapping[str, Any]) -> Any:
     try:
         return TypeAdapter(method.Options).validate_python(dict(values))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors())
+        places = ["".join(f"{part}: " for part in problem["loc"]) for problem in error.errors()]
+        messages = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+        problems = "; ".join(place + message for place, message in zip(places, messages, strict=True))
         raise UserError(f"methods/{method.name}.py: {problems}") from error
 
 

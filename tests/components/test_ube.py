@@ -26,9 +26,9 @@ VOID = 255
 C = 5
 
 
-def uncertainty_boundary_loss(logits: Tensor, label: Tensor, mask: Tensor, *knobs: float) -> Tensor:
+def uncertainty_boundary_loss(logits: Tensor, label: Tensor, mask: Tensor, alpha: float = 3.0) -> Tensor:
     """L_UBE."""
-    return mean_over_valid(uncertainty_boundary_losses(logits, label, mask, *knobs), label)
+    return mean_over_valid(uncertainty_boundary_losses(logits, label, mask, alpha), label)
 
 
 def pixels(label: Tensor) -> list[tuple[int, int, int]]:
@@ -101,8 +101,8 @@ def test_everything_against_the_equations(make_labels, seed: int, b: int, h: int
 def test_the_joint_path_is_the_composition_to_the_last_bit(make_labels, dtype: torch.dtype) -> None:
     logits, label, mask = example(make_labels, 3)
     a, b = logits.to(dtype).requires_grad_(), logits.to(dtype).requires_grad_()
-    joint = uncertainty_boundary_loss(a, label, mask, 2.0, 1e-4)
-    composed = weighted_cross_entropy(b, label, uncertainty_weights(predictive_entropy(b), mask, 2.0, 1e-4))
+    joint = uncertainty_boundary_loss(a, label, mask, 2.0)
+    composed = weighted_cross_entropy(b, label, uncertainty_weights(predictive_entropy(b), mask, 2.0))
     assert joint.dtype == torch.float32
     assert torch.equal(joint, composed)
     joint.backward()

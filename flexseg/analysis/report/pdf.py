@@ -18,12 +18,12 @@ import matplotlib
 import typst
 
 from flexseg.analysis.figures.plates import Plate, ablation_plates, comparison_plates, render
-from flexseg.analysis.report import content
-from flexseg.analysis.report.content import Kind
 from flexseg.analysis.stats.formats import Table
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import verdict
+from flexseg.analysis.tables import content
 from flexseg.analysis.tables.common import HOW
+from flexseg.analysis.tables.content import Kind
 from flexseg.analysis.tables.cost import cost_table, origins_table
 from flexseg.analysis.tables.metrics import metrics_table, power_table
 from flexseg.analysis.tables.published import published_table

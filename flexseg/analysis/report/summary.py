@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flexseg.analysis.report.content import describe, provenance
 from flexseg.analysis.stats.domains import protocol_text
 from flexseg.analysis.stats.formats import to_markdown, write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
+from flexseg.analysis.tables.content import describe, provenance
 from flexseg.analysis.tables.metrics import metrics_table
 from flexseg.analysis.tables.write import ablation_table, comparison_table
 

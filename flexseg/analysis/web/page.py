@@ -16,10 +16,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from flexseg.analysis.report.content import analogues, incidents
 from flexseg.analysis.stats.formats import write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
+from flexseg.analysis.tables.content import analogues, incidents
 from flexseg.analysis.tables.origins import find_assumed, row_changes, value_text
 from flexseg.analysis.web.payload import payload
 from flexseg.analysis.web.text import facts, methods_text, summary

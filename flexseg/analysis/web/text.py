@@ -5,9 +5,9 @@ All are written from the benchmark file and from what the runs recorded, so they
 
 from __future__ import annotations
 
-from flexseg.analysis.report.content import provenance
 from flexseg.analysis.stats.domains import class_places, images_text, protocol_text, target_title, title, training_text
 from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.tables.content import provenance
 from flexseg.analysis.tables.origins import and_list, commit, machine, plural, summarise_runs
 from flexseg.analysis.tables.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
 from flexseg.classes import NUM_CLASSES
