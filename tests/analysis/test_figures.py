@@ -256,7 +256,7 @@ def test_a_wrong_dial_is_one_clear_error(builder, change: dict, message: str) ->
         load_benchmark("streetworld", path.parent)
     content["ablation"]["dials"] = {"strenght": dial}
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match="a dial is named as the study that runs its rows"):
+    with pytest.raises(UserError, match="a dial has the name of the study that runs its rows"):
         load_benchmark("streetworld", path.parent)
 
 

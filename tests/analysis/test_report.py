@@ -16,13 +16,14 @@ from pypdf.generic import DictionaryObject
 
 from flexseg.analysis import write_report
 from flexseg.analysis.figures.plates import Plate
+from flexseg.analysis.report import pdf
 from flexseg.analysis.stats.effects import all_cells
 from flexseg.analysis.stats.formats import Cell, Column, Row, Table, difference_text
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
 from flexseg.analysis.stats.verdict import conclude, power_statement, verdict
-from flexseg.analysis.tables import content, pdf
+from flexseg.analysis.tables import content
 from flexseg.analysis.tables.common import HOW
 from flexseg.benchmark import Benchmark, load_benchmark, select_rows
 from flexseg.errors import UserError
