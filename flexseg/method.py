@@ -42,6 +42,10 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
 
+    def generators(self, seed: int) -> list[np.random.Generator]:
+        """A generator for each image, which depends on the run's seed, the iteration and the slot alone."""
+        return [generator(seed, Purpose.TRANSFORM, self.iteration, int(slot)) for slot in self.slots]
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -90,6 +94,17 @@ def option(default: Any, help: str, *, origin: str = "published") -> Any:
     if origin not in ORIGINS:
         raise ValueError(f"origin {origin!r} is unknown{did_you_mean(origin, ORIGINS)}; known: {', '.join(ORIGINS)}")
     return dataclasses.field(default=default, metadata={"help": help, "origin": origin})
+
+
+def require_at_least(options: Any, **least: int) -> None:
+    """Check options against their smallest values.
+
+    Raises:
+        ValueError: one of them is smaller, or no number.
+    """
+    for name, value in least.items():
+        if not getattr(options, name) >= value:
+            raise ValueError(f"{name} must be at least {value}, not {getattr(options, name)}")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""BlindNet: two styles of an image agree in the covariances of early features and, pixel by pixel, in late ones.
+"""BlindNet: two styles of an image must agree in the covariances of early features and, per pixel, in late ones.
 
 Ahn et al., *Style Blind Domain Generalized Semantic Segmentation via Covariance Alignment and Semantic Consistence
-Contrastive Learning*, CVPR 2024. As in RobustNet the ends of early stages are standardised, by instance normalisation
+Contrastive Learning*, CVPR 2024. As in RobustNet the ends of early stages are standardised by instance normalisation
 without γ and β. With an image x, a photometric change x' of it, the standardised features f and f' (C × HW), Σ as in
 RobustNet and the cross covariance Σ(x, x') = f f'ᵀ / (HW − 1) + 1e-5 I,
 
@@ -11,7 +11,7 @@ L_CWCL and L_SDCL are InfoNCE losses (``flexseg/components/contrast.py``) of pro
 the same pixel of x. *Class-wise*: anchors are equally many pixels, half of them predicted wrongly, of each class of an
 image; negatives are the image's pixels of its other classes in x. *Semantic disentanglement*: anchors are pixels that
 are right in x and wrong in x'; negatives are pixels of x' whose label is the class that the anchor is taken for. In all
-four terms x only teaches: it gets no gradient. They are means over layers or maps.
+four terms x gets no gradient. They are means over layers or maps.
 
 Published, also by the authors' code: w = (0.2, 0.2, 0.3, 0.3), τ = 0.07, 15 classes × 50 views, 20 negatives, at most
 1000 anchors times the images of a batch; the covariances of a ResNet's stem, layer1 and layer2; auxiliary heads see x
@@ -22,14 +22,14 @@ fewer views.
 
 Here: where an image has fewer than 15 classes, the authors fill up with random pixels as classes of their own; that
 contrasts pixels of one class with each other and is left out. Hue changes by ``strength``/5 of a turn, published: 0.3.
-The views pass one after the other, as published, so that BatchNorm normalises each by its own statistics, not by
-statistics of a mixture that evaluation never sees; its running statistics average over both.
+The views pass one after the other, as published, so that BatchNorm normalises each by its own statistics, not by those
+of a mixture that evaluation never sees; its running statistics average over both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,9 +46,8 @@ from flexseg.components.contrast import (
     semantic_disentangled_contrast,
 )
 from flexseg.components.norms import Standardisation, covariances, put_at_stage_ends
-from flexseg.data.draws import Purpose, generator
 from flexseg.data.photometric import photometric_view
-from flexseg.method import Batch, Method, auxiliary_losses, cross_entropy, option, weighted
+from flexseg.method import Batch, Method, auxiliary_losses, cross_entropy, option, require_at_least, weighted
 from flexseg.models import Output, Segmentor
 
 Level = Literal["backbone", "head"]
@@ -66,7 +65,7 @@ class _Projection(nn.Sequential):
 
 @dataclass
 class _Pass:
-    """What one view leaves: ``standardised`` features of the early stages, and the ``maps`` that are contrasted."""
+    """One view's output, its ``standardised`` features of the early stages, and the ``maps`` that are contrasted."""
 
     output: Output
     standardised: list[Tensor]
@@ -111,10 +110,7 @@ class BlindNet(Method):
         blur: float = option(1.0, "largest σ of the change's blur, in pixels", origin="assumed")
 
         def __post_init__(self) -> None:
-            least: dict[str, int] = {"stages": 1, "dim": 1, "max_classes": 2, "views": 1, "negatives": 1}
-            for name, number in (least | {"max_anchors": 1}).items():
-                if getattr(self, name) < number:
-                    raise ValueError(f"{name} is a number from {number} on, not {getattr(self, name)}")
+            require_at_least(self, stages=1, dim=1, max_classes=2, views=1, negatives=1, max_anchors=1)
             if not 0 <= self.strength <= 1 or self.blur < 0:
                 raise ValueError(f"strength lies between 0 and 1 and blur is not negative: {self}")
             if self.temperature <= 0:
@@ -138,7 +134,7 @@ class BlindNet(Method):
 
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
         plain, changed = _run(model, batch.images), _run(model, self._changed(batch))
-        # A batch of void teaches nothing, although two of the terms need no label.
+        # Nothing is learnt from a batch of void, although two of the terms need no label.
         labelled = (batch.labels < NUM_CLASSES).any().float()
         pairs = [covariance_losses(f, g) for f, g in zip(plain.standardised, changed.standardised, strict=True)]
         covariance, cross = (labelled * torch.stack(losses).mean() for losses in zip(*pairs, strict=True))
@@ -155,17 +151,16 @@ class BlindNet(Method):
         return weighted(terms, plain.output) | auxiliary_losses(plain.output, batch.labels)
 
     def _changed(self, batch: Batch) -> Tensor:
-        """x': the photometric view of the batch's images, drawn by iteration and slot."""
-        seed, options = self.setup.seed, self.options
-        draws = [generator(seed, Purpose.TRANSFORM, batch.iteration, int(slot)) for slot in batch.slots]
-        return photometric_view(batch.images, draws, options.strength, options.blur)
+        """The photometric view of the batch's images, (B, 3, H, W); drawn by iteration and slot."""
+        draws = batch.generators(self.setup.seed)
+        return photometric_view(batch.images, draws, self.options.strength, self.options.blur)
 
     def _contrasts(self, level: Level, plain: _Pass, changed: _Pass, labels: Tensor) -> tuple[Tensor, Tensor]:
         """L_CWCL and L_SDCL of one map. Only the pixels that they need are projected."""
         options, size = self.options, changed.maps[level].shape[2:]
         true = downsample_label(labels, size).flatten(1)
         first, second = (
-            # As argmax, which is three times slower where the classes are not last.
+            # argmax would be three times slower, as the classes are not last.
             downsample_label(view.output.logits.max(dim=1).indices, size).flatten(1)
             for view in (plain, changed)
         )
@@ -179,10 +174,8 @@ class BlindNet(Method):
         with torch.no_grad():
             keys, positives = self._project(level, plain, chosen, anchors)
         queries, anchored, apart = self._project(level, changed, chosen, anchors, negatives.flatten())
-        class_wise = class_wise_contrast(
-            _in_slots(queries, present, options.views), _in_slots(keys, present, options.views), present,
-            options.temperature,
-        )  # fmt: skip
+        queries, keys = (_fill_slots(points, present, options.views) for points in (queries, keys))
+        class_wise = class_wise_contrast(queries, keys, present, options.temperature)
         apart = apart.view(*negatives.shape, options.dim)
         disentangled = semantic_disentangled_contrast(anchored, positives, apart, group, options.temperature)
         return class_wise, disentangled
@@ -193,7 +186,7 @@ class BlindNet(Method):
         return self._projections[level](lines).split([len(each) for each in places])
 
 
-def _in_slots(points: Tensor, present: Tensor, views: int) -> Tensor:
+def _fill_slots(points: Tensor, present: Tensor, views: int) -> Tensor:
     """Put points (n · V, D) into the n slots of (B, S) that hold a class: (B, S, V, D), zero elsewhere."""
     slots = points.new_zeros(*present.shape, views, points.shape[1])
     return slots.index_put((present,), points.view(-1, views, points.shape[1]))
@@ -201,8 +194,8 @@ def _in_slots(points: Tensor, present: Tensor, views: int) -> Tensor:
 
 def _last(maps: Any) -> Tensor:
     """The last map of a backbone's body: its smallest, of several of one size the widest."""
-    listed = list(maps.values()) if isinstance(maps, Mapping) else maps  # detectron2's backbones give them by name
-    return min(listed, key=lambda each: (each.shape[2] * each.shape[3], -each.shape[1]))
+    maps = maps.values() if isinstance(maps, Mapping) else maps  # detectron2's backbones give them by name
+    return min(maps, key=lambda each: (each.shape[2] * each.shape[3], -each.shape[1]))
 
 
 @torch.no_grad()
@@ -218,25 +211,23 @@ def _last_channels(model: Segmentor) -> int:
 
 
 def _run(model: Segmentor, images: Tensor) -> _Pass:
-    """Pass one view of a batch; the hooks live for this one call."""
+    """Pass one view of a batch and keep what the terms need."""
     standardised: list[Tensor] = []
     backbone: list[Tensor] = []
     layers = [module for module in model.backbone.modules() if isinstance(module, Standardisation)]
-    with _hooked(layers, standardised.append), _hooked([model.backbone], lambda maps: backbone.append(_last(maps))):
+    with _watch(layers, standardised.append), _watch([model.backbone], lambda maps: backbone.append(_last(maps))):
         output = model(images)
     return _Pass(output, standardised, {"backbone": backbone[0], "head": output.features})
 
 
 @contextmanager
-def _hooked(modules: list[Any], see: Any) -> Iterator[None]:
-    """Let ``see`` have what each module gives, meanwhile; a tensor as a copy, as the ReLU behind writes over it."""
+def _watch(modules: list[Any], see: Any) -> Iterator[None]:
+    """Call ``see`` with every output of the modules; a tensor is copied, as the ReLU behind it works in place."""
 
     def hook(_: nn.Module, __: Any, given: Any) -> None:
         see(given.clone() if isinstance(given, Tensor) else given)
 
-    handles = [module.register_forward_hook(hook) for module in modules]
-    try:
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.callback(module.register_forward_hook(hook).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

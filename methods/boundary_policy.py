@@ -1,8 +1,8 @@
-"""The fixed boundary policies: what to do with the loss of pixels at a class boundary, whatever the model thinks.
+"""The fixed boundary policies: how the loss of pixels at a class boundary changes, whatever the model predicts.
 
 FLEX-Seg (Kim et al., AAAI 2026) compares four of them as its motivation: *ignore* (W = 0), *reduce* (W < 1), *clip*
 (min(τ, L)) and *enhance* (W > 1). Enhancing by the mean weight of uncertainty boundary emphasis, 1 + α/2 = 2.5, is the
-control that tells emphasis from uncertainty.
+control that separates emphasis from uncertainty.
 """
 
 from dataclasses import dataclass

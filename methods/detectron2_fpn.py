@@ -1,4 +1,4 @@
-"""Semantic FPN as detectron2 has it, trained plainly on source and generated images: another trunk, no other loss.
+"""detectron2's semantic FPN, trained plainly on source and generated images: another trunk, the same loss.
 
 Kirillov et al., *Panoptic Feature Pyramid Networks*, CVPR 2019, section 3: the semantic branch alone. A feature pyramid
 over a ResNet gives maps of one width at strides 4, 8, 16 and 32. Each goes through 3×3 convolution, GroupNorm, ReLU and
@@ -8,7 +8,7 @@ Published, and detectron2's own settings: ResNet-50 or -101, pre-trained on Imag
 its stem, 256 in the pyramid, 128 in the branch, GroupNorm of 32 groups. Here the weights start random, BatchNorm
 learns, and the trunk is a ResNet-18 at a quarter of its widths, with a quarter of the pyramid's and half of the
 branch's (a quarter would leave GroupNorm one channel a group: instance normalisation, which is another method). At the
-same time a step a ResNet-50 can only have an eighth of its widths: 18.0 against 30.3 mIoU on source validation after
+same time per step a ResNet-50 can only have an eighth of its widths: 18.0 against 30.3 mIoU on source validation after
 300 iterations, with one seed that the benchmark does not use. At 64×128 pixels the classified map of stride 4 has 16×32
 places, the UNet's 32×64: that is the architecture's, and costs thin objects. The benchmark's ``model`` is not used.
 
@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flexseg.method import Method, option
+from flexseg.method import Method, option, require_at_least
 from flexseg.models import Segmentor, build_segmentor
 
 STAGES = ["res2", "res3", "res4", "res5"]
@@ -44,17 +44,15 @@ class Detectron2FPN(Method):
         def __post_init__(self) -> None:
             if self.depth not in (18, 34, 50, 101, 152):
                 raise ValueError(f"depth is 18, 34, 50, 101 or 152, not {self.depth}")
-            for name in ("width", "pyramid", "branch"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} is a number of channels, not {getattr(self, name)}")
+            require_at_least(self, width=1, pyramid=1, branch=1)
             if self.branch % 32:
                 raise ValueError(f"branch is a multiple of GroupNorm's 32 groups, not {self.branch}")
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
-        return build_segmentor({"detectron2": {"MODEL": self._described()}})
+        return build_segmentor({"detectron2": {"MODEL": self._describe()}})
 
-    def _described(self) -> dict[str, Any]:
-        """The trunk in detectron2's words; what is not named is as detectron2 has it."""
+    def _describe(self) -> dict[str, Any]:
+        """The trunk as detectron2's configuration; its defaults hold for all that is not named."""
         depth, width = self.options.depth, self.options.width
         bottleneck = depth >= 50  # its blocks end in four times as many channels
         return {

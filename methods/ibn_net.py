@@ -1,7 +1,7 @@
 """IBN-Net: instance normalisation beside batch normalisation in the early stages (Pan et al., ECCV 2018).
 
     IN(x)_bc = γ_c (x_bc − μ_bc) / σ_bc + β_c      μ, σ over the pixels of one image's channel: removes its style
-    BN(x)_bc = γ_c (x_bc − μ_c) / σ_c + β_c        μ, σ over the batch: keeps what tells images apart
+    BN(x)_bc = γ_c (x_bc − μ_c) / σ_c + β_c        μ, σ over the batch: keeps what distinguishes images
 
 Variant *a* puts [IN on the first half of the channels ‖ BN on the rest] in place of a block's first BN. Variant *b*
 puts IN behind the sum that ends a stage, before its ReLU, and in place of the stem's BN.
@@ -28,7 +28,7 @@ from flexseg.components.norms import (
     replace_module,
     stages_with_batch_norm,
 )
-from flexseg.method import Method, option
+from flexseg.method import Method, option, require_at_least
 from flexseg.models import Segmentor
 
 
@@ -69,8 +69,7 @@ class IBNNet(Method):
         stages: int = option(3, "early stages that are changed, as published for ResNet", origin="assumed")
 
         def __post_init__(self) -> None:
-            if self.stages < 1:
-                raise ValueError(f"stages counts the stages that are changed, from 1 on, not {self.stages}")
+            require_at_least(self, stages=1)
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
@@ -88,5 +87,5 @@ class IBNNet(Method):
 
 
 def _block(stage: str, path: str) -> str:
-    """The block of a stage that the module at ``path`` belongs to."""
+    """The block of a stage to which the module at ``path`` belongs."""
     return path.removeprefix(stage + ".").partition(".")[0]

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from flexseg.components.norms import group_size, newton_whitening, replace_last_norms
-from flexseg.method import Method, option
+from flexseg.method import Method, option, require_at_least
 from flexseg.models import Segmentor
 
 
@@ -88,9 +88,7 @@ class IterNorm(Method):
         eps: float = option(1e-5, "ε, added to the variances")
 
         def __post_init__(self) -> None:
-            for name in ("stages", "group", "iterations"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} is a number from 1 on, not {getattr(self, name)}")
+            require_at_least(self, stages=1, group=1, iterations=1)
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)

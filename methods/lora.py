@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from flexseg.errors import RunError
-from flexseg.method import Method, option
+from flexseg.method import Method, option, require_at_least
 from flexseg.models import Segmentor
 
 
@@ -60,8 +60,7 @@ class LoRA(Method):
         projections: tuple[Literal["q", "k", "v", "o"], ...] = option(("q", "v"), "which projections of a block")
 
         def __post_init__(self) -> None:
-            if self.rank < 1:
-                raise ValueError(f"rank is a number from 1 on, not {self.rank}")
+            require_at_least(self, rank=1)
             if not self.projections or len(set(self.projections)) < len(self.projections):
                 raise ValueError(f"projections: at least one of q, k, v, o, none twice, not {list(self.projections)}")
 

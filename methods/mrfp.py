@@ -1,4 +1,4 @@
-"""MRFP and MRFP+: early features are perturbed in style and by a random high-resolution branch, while training only.
+"""MRFP and MRFP+: in training, early features are perturbed in style and by a random high-resolution branch.
 
 Udupa et al., *MRFP*, CVPR 2024, with NP of Fan et al., *Normalization Perturbation*, arXiv 2211.04393. No parameter and
 no loss is added; what is evaluated is the plain trunk. MRFP = {NP+, HRFP}, MRFP+ = {NP+, HRFP, HRFP+}, each switched on
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flexseg.errors import RunError
-from flexseg.method import Batch, Method, option
+from flexseg.method import Batch, Method, option, require_at_least
 from flexseg.models import Segmentor
 
 
@@ -71,7 +71,7 @@ def climb(x: Tensor, depth: int, width: int) -> Tensor:
 def descend(x: Tensor, depth: int) -> Tensor:
     """The second half of R: (B, W, 2^depth · h, 2^depth · w) → (B, W, h, w)."""
     for _ in range(depth):
-        # P and relu may change places; this way relu has a quarter of the work.
+        # P and relu commute; in this order relu has a quarter of the work.
         x = functional.relu(functional.max_pool2d(random_convolution(x, x.shape[1], 3), 2))
     return x
 
@@ -98,9 +98,7 @@ class MRFP(Method):
                 raise ValueError(f"probability lies between 0 and 1, not {self.probability}")
             if not 0 <= self.deviation < float("inf"):
                 raise ValueError(f"deviation is a number from 0 on, not {self.deviation}")
-            for name in ("np_stages", "depth", "width"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} is a number from 1 on, not {getattr(self, name)}")
+            require_at_least(self, np_stages=1, depth=1, width=1)
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
@@ -111,15 +109,15 @@ class MRFP(Method):
 
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
         on = (torch.rand(3) < self.options.probability).tolist()
-        with self._perturbed(model, *on):
+        with self._perturb(model, *on):
             return super().forward(model, batch)
 
     @contextmanager
-    def _perturbed(self, model: Segmentor, np: bool, hrfp: bool, hrfp_plus: bool) -> Iterator[None]:
-        """Perturb the passes within the context, by those of the parts that are on and among the options."""
+    def _perturb(self, model: Segmentor, np: bool, hrfp: bool, hrfp_plus: bool) -> Iterator[None]:
+        """Perturb the passes within the block by the parts that are on here and in the options."""
         options = self.options
         np, hrfp, hrfp_plus = np and options.np, hrfp and options.hrfp, hrfp_plus and options.hrfp_plus
-        highest: list[Tensor] = []  # the branch's map of the pass under way, on its way to the decoder
+        highest: list[Tensor] = []  # the branch's map of the current pass, for the decoder
 
         def at_stage(stage: nn.Module, _: Any, x: Tensor) -> Tensor:
             y = perturb_statistics(x, options.deviation, options.sensitive) if np else x
@@ -146,7 +144,7 @@ class MRFP(Method):
 
 
 def _stages(backbone: nn.Module) -> list[nn.Module]:
-    """The modules that give a backbone's early maps, in the order in which an image meets them.
+    """The modules that give a backbone's early maps, from the input on.
 
     Raises:
         RunError: the backbone is neither a UNet nor a ResNet.

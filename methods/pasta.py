@@ -1,14 +1,14 @@
-"""PASTA: the amplitude spectrum of every image is jittered, the more the higher the frequency.
+"""PASTA: the amplitude spectrum of every image is jittered, more strongly at higher frequencies.
 
 PASTA (Chattopadhyay et al., *Proportional Amplitude Spectrum Training Augmentation for Syn-to-Real Domain
 Generalization*, ICCV 2023). With the Fourier transform F = A·e^{iφ} of a channel and r the distance of the frequency
-(u, v) from zero, in cycles an image:
+(u, v) from zero, in cycles per image:
 
     A'(u, v) = A(u, v) · ε,   ε ~ N(1, σ²(u, v)),   σ(u, v) = (α · r / r_max)^k + β,   r_max = ½ √(H² + W²)
 
 The phase φ is kept, the result is clipped to the range of the image. Published: α = 3, β = 0.25, k = 2, on crops of
-768 pixels. The frequency is relative to the crop's own, so nothing had to shrink here; but a small image holds a larger
-share of its energy at high frequencies, where the same α jitters most.
+768 pixels. The frequency is relative to the crop's highest, so nothing had to be scaled here; but a small image has a
+larger share of its energy at high frequencies, where the same α jitters most.
 
 ε is drawn for one half of the spectrum and mirrored, so that the image stays real and σ is that of the formula. Where
 ε is negative the formula turns the phase by π. The result is rounded to whole grey levels.

@@ -1,15 +1,15 @@
-"""RandAugment without geometry: a few changes of colour and sharpness, drawn at random for every image; a control.
+"""RandAugment without geometry: a few random changes of colour and sharpness for every image; a control.
 
 A method of domain generalisation should gain more than a strong general augmentation does. The policy is RandAugment's
 (Cubuk et al., *RandAugment: Practical Automated Data Augmentation with a Reduced Search Space*, CVPR-W 2020): N
 operations are drawn evenly, with replacement, and applied with one strength s = M/10. Published for ImageNet and a
-ResNet-50: N = 2, M = 9. Its shears, shifts and rotations are left out, so that images and labels stay where they are
-and no row differs from another in geometry; blur and noise are put in (**assumed**), as common in segmentation:
+ResNet-50: N = 2, M = 9. Its shears, shifts and rotations are left out, so that no row
+differs from another in geometry; blur and noise are added (**assumed**), as is common in segmentation:
 
     identity, autocontrast, equalize         as they are
     color, contrast, brightness, sharpness   blended with grey, with the mean grey, with black, with a smoothed image:
                                              d + f·(x − d), f = 1 ± 0.9·s with a random sign (published: 0.1 to 1.9)
-    posterize                                8 − round(4·s) bits a channel (published: 4 to 8)
+    posterize                                8 − round(4·s) bits per channel (published: 4 to 8)
     solarize                                 levels from 256·(1 − s) on are inverted (published: thresholds 0 to 256)
     blur                                     Gaussian, standard deviation ``blur``·s pixels
     noise                                    Gaussian, standard deviation ``noise``·s levels, for each channel
@@ -30,13 +30,13 @@ from PIL import Image, ImageEnhance, ImageOps
 from flexseg.method import Method, option
 
 FULL = 10
-"""The magnitude M that is full strength."""
+"""The magnitude M of full strength."""
 
 Operation = Callable[[np.ndarray, float, Any, np.random.Generator], np.ndarray]
 """Image (H, W, 3) uint8, strength s, the method's options and a generator → image (H, W, 3) uint8."""
 
 
-def _plain(change: Callable[..., Image.Image]) -> Operation:
+def _apply(change: Callable[..., Image.Image]) -> Operation:
     return lambda image, strength, options, rng: np.array(change(Image.fromarray(image)))
 
 
@@ -68,8 +68,8 @@ def _noise(image: np.ndarray, strength: float, options: Any, rng: np.random.Gene
 
 OPERATIONS: dict[str, Operation] = {
     "identity": lambda image, strength, options, rng: image,
-    "autocontrast": _plain(ImageOps.autocontrast),
-    "equalize": _plain(ImageOps.equalize),
+    "autocontrast": _apply(ImageOps.autocontrast),
+    "equalize": _apply(ImageOps.equalize),
     "color": _blend(ImageEnhance.Color),
     "contrast": _blend(ImageEnhance.Contrast),
     "brightness": _blend(ImageEnhance.Brightness),
@@ -88,7 +88,7 @@ class RandAugment(Method):
 
     @dataclass(frozen=True)
     class Options:
-        operations: int = option(2, "N, operations an image")
+        operations: int = option(2, "N, operations per image")
         magnitude: float = option(9.0, "M, their strength, of 10")
         blur: float = option(1.0, "standard deviation of the blur at M = 10, in pixels", origin="assumed")
         noise: float = option(25.0, "standard deviation of the noise at M = 10, in levels of 0–255", origin="assumed")

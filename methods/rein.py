@@ -5,15 +5,15 @@ Segmentation*, CVPR 2024. Behind every block, with the patches' features F (N ×
 
     S = softmax(F Tᵀ / √C),   ΔF = scale · MLP_f(S[:, 2…m] · MLP_T(T[2…m]) + F),   F ← F + ΔF,   T = A B,
 
-A (m × r) and B (r × C). The softmax sums to one, so the first token, whose share is dropped, lets a feature ask for no
-change. Published: m = 100, r = 16, AdamW with learning rate 1e-4 (a benchmark's schedule here), scale 0.001.
-**Assumed**, as the paper's text was not at hand: that the first token is dropped, and that both MLPs are single linear
-layers that all blocks share.
+A (m × r) and B (r × C). The softmax sums to one, so the first token, whose share is dropped, lets a feature stay as
+it is. Published: m = 100, r = 16, AdamW with learning rate 1e-4 (a benchmark's schedule here), scale 0.001.
+**Assumed**, as the paper's text was not available: that the first token is dropped, and that both MLPs are single
+linear layers that all blocks share.
 
 Here: the paper links the tokens to the queries of a Mask2Former head. The heads of this suite have none, so the link is
 left out and the tokens learn through the features alone. ``scale`` is trained from 0.001 on, one for all blocks
-(assumed). The starts are ours: T has entries of deviation 0.02, as a ViT's own tokens have, the MLPs are torch's linear
-layers.
+(assumed). The initial values are ours: T has entries of deviation 0.02, as a ViT's own tokens have, and the MLPs have
+those of torch's linear layers.
 
 Licence: the authors' code is under GPL-3 and none of it was used; this is written from the formula.
 """
@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexseg.method import Method, option
+from flexseg.method import Method, option, require_at_least
 from flexseg.models import Segmentor
 
 
@@ -48,7 +48,7 @@ class Refinement(nn.Module):
         self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     def change(self, features: Tensor, block: int) -> Tensor:
-        """ΔF, (B, N, C), in the precision of the surroundings but for the softmax."""
+        """ΔF, (B, N, C), in the surrounding precision except for the softmax."""
         tokens = self.down[block] @ self.up[block]
         with torch.autocast(features.device.type, enabled=False):
             scores = features.float() @ tokens.float().T / math.sqrt(features.shape[-1])
@@ -72,9 +72,7 @@ class Rein(Method):
         scale: float = option(0.001, "what ΔF is multiplied by at the start; it is trained")
 
         def __post_init__(self) -> None:
-            for name, least in (("tokens", 2), ("rank", 1)):
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} is a number from {least} on, not {getattr(self, name)}")
+            require_at_least(self, tokens=2, rank=1)
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)

@@ -1,4 +1,4 @@
-"""ReVT: three networks learn from three augmentations, and the mean of their encoders goes into one network.
+"""ReVT: three networks learn from three augmentations; the mean of their encoders becomes the encoder of one.
 
 Termöhlen et al., *A Re-Parameterized Vision Transformer (ReVT) for Domain-Generalized Semantic Segmentation*, ICCV-W
 2023. Networks m = 1 … M with encoders θ_m and decoders φ_m start from one pre-trained encoder and are trained apart,
@@ -7,7 +7,7 @@ each with its own augmentation; after training
     θ = (θ_1 + … + θ_M) / M,   φ = φ_1.
 
 Published: M = 3 with the base augmentation, PixMix, and a bilateral filter; MiT encoders, each trained for the whole
-schedule. Training costs M times as much, the network that is evaluated no more than a plain one.
+schedule. Training costs M times as much; the evaluated network costs no more than a plain one.
 
 Here the first network is the model of the run and the others are its training modules; all train in one loop, on the
 same crops, and the sum of their losses is minimised, which is M trainings side by side as no weight is shared. The base
@@ -43,8 +43,7 @@ from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
 from flexseg.data.augment import Change, bilateral, changed_view, pixmix
-from flexseg.data.draws import Purpose, generator
-from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, weighted
+from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, require_at_least, weighted
 from flexseg.models import Segmentor
 
 ENCODER = ("backbone", "neck")
@@ -52,7 +51,7 @@ ENCODER = ("backbone", "neck")
 
 
 class _Shared(torch.autograd.Function):
-    """The first of equal parameters; the gradient is that of all of them."""
+    """The first of equal parameters; all of them get its gradient."""
 
     @staticmethod
     def forward(ctx: Any, *parameters: Tensor) -> Tensor:  # type: ignore[override]
@@ -110,9 +109,7 @@ class ReVT(Method):
         def __post_init__(self) -> None:
             if not 0 <= self.part_at <= 1:
                 raise ValueError(f"part_at lies between 0 and 1, not {self.part_at}")
-            for name, least in (("statistics", 1), ("rounds", 0), ("pictures", 1)):
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} is a number from {least} on, not {getattr(self, name)}")
+            require_at_least(self, statistics=1, rounds=0, pictures=1)
             if self.beta <= 0 or self.severity < 0:
                 raise ValueError(f"beta must be positive and severity not negative: {self.beta}, {self.severity}")
             for name in ("sigma_color", "sigma_space"):
@@ -132,12 +129,11 @@ class ReVT(Method):
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
         if batch.iteration < self._part:
             return self._train_as_one(model, batch)
-        terms = self._terms(model, batch)
-        draws = [generator(self.setup.seed, Purpose.TRANSFORM, batch.iteration, int(slot)) for slot in batch.slots]
-        own_draws = zip(*(rng.spawn(len(self._members)) for rng in draws), strict=True)
+        terms = super().forward(model, batch)
+        own_draws = zip(*(rng.spawn(len(self._members)) for rng in batch.generators(self.setup.seed)), strict=True)
         for kind, member, draws_of_member in zip(self.options.augmentations, self._members, own_draws, strict=True):
             images = changed_view(batch.images, draws_of_member, self._change(kind))
-            theirs = self._terms(member, batch._replace(images=images))
+            theirs = super().forward(member, batch._replace(images=images))
             terms |= {f"{key}_{kind}": value for key, value in theirs.items()}
         return terms
 
@@ -149,7 +145,7 @@ class ReVT(Method):
         return model
 
     def _train_as_one(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
-        """One pass, whose gradients and whose statistics of BatchNorm all networks get."""
+        """One pass whose gradients and BatchNorm statistics all networks get."""
         rows = zip(model.named_parameters(), *(member.parameters() for member in self._members), strict=True)
         shared = {name: _Shared.apply(own, *others) for (name, own), *others in rows}
         output = functional_call(model, shared, (batch.images,))
@@ -157,10 +153,6 @@ class ReVT(Method):
             for member in self._members:
                 for theirs, own in zip(member.buffers(), model.buffers(), strict=True):
                     theirs.copy_(own)
-        return weighted(self.losses(batch, output), output) | auxiliary_losses(output, batch.labels)
-
-    def _terms(self, network: Segmentor, batch: Batch) -> dict[str, Tensor]:
-        output = network(batch.images)
         return weighted(self.losses(batch, output), output) | auxiliary_losses(output, batch.labels)
 
     def _change(self, kind: str) -> Change:

@@ -10,7 +10,7 @@ the ends of the early stages. With an image x and a photometric change x' of it,
 Published: λ = 0.6, k = 3, layers at the ends of a ResNet's stem, layer1 and layer2 (in place of the stem's norm, behind
 the sums), V gathered after epoch 5 in 10 trials, then the loss is switched on.
 
-Here: epochs are no unit of this suite, so V is gathered over the last ``trials`` batches before the fraction ``start``
+Here: this suite does not count epochs, so V is gathered over the last ``trials`` batches before the fraction ``start``
 of the iterations, with the model in eval mode, and the masks stay from then on. Clusters are the optimal ones of
 one-dimensional k-means, which need no random start. A trunk whose stages are plain chains (UNet: encoder stages 0–2)
 has no sums: the standardisation replaces the stage's last BatchNorm, as it does at the stem. The photometric change is
@@ -20,6 +20,7 @@ a jitter of brightness, contrast, saturation and hue, then a Gaussian blur.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,24 +30,23 @@ from torch import Tensor, nn
 
 from flexseg.components.norms import Standardisation, covariances, put_at_stage_ends
 from flexseg.components.ranks import sum_over_ranks
-from flexseg.data.draws import Purpose, generator
 from flexseg.data.photometric import photometric_view
-from flexseg.method import Batch, Method, Setup, cross_entropy, option
+from flexseg.method import Batch, Method, Setup, cross_entropy, option, require_at_least
 from flexseg.models import Output, Segmentor
 from flexseg.shows import Curves
 
 
 def lowest_cluster_end(values: np.ndarray, clusters: int) -> float:
-    """The largest of ``values`` (N,) in the lowest cluster of k-means; infinite where there are fewer than clusters.
+    """The largest of ``values`` (N,) in the lowest cluster of k-means; infinite for fewer values than clusters.
 
     On a line the best clusters are intervals, so that dynamic programming over sorted values finds the global optimum
-    (Wang and Song, *Ckmeans.1d.dp*, The R Journal 2011); where an interval best begins rises with its end, so halving
-    takes O(k N log N).
+    (Wang and Song, *Ckmeans.1d.dp*, The R Journal 2011); the best beginning of an interval rises with its end, so
+    divide and conquer takes O(k N log N).
     """
     if len(values) < clusters:
         return float("inf")
     ordered = np.sort(values.astype(np.float64))
-    # Shifted and scaled, which moves no cluster: differences of cumulative sums would lose small variances.
+    # Shift and scale, which changes no cluster: differences of cumulative sums would lose small variances.
     scaled = (ordered - ordered.mean()) / (ordered.std() or 1.0)
     sums, squares = (np.concatenate([[0.0], np.cumsum(scaled**power)]) for power in (1, 2))
 
@@ -59,7 +59,7 @@ def lowest_cluster_end(values: np.ndarray, clusters: int) -> float:
     costs, first_ends = spread(np.zeros_like(ends), ends), ends  # of the best clusters of the first n values, n = 0 … N
     for number in range(2, clusters + 1):
         new_costs, new_first_ends = np.full(count + 1, np.inf), np.zeros_like(ends)
-        # Of the last number of clusters only the whole is asked for.
+        # For the last number of clusters only all values together are of interest.
         spans = [(count if number == clusters else number, count, number - 1, count - 1)]
         while spans:
             low, high, earliest, latest = spans.pop()
@@ -76,7 +76,7 @@ def lowest_cluster_end(values: np.ndarray, clusters: int) -> float:
 
 
 class SelectiveWhitening(nn.Module):
-    """L_ISW and what it needs, as buffers: ``variance_<layer>`` (C, C), the sum of V over ``images``, ``mask_<layer>``.
+    """L_ISW with its buffers: ``variance_<layer>`` (C, C), the sum of V over ``images``, and ``mask_<layer>``.
 
     Args:
         channels: C of each layer.
@@ -140,14 +140,12 @@ class RobustNet(Method):
         blur: float = option(1.0, "largest σ of the photometric change's blur, in pixels", origin="assumed")
 
         def __post_init__(self) -> None:
-            for name, least in (("clusters", 2), ("stages", 1), ("trials", 1)):
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} is a number from {least} on, not {getattr(self, name)}")
+            require_at_least(self, clusters=2, stages=1, trials=1)
             for name in ("start", "strength"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"{name} lies between 0 and 1, not {getattr(self, name)}")
             if self.blur < 0:
-                raise ValueError(f"blur is no negative number, not {self.blur}")
+                raise ValueError(f"blur must not be negative: {self.blur}")
 
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__(options, setup)
@@ -193,22 +191,17 @@ class RobustNet(Method):
 
     @torch.no_grad()
     def _covariances(self, images: Tensor) -> list[Tensor]:
-        """Σ of these images (B, 3, H, W) at each layer, in eval mode, where no image touches another or a buffer."""
+        """Σ of these images (B, 3, H, W) at each layer, in eval mode: no image affects another or a buffer."""
         seen: list[Tensor] = []
-        handles = [
-            layer.register_forward_hook(lambda *call: seen.append(covariances(call[2]))) for layer in self._layers
-        ]
-        training = self._model.training
-        self._model.eval()
-        try:
+        with ExitStack() as stack:
+            for layer in self._layers:
+                stack.callback(layer.register_forward_hook(lambda *call: seen.append(covariances(call[2]))).remove)
+            stack.callback(self._model.train, self._model.training)
+            self._model.eval()
             self._model.backbone(images)
-        finally:
-            self._model.train(training)
-            for handle in handles:
-                handle.remove()
         return seen
 
     def _changed(self, batch: Batch) -> Tensor:
-        """The photometric view of the batch's images (B, 3, H, W); drawn by iteration and slot."""
-        draws = [generator(self.setup.seed, Purpose.TRANSFORM, batch.iteration, int(slot)) for slot in batch.slots]
+        """The photometric view of the batch's images, (B, 3, H, W); drawn by iteration and slot."""
+        draws = batch.generators(self.setup.seed)
         return photometric_view(batch.images, draws, self.options.strength, self.options.blur)

@@ -31,10 +31,10 @@ from torch.nn import functional
 from flexseg.classes import IGNORE, NUM_CLASSES
 from flexseg.components.losses import mean_over_valid
 from flexseg.components.norms import stages_with_batch_norm
-from flexseg.components.san import Seen, SemanticNormalisation, watched
+from flexseg.components.san import Seen, SemanticNormalisation, watch_normalisation
 from flexseg.components.saw import channel_groups, group_whitening_losses
 from flexseg.errors import RunError
-from flexseg.method import Batch, Method, cross_entropy, option
+from flexseg.method import Batch, Method, cross_entropy, option, require_at_least
 from flexseg.models import Segmentor
 
 
@@ -55,12 +55,10 @@ class SanSaw(Method):
         saw_weight: float = option(0.1, "weight of L_SAW")
 
         def __post_init__(self) -> None:
-            for name, least in (("stages", 1), ("clusters", 2)):
-                if getattr(self, name) < least:
-                    raise ValueError(f"{name} is a number from {least} on, not {getattr(self, name)}")
+            require_at_least(self, stages=1, clusters=2)
             for name in ("relax", "classifier_weight", "san_weight", "saw_weight"):
                 if not 0 <= getattr(self, name) < float("inf"):
-                    raise ValueError(f"{name} is no negative number, not {getattr(self, name)}")
+                    raise ValueError(f"{name} must be a number from 0, not {getattr(self, name)}")
             if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
                 raise ValueError(f"classes names two or more different trainIds, not {list(self.classes)}")
             if not set(self.classes) <= set(range(NUM_CLASSES)):
@@ -82,7 +80,7 @@ class SanSaw(Method):
         return model
 
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
-        with watched(model.backbone) as seen:
+        with watch_normalisation(model.backbone) as seen:
             terms = super().forward(model, batch)
         classified = sum(cross_entropy(stage.logits, batch.labels) for stage in seen)
         normalised = sum(_distance(stage, batch.labels) for stage in seen)

@@ -1,4 +1,4 @@
-"""SHADE's style consistency: every image is also seen in a style mixed from few, far apart ones, and must look alike.
+"""SHADE's style consistency: the prediction must not change when an image gets a mixture of a few distant styles.
 
 SHADE (Zhao et al., *Style-Hallucinated Dual Consistency Learning for Domain Generalized Semantic Segmentation*, ECCV
 2022), written from the formulas of the paper alone. Behind the first stage, with the bases M̂, Σ̂ (64, C), the means and
@@ -14,7 +14,7 @@ every few epochs, in the code of HRDA every 4,000 of 40,000 iterations: a tenth 
 none here; the title says so.
 
 **Scaled**: the bases are chosen from the styles of the latest 256 images, as training saw them, instead of from all
-training images in a pass of their own. Until 64 images were seen, the bases are the styles of those seen, chosen anew
+training images in a pass of their own. Until 64 images were seen, the bases are the styles of those, chosen anew
 each step.
 
 **Assumed**: a style is the vector (μ, σ), compared by its Euclidean distance, and the sampling begins with an arbitrary
@@ -43,13 +43,12 @@ from flexseg.components.style import (
     stage_channels,
     stylise,
 )
-from flexseg.data.draws import Purpose, generator
 from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, upsample, weighted
 from flexseg.models import Segmentor
 
 
 class StyleBases(nn.Module):
-    """The bases, and the recent styles that they are chosen from. Buffers: a resumed run goes on with the same.
+    """The bases, and the recent styles that they are chosen from, in buffers: a resumed run continues with them.
 
     bases: (count, 2C), M̂ beside Σ̂. known: how many of them are set.
     """
@@ -134,8 +133,5 @@ class Shade(Method):
     def _weights(self, batch: Batch, count: int) -> np.ndarray:
         """w of each image, (B, count) float32; drawn by iteration and slot."""
         concentrations = np.full(count, self.options.concentration)
-        draws = [
-            generator(self.setup.seed, Purpose.TRANSFORM, batch.iteration, int(slot)).dirichlet(concentrations)
-            for slot in batch.slots
-        ]
+        draws = [rng.dirichlet(concentrations) for rng in batch.generators(self.setup.seed)]
         return np.array(draws, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Plain training on the source alone: the row that every gain is counted from."""
+"""Plain training on the source alone: the row from which every gain is counted."""
 
 from flexseg.method import Method
 

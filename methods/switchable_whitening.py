@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from flexseg.components.norms import group_size, newton_whitening, replace_last_norms
-from flexseg.method import Method, Setup, option
+from flexseg.method import Method, Setup, option, require_at_least
 from flexseg.models import Segmentor
 from flexseg.shows import Curves
 
@@ -112,9 +112,7 @@ class SwitchableWhitening(Method):
         eps: float = option(1e-5, "ε, added to the variances")
 
         def __post_init__(self) -> None:
-            for name in ("stages", "group", "iterations"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} is a number from 1 on, not {getattr(self, name)}")
+            require_at_least(self, stages=1, group=1, iterations=1)
 
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__(options, setup)

@@ -1,4 +1,4 @@
-"""WildNet with wild := source: every image is also seen in the styles of another one, at each early stage.
+"""WildNet with wild := source: every image is also passed in the styles of another one, at each early stage.
 
 WildNet (Lee et al., *WildNet: Learning Domain Generalized Semantic Segmentation from the Wild*, CVPR 2022), written
 from its formulas alone. Behind the stem and the first two stages the map of an image takes the channel statistics
@@ -8,14 +8,14 @@ predictions and z, z' the projected features of a pixel, of unit length, plain a
     L = CE(p) + λ_CEL · [ℓ(z', z) + ℓ(z', q)] + λ_SEL · CE(p') + λ_SCR · KL(p‖p')
     ℓ(z', z⁺) = −log( exp(⟨z', z⁺⟩/τ) / (exp(⟨z', z⁺⟩/τ) + Σ_j exp(⟨z', z_j⟩/τ)) )
 
-where q, the wild content nearest to z, is sought in a queue. Published: λ = (0.1, 1.0, 10.0), τ = 0.07, 64² pixels an
+where q, the wild content nearest to z, is sought in a queue. Published: λ = (0.1, 1.0, 10.0), τ = 0.07, 64² pixels per
 image, a queue of 393,216 contents: 96 images'.
 
 **Substituted**: the published wild images are ImageNet's. Here they are other training images: the style is that of
 another image of the batch, the contents are those of the latest batches. This is what the table of MRFP (CVPR 2024)
-reports as ImageNet replaced by source. A batch of one image has no other: it keeps its style.
+reports as ImageNet replaced by source. A single image in a batch keeps its style.
 
-**Scaled**: 64 pixels an image instead of 4,096, and 32 projected channels.
+**Scaled**: 64 pixels per image instead of 4,096, and 32 projected channels.
 
 **Assumed**: z is a linear projection of what the head classifies; the z_j are the plain features of the batch's sampled
 pixels of other classes; the queue is searched before the batch joins it, and while it is empty ℓ(z', q) is left out; no
@@ -38,8 +38,7 @@ from flexseg.components.consistency import kullback_leibler, where_valid
 from flexseg.components.losses import log_probabilities, mean_over_valid, negative_log_likelihood
 from flexseg.components.recent import Recent
 from flexseg.components.style import changed_outputs, channel_statistics, early_stages, stylise
-from flexseg.data.draws import Purpose, generator
-from flexseg.method import Batch, Method, auxiliary_losses, option, upsample, weighted
+from flexseg.method import Batch, Method, auxiliary_losses, option, require_at_least, upsample, weighted
 from flexseg.models import Segmentor
 
 
@@ -67,7 +66,7 @@ def content_loss(stylised: Tensor, plain: Tensor, classes: Tensor, wild: Tensor,
     negatives = similar.logsumexp(dim=1)
     positives = [plain]
     if len(wild):
-        # In parts, since all similarities at once are gigabytes at the published sizes.
+        # In parts: all similarities at once would take gigabytes at the published sizes.
         nearest = [(part @ wild.T).argmax(dim=1) for part in plain.detach().split(1024)]
         positives.append(wild[torch.cat(nearest)])
     total = torch.zeros((), device=stylised.device)
@@ -122,20 +121,15 @@ class WildNet(Method):
         dim: int = option(32, "length of a projected feature", origin="scaled")
 
         def __post_init__(self) -> None:
-            for name in ("places", "queue", "samples", "dim"):
-                if getattr(self, name) < 1:
-                    raise ValueError(f"{name} is a number from 1 on, not {getattr(self, name)}")
+            require_at_least(self, places=1, queue=1, samples=1, dim=1)
             if self.temperature <= 0 or min(self.lambda_cel, self.lambda_sel, self.lambda_scr) < 0:
                 raise ValueError(f"the temperature must be positive and no weight negative: {self}")
 
     def build_training_modules(self, model: Segmentor) -> nn.Module | None:
         self._places = early_stages(model.backbone)[: self.options.places]
+        knobs = self.options
         self._content = ContentExtension(
-            model.feature_channels,
-            self.options.dim,
-            self.options.queue,
-            self.options.samples,
-            self.options.temperature,
+            model.feature_channels, knobs.dim, knobs.queue, knobs.samples, knobs.temperature
         )
         return self._content
 
@@ -151,19 +145,18 @@ class WildNet(Method):
         with changed_outputs(model.backbone, dict.fromkeys(self._places, exchange)):
             output = model(batch.images)
         log_p, log_q = log_probabilities(upsample(output.logits, labels.shape[-2:])).chunk(2)
+        divergence = where_valid(kullback_leibler(log_p, log_q), labels)
         terms = {
             "ce": mean_over_valid(negative_log_likelihood(log_p, labels), labels),
             "cel": self.options.lambda_cel * self._content(output.features, labels),
             "sel": self.options.lambda_sel * mean_over_valid(negative_log_likelihood(log_q, labels), labels),
-            "scr": self.options.lambda_scr
-            * mean_over_valid(where_valid(kullback_leibler(log_p, log_q), labels), labels),
+            "scr": self.options.lambda_scr * mean_over_valid(divergence, labels),
         }
         of_plain = tuple(part._replace(logits=part.logits[:size]) for part in output.auxiliary)
         return weighted(terms, output) | auxiliary_losses(output._replace(auxiliary=of_plain), labels)
 
     def _wild(self, batch: Batch) -> Tensor:
-        """The place in the batch of each image's wild image, (B,): another one, by a turn that is drawn."""
+        """The place in the batch of each image's wild image, (B,): another one, by a random rotation of the batch."""
         size = len(batch.images)
-        draws = generator(self.setup.seed, Purpose.TRANSFORM, batch.iteration, int(batch.slots[0]))
-        turn = int(draws.integers(1, size)) if size > 1 else 0
+        turn = int(batch.generators(self.setup.seed)[0].integers(1, size)) if size > 1 else 0
         return (torch.arange(size) + turn) % size

@@ -1,4 +1,4 @@
-"""What a benchmark file says of its ablation: components, controls, and dials, which are plots against one setting."""
+"""The ablation block of a benchmark file: components, controls, and dials (plots against one setting)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from flexseg.benchmark.blocks import Strict
 
 
 class Dial(Strict):
-    """A plot of mIoU against one setting. Its name is that of the study which runs its rows.
+    """A plot of mIoU against one setting. It has the name of the study that runs its rows.
 
     ``x`` are the values, numbers or names, and ``axis`` is the label under them (default: the title); ``series`` lists
-    a row for each value under each series' label, or null where a series has none. A row may stand in several places.
+    a row for each value under each series' label, or null for none. A row may be listed several times.
     """
 
     title: str
@@ -23,27 +23,24 @@ class Dial(Strict):
     def _as_long_as_x(self) -> Dial:
         for label, rows in self.series.items():
             if len(rows) != len(self.x):
-                raise ValueError(
-                    f"series.{label}: {len(rows)} rows for {len(self.x)} values of x: one row a value, or null"
-                )
+                raise ValueError(f"series.{label}: {len(rows)} rows for {len(self.x)} values of x: one each, or null")
         if len(set(self.x)) != len(self.x):
             raise ValueError("x: a value is named twice")
         return self
 
     @property
     def rows(self) -> list[str]:
-        """Every row that is named here."""
+        """Every row named here."""
         return list(dict.fromkeys(row for rows in self.series.values() for row in rows if row))
 
 
 class Ablation(Strict):
-    """What the ablation report takes apart.
+    """What the ablation report compares.
 
-    ``components`` names each component's switch among the options; ``full`` are the rows whose switches are taken one
-    at a time (and together: the factorial is found among the rows whose other options agree); ``none`` is the row
-    without any; ``aligned`` pairs a row with its twin on aligned generated data; ``panels`` are the two rows whose
-    predictions stand side by side; ``dials`` are plots of mIoU against one setting, by the name of the study that runs
-    their rows (:class:`Dial`).
+    ``components`` names the option that switches each component; ``full`` are the rows whose components are switched
+    off one at a time (and together: the factorial is found among the rows whose other options agree); ``none`` is the
+    row without any; ``aligned`` pairs a row with its twin on aligned generated data; ``panels`` are the two rows whose
+    predictions are shown side by side; ``dials`` are plots of mIoU against one setting (:class:`Dial`).
     """
 
     components: dict[str, str]
@@ -55,6 +52,6 @@ class Ablation(Strict):
 
     @property
     def rows(self) -> list[str]:
-        """Every row that is named here."""
+        """Every row named here."""
         dials = [row for dial in self.dials.values() for row in dial.rows]
         return [*self.full, self.none, *self.aligned, *self.aligned.values(), *self.panels, *dials]

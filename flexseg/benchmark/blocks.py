@@ -1,4 +1,4 @@
-"""The blocks of a benchmark file that stand by themselves: the world, the domains, and the protocol of evaluation."""
+"""Blocks of a benchmark file: the world, the domains, and the protocol of evaluation."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class World(Strict):
 
 
 class Part(Strict):
-    """What a benchmark takes of a data set: one of its splits, or so many ``images`` of it, drawn by the run's seed.
+    """What a benchmark takes of a data set: one of its splits, or ``images`` of it, drawn by the run's seed.
 
-    ``expected`` is how many images there must be, if not as many as the data set's authors released.
+    ``expected`` is how many images there must be, if not as many as its authors released.
     """
 
     split: str
@@ -46,7 +46,7 @@ class Part(Strict):
 
 
 class _Domain(Strict):
-    """What the domains have in common, wherever their images come from."""
+    """What all domains have in common."""
 
     rendered: ClassVar[bool]
     """Whether the suite renders the images itself."""
@@ -56,7 +56,7 @@ class _Domain(Strict):
 
     @property
     def parts(self) -> dict[str, Part]:
-        """What is taken for training, validation and evaluation, by those names; only what is taken."""
+        """The parts that are taken, by ``train``, ``val`` and ``test``."""
         raise NotImplementedError
 
     def has(self, split: str) -> bool:
@@ -64,16 +64,13 @@ class _Domain(Strict):
         return split in self.parts
 
     def size(self, split: str) -> int | None:
-        """How many images a split has, if the file says so."""
+        """The number of images of a split, if the file gives it."""
         part = self.parts.get(split)
         return 0 if part is None else part.expected if self.rendered else part.images
 
 
 class WorldDomain(_Domain):
-    """One domain of the street world: which, how strongly misaligned, and how many images of each split.
-
-    It is a data set that the suite renders; all of it is taken, as it is.
-    """
+    """A domain of the street world: which one, how strongly misaligned, and how many images of each split."""
 
     rendered: ClassVar[Literal[True]] = True
     dataset: ClassVar[str] = "streetworld"
@@ -91,12 +88,11 @@ class WorldDomain(_Domain):
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The splits that are rendered."""
         counts = {"train": self.train, "val": self.val, "test": self.test}
         return {split: Part(split=split, expected=count) for split, count in counts.items() if count}
 
     def definition(self, world: World | None) -> dict[str, Any]:
-        """All that decides its pixels, in this ``world``: what its data are keyed by."""
+        """All that decides its pixels, in this ``world``: the key of its data."""
         assert world is not None
         return {
             "world": world.model_dump(),
@@ -107,11 +103,11 @@ class WorldDomain(_Domain):
 
 
 class SetDomain(_Domain):
-    """A data set that lies on disk in its own layout: which, where if not in its usual place, and what is taken of it.
+    """A data set on disk in its own layout: which one, where if not in its usual place, and what is taken of it.
 
-    ``root`` is absolute or below the data root; ``label_map`` another map to the 19 classes than the data set's own;
-    ``skip`` are ids that are left out; ``conditions`` those that are kept, all of them if empty. ``resize`` is the size
-    of this domain's training images, where it is not the schedule's. Nobody knows its ``misalignment``.
+    ``root`` is absolute or below the data root; ``label_map`` replaces the data set's own map to the 19 classes;
+    ``skip`` are ids that are left out; ``conditions`` those that are kept, all if empty. ``resize`` is the size of this
+    domain's training images, where it is not the schedule's. Its ``misalignment`` is unknown.
     """
 
     rendered: ClassVar[Literal[False]] = False
@@ -129,12 +125,11 @@ class SetDomain(_Domain):
 
     @property
     def parts(self) -> dict[str, Part]:
-        """What is taken for training, validation and evaluation, by those names; only what is taken."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {split: part for split, part in parts.items() if part is not None}
 
     def definition(self, world: World | None) -> dict[str, Any]:
-        """All that decides its pixels, wherever it lies: what its data are keyed by."""
+        """All that decides its pixels, wherever they are stored: the key of its data."""
         kept = {"dataset", "label_map", "skip", "conditions", "resize", "train", "val", "test"}
         return self.model_dump(include=kept, exclude_none=True)
 
@@ -148,15 +143,15 @@ Domain = Annotated[
     Annotated[WorldDomain, Tag("<world>")] | Annotated[SetDomain, Tag("<data set>")],
     Discriminator(_kind),
 ]
-"""A domain is rendered (key ``world``) or lies on disk (key ``dataset``)."""
+"""A domain is rendered (key ``world``) or on disk (key ``dataset``)."""
 
 
 class Size(Strict):
-    """To what size a test image is brought before it is shown to the network; the ratio is kept.
+    """How a test image is resized for the network; its aspect ratio is kept.
 
-    ``fit``: as large as it fits into this height and width, on its side if the image is (mmseg's ``Resize`` with
-    ``keep_ratio``). ``height``: to this height. ``crop``: then cut from the middle, or filled up with black and void.
-    ``labels``: the labels likewise; otherwise the prediction is brought to the labels' size.
+    ``fit``: as large as fits into this height and width, or into the two swapped for an upright image (mmseg's
+    ``Resize`` with ``keep_ratio``). ``height``: to this height. ``crop``: then cropped around the middle, or padded
+    with black and void. ``labels``: resize the labels too; otherwise the prediction is resized to the labels.
     """
 
     fit: Pixels | None = None
@@ -174,12 +169,12 @@ class Size(Strict):
 
 
 class Protocol(Strict):
-    """How a model is evaluated. Its ``id`` stands in every record; records of different ids never meet in a table.
+    """How a model is evaluated. Its ``id`` is in every record; records of different ids never share a table.
 
-    Widths are in pixels of the label: ``boundary_width`` of the band that is counted apart, ``boundary_widths`` of
+    Widths are in pixels of the label: ``boundary_width`` of the band that is counted separately, ``boundary_widths`` of
     boundary IoU and F1, ``rings`` the outer distances of the thin, medium and thick ring around a boundary. ``size``
-    is that of the test images (by default as they are), ``sizes`` that of single targets; ``classes`` a coarser set of
-    classes, to which predictions are merged; ``window`` and ``stride`` (height, width) belong to sliding inference.
+    is that of the test images (by default their own), ``sizes`` that of single targets; ``classes`` a coarser set of
+    classes, into which predictions are merged; ``window`` and ``stride`` (height, width) are for sliding inference.
     """
 
     id: str
@@ -208,9 +203,7 @@ class Protocol(Strict):
             if self.window is None or self.stride is None:
                 raise ValueError("inference: slide needs a window and a stride, each (height, width) in pixels")
             if any(step > side for step, side in zip(self.stride, self.window, strict=True)):
-                raise ValueError(
-                    f"stride {self.stride} is larger than the window {self.window}: pixels would be left out"
-                )
+                raise ValueError(f"stride {self.stride} is larger than the window {self.window}: it would skip pixels")
         elif self.window is not None or self.stride is not None:
             raise ValueError("window and stride belong to inference: slide")
         return self

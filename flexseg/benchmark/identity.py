@@ -1,6 +1,6 @@
 """What a run is: its definition, its fingerprint, its directories, and how far it has come.
 
-Everything that asks "which run is this, where does it lie, is it finished?" asks a :class:`Run`.
+Whatever needs to know which run this is, where it is stored and whether it is finished asks a :class:`Run`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flexseg.errors import UserError
 from flexseg.files import digest, read_json, write_json
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""What a file system answers that knows no locks."""
+"""What a file system without locks answers."""
 
 
 def fingerprint(definition: dict[str, Any]) -> str:
@@ -52,7 +52,7 @@ class RunDirectory:
 
     @property
     def log(self) -> Path:
-        """``train.jsonl``: one line of JSON a logging step."""
+        """``train.jsonl``: one line of JSON per logging step."""
         return self.root / "train.jsonl"
 
     @property
@@ -67,7 +67,7 @@ class RunDirectory:
 
     @property
     def observations(self) -> Path:
-        """What the method shows of itself at a few moments of training, one file a moment."""
+        """What the method shows of itself at a few moments of training, one file for each."""
         return self.root / "observations"
 
     @property
@@ -81,21 +81,21 @@ class RunDirectory:
 
     @property
     def predictions(self) -> Path:
-        """A few predicted label maps a target."""
+        """A few predicted label maps for each target."""
         return self.root / "predictions"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that trains the run. It lies beside the directory, which may be moved aside."""
+        """Held by the process that trains the run. It is beside the directory, which may be moved aside."""
         return self.root.parent / f".{self.root.name}.lock"
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Keep every other process from training this run within the block.
 
-        The lock is the system's: it goes with the process that holds it, however that ends, and holds between the
-        machines of a cluster as far as their file system's locks do; where there are none it says so and goes on.
-        Processes that a run starts for further devices are kept out of nothing.
+        The lock is the system's: it ends with the process that holds it, however that ends, and works between the
+        machines of a cluster as far as their file system's locks do; without locks this says so and continues.
+        Processes that a run starts for further devices are not locked out.
 
         Raises:
             UserError: another process trains this run; says which.
@@ -111,12 +111,12 @@ class RunDirectory:
                 file.seek(0)
                 raise UserError(
                     f"{self.root} is being trained by {file.read().strip() or 'another process'}: wait until it is "
-                    "done, or end it; then start the same command again, which goes on from its checkpoint"
+                    "done, or end it; then start the same command again, which continues from its checkpoint"
                 ) from error
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-                print(f"{self.lock.parent} knows no file locks: make sure that no other process trains {self.root}")
+                print(f"{self.lock.parent} has no file locks: make sure that no other process trains {self.root}")
             file.truncate(0)
             job = os.environ.get("SLURM_JOB_ID")
             file.write(f"process {os.getpid()} on {socket.gethostname()}" + (f" (Slurm job {job})" if job else ""))
@@ -126,7 +126,7 @@ class RunDirectory:
     def open(self, definition: Mapping[str, Any], *, supersede: bool = False) -> None:
         """Make this the directory of the run that ``definition`` defines.
 
-        A directory of another definition is never overwritten: it is an error, or, with ``supersede``, is moved aside
+        A directory of another definition is never overwritten: it is an error or, with ``supersede``, it is moved aside
         to ``superseded/`` beside it. A recorded failure of the same run is cleared, so that it is tried again.
 
         Raises:
@@ -137,7 +137,7 @@ class RunDirectory:
             found = read_json(self.config)
             if found["fingerprint"] != name:
                 if not supersede:
-                    difference = _difference(found["definition"], definition)
+                    difference = _describe_difference(found["definition"], definition)
                     raise UserError(
                         f"{self.root} holds a run of another configuration: {difference}. Nothing was changed. "
                         "Give --supersede to move it aside, or name another row"
@@ -158,7 +158,7 @@ class RunDirectory:
 
 
 Status = Literal["finished", "failed", "not run", "missing", "stale"]
-"""*Not run* waits for an optional package; *missing* has not been trained to its end; *stale* has other settings."""
+"""*Not run* waits for an optional package; *missing* is not trained to its end; *stale* has other settings."""
 STALE = "stale: other settings than the benchmark file's"
 
 
@@ -177,9 +177,9 @@ class Run:
 
     Attributes:
         results: the folder of all results.
-        place: the run's directory, where it does not lie in its usual place below ``results``.
-        as_recorded: take the run for what its own ``run.json`` says that it is, so that it is never stale: for the
-            results of another version of the benchmark.
+        place: the run's directory, if it is not in its usual place below ``results``.
+        as_recorded: believe the run's own ``run.json``, so that the run is never stale: for the results of another
+            version of the benchmark.
     """
 
     benchmark: Benchmark
@@ -230,11 +230,11 @@ class Run:
 
     @property
     def trained(self) -> bool:
-        """Whether nothing is left to train: the run is finished and its weights are there."""
+        """Whether the run is finished and its weights are there."""
         return self.state.status == "finished" and self.directory.weights.is_file()
 
     def require_trained(self) -> None:
-        """Refuse a run that is not trained to its end with today's settings.
+        """Refuse a run that is not finished with today's settings.
 
         Raises:
             UserError: says which command trains it.
@@ -252,7 +252,7 @@ def runs_of(benchmark: Benchmark, results: Path) -> list[Run]:
 
 
 def read_mapping(path: Path) -> dict[str, Any] | None:
-    """A JSON file that a run left; None where there is none. One that cannot be read is a failure with that reason."""
+    """A JSON file of a run; None if there is none. One that cannot be read counts as a failure with that reason."""
     if not path.is_file():
         return None
     try:
@@ -268,17 +268,17 @@ def reason_of(failure: Mapping[str, Any]) -> str:
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[tuple[str, Any, Any]]:
-    """Where two definitions differ, leaf by leaf: (dotted place, old value, new value), None for what is missing."""
+    """Where two definitions differ: (dotted place, old value, new value) for each leaf, None for what is missing."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         found = []
         for key in sorted(old.keys() | new.keys(), key=str):
             found += differences(old.get(key), new.get(key), f"{place}.{key}" if place else str(key))
         return found
-    listed = [list(value) if isinstance(value, tuple) else value for value in (old, new)]  # JSON has lists alone
+    listed = [list(value) if isinstance(value, tuple) else value for value in (old, new)]  # JSON has no tuples
     return [] if listed[0] == listed[1] else [(place, old, new)]
 
 
-def _difference(old: Any, new: Any) -> str:
+def _describe_difference(old: Any, new: Any) -> str:
     """The first few places where two definitions differ, in words."""
     found = [f"{place} was {before!r}, now {after!r}" for place, before, after in differences(old, new)]
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""

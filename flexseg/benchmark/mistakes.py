@@ -11,9 +11,12 @@ from flexseg.benchmark.schedule import ClassUniform, RareClasses
 from flexseg.errors import did_you_mean
 
 TAGS: dict[Any, type[BaseModel]] = {
-    "<world>": WorldDomain, "<data set>": SetDomain, "rare_classes": RareClasses, "class_uniform": ClassUniform,
-}  # fmt: skip
-"""How pydantic calls the kinds of a block of which there are several, in the places of its errors."""
+    "<world>": WorldDomain,
+    "<data set>": SetDomain,
+    "rare_classes": RareClasses,
+    "class_uniform": ClassUniform,
+}
+"""The tags by which pydantic's errors name the alternatives of a block."""
 
 
 def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:

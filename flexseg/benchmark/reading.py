@@ -4,10 +4,10 @@ A file with ``extends: other`` says only what differs from the other file:
 
 - A mapping is merged with the inherited one key by key, at any depth.
 - Every other value, lists included, replaces the inherited one.
-- ``null`` takes an inherited key out, be it a row, a domain or an option. Where nothing is inherited, it is a value.
-- A mapping that says by one of :data:`KINDS` that it describes another thing than the inherited one replaces it whole:
-  a MiT has no use for a UNet's widths, nor a method for another's options. So does a trunk of mmseg's parts a
-  ``detectron2`` one, and the other way round.
+- ``null`` removes an inherited key: a row, a domain or an option. Where nothing is inherited, it is a value.
+- A mapping that differs from the inherited one in one of :data:`KINDS` describes another thing and replaces it whole:
+  a MiT has no use for a UNet's widths, nor a method for another's options. The same holds for a trunk of mmseg's parts
+  and a ``detectron2`` one.
 
 A protocol that differs needs an ``id`` of its own, since records of one id meet in a table.
 """
@@ -31,14 +31,14 @@ def benchmark_names(folder: Path) -> list[str]:
 
 
 def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
-    """Read and check ``benchmarks/<name>.yaml``. Its method files lie in ``methods/`` beside the folder.
+    """Read and check ``benchmarks/<name>.yaml``. Its method files are in ``methods/`` beside the folder.
 
     Raises:
-        UserError: no such file, no YAML, or a wrong key or value; every mistake found is listed with its place.
+        UserError: no such file, invalid YAML, or a wrong key or value; every mistake is listed with its place.
     """
     path, content = folder / f"{name}.yaml", read_content(name, folder)
     if name in SHARED:
-        raise UserError(f"{path}: results/{name}/ is a folder of the suite: name the benchmark otherwise")
+        raise UserError(f"{path}: results/{name}/ is a folder of the suite: rename the benchmark")
     try:
         benchmark = Benchmark(name=name, **{key: value for key, value in content.items() if key != "name"})
     except ValidationError as error:
@@ -49,14 +49,14 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
 
 
 KINDS = ("type", "kind", "method", "extends", "dataset", "world")
-"""Keys whose text says what a mapping describes: a part of a trunk, a sampling, a row or a domain."""
+"""Keys that say what a mapping describes: a part of a trunk, a sampling, a row or a domain."""
 
 
 def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """The keys of ``benchmarks/<name>.yaml``, merged into those of the benchmark that it extends, unchecked.
 
     Raises:
-        UserError: no such file, no YAML, benchmarks that extend each other, or a protocol under another one's id.
+        UserError: no such file, invalid YAML, benchmarks that extend each other, or a protocol under another one's id.
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
@@ -87,7 +87,7 @@ def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[st
 
 
 def _merge(inherited: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
-    """The rules of the module's docstring for one mapping."""
+    """Apply the rules of the module's docstring to one mapping."""
     merged = dict(inherited)
     for key, value in content.items():
         before = inherited.get(key)
@@ -108,10 +108,10 @@ def _is_another(key: str, value: dict[str, Any], inherited: dict[str, Any]) -> b
 
 
 def select_rows(benchmark: Benchmark, study: str = "default", rows: str = "", seeds: str = "") -> Benchmark:
-    """The benchmark with just the rows of ``study``, or those that ``rows`` names (``a,b,c``), and these ``seeds``.
+    """The benchmark with only the rows of ``study``, or those that ``rows`` names (``a,b,c``), and these ``seeds``.
 
-    A name in ``rows`` that is no row but a method file becomes a row of that method with its defaults, so that
-    a new method needs no edit to be tried. The reference row is kept only if it is among them, else the first one is.
+    A name in ``rows`` that is a method file but no row becomes a row of that method with its defaults, so that a new
+    method can be tried without an edit. The reference is the benchmark's if it is among the rows, else the first row.
     """
     if rows:
         names = [name.strip() for name in rows.split(",") if name.strip()]

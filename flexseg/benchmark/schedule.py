@@ -1,4 +1,4 @@
-"""The block of a benchmark file that says how every row trains: schedule, optimiser, and the recipe around it."""
+"""How every row trains: schedule, optimiser, and the recipe around it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ THINGS = ("traffic light", "traffic sign", *(c.name for c in CLASSES if c.thing)
 class RareClasses(Strict):
     """Rare class sampling (Hoyer et al., DAFormer, CVPR 2022): a class by P(c) = softmax((1 − f_c) / T), then an image.
 
-    An image has enough of a class with ``min_pixels`` of it, counted as it lies on disk; it is cropped again, up to ten
-    times, until the crop has ``min_crop_pixels``.
+    Only images with more than ``min_pixels`` of the class at their size on disk are drawn. An image is cropped again,
+    up to ten times, until the crop has ``min_crop_pixels`` of it.
     """
 
     kind: Literal["rare_classes"]
@@ -28,7 +28,7 @@ class RareClasses(Strict):
 
 
 class ClassUniform(Strict):
-    """Class-uniform sampling (Zhu et al., CVPR 2019; RobustNet): for this share of the draws a class, all alike."""
+    """Class-uniform sampling (Zhu et al., CVPR 2019; RobustNet): this share of the draws is for a class, all alike."""
 
     kind: Literal["class_uniform"]
     share: float = Field(default=0.5, gt=0, le=1)
@@ -40,8 +40,8 @@ Sampling = Annotated[RareClasses | ClassUniform, Field(discriminator="kind")]
 class FeatureDistance(Strict):
     """Thing-class feature distance to the encoder as it was before training (Hoyer et al., DAFormer, CVPR 2022).
 
-    ``stage`` of the encoder gives the maps, from 0, -1 the deepest; a cell counts if the share ``cell_share`` of its
-    pixels is of one of ``classes``.
+    ``stage`` of the encoder gives the maps, from 0, -1 the deepest; a cell counts if the share ``cell_share`` of
+    its pixels is of one of ``classes``.
     """
 
     weight: PositiveFloat = 0.005
@@ -62,11 +62,11 @@ class FeatureDistance(Strict):
 class Training(Strict):
     """The schedule, equal for every row: iterations, images per step, crop (height, width), optimiser, averaging.
 
-    What is left out from ``resize`` on is not done, and is no part of a run's definition. ``resize`` brings every
+    Keys from ``resize`` on are optional and, if left out, no part of a run's definition. ``resize`` brings every
     training image to one size before it is cropped; ``max_class_share`` crops again while one class covers more than
-    this share; ``mix`` is the ratio of source to generated images among the draws (otherwise all images alike), one of
-    which may be 0; ``sampling`` how images are drawn; ``photometric`` how colours change; ``accumulate`` into how many
-    parts a device's share of a batch is cut, to save memory; ``feature_distance`` a loss beside the method's own.
+    this share; ``mix`` is the ratio of source to generated images among the draws (by default all images are alike),
+    one of which may be 0; ``sampling`` how images are drawn; ``photometric`` how colours change; ``accumulate`` the
+    number of parts into which a device's batch is cut, to save memory; ``feature_distance`` an additional loss.
     """
 
     iterations: PositiveInt

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PrivateAttr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PrivateAttr, ValidationError, model_validator
 
 from flexseg.benchmark.ablation import Ablation
 from flexseg.benchmark.blocks import Domain, Protocol, Strict, World
@@ -22,16 +15,13 @@ from flexseg.benchmark.schedule import Training
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import file_digest
 
-ROW_KEYS = ("method", "extends", "title", "generated", "tuned", "training", "model", "published")
-"""Keys of a row that are the row's own; every other key is an option of its method."""
-
 ORIGINS = {
     "published": "as the paper has it",
     "assumed": "left open by the paper and chosen by this suite",
     "scaled": "shrunk from the paper's value with this suite's small images, trunk or schedule",
     "own": "of a control that this suite adds",
 }
-"""Where the default of a method's option can come from. The reports list it for every row."""
+"""Where the default of an option can come from. The reports list it for every row."""
 
 FOLDERS = ("data", "logs", "tables", "tuning")
 """Folders of ``results/<benchmark>/`` beside those of the rows."""
@@ -39,12 +29,17 @@ SHARED = ("datasets", "frames", "rehearsals")
 """Folders of ``results/`` beside those of the benchmarks."""
 
 
+def _require(place: str, kind: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise ValueError(f"{place}: no {kind} is named {name!r}{did_you_mean(name, known)}")
+
+
 class Row(BaseModel):
-    """A row of the tables: a method with options. Keys outside :data:`ROW_KEYS` are options of the method.
+    """A row of the tables: a method with options, which are all the keys that are not named here.
 
     ``training`` changes keys of the benchmark's schedule and ``model`` exchanges its trunk, for this row alone: for
-    controls, such as a longer training, which the reports mark as such. ``published`` is the name under which the
-    row's numbers stand in the files of published ones, where its component switches do not say it.
+    controls, such as a longer training, which the reports mark as such. ``published`` is the row's name in the files
+    of published numbers, where its component switches do not give it.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -76,8 +71,8 @@ class Benchmark(Strict):
     """A checked benchmark file. ``name`` is the file's stem.
 
     ``extends`` names the benchmark that it is merged into (:mod:`flexseg.benchmark.reading`), and ``runs`` the one
-    whose trained runs it evaluates, without training any. ``data_root`` is where data sets lie, if FLEXSEG_DATA
-    does not say it.
+    whose trained runs it evaluates, without training any. ``data_root`` is the folder of the data sets, if
+    FLEXSEG_DATA is not set.
     """
 
     name: str
@@ -108,42 +103,32 @@ class Benchmark(Strict):
 
     @model_validator(mode="after")
     def _references(self) -> Benchmark:
-        for key in ("source", "generated"):
-            name = getattr(self, key)
-            if name not in self.domains:
-                raise ValueError(f"{key}: no domain is named {name!r}{did_you_mean(name, self.domains)}")
+        for key, name in (("source", self.source), ("generated", self.generated)):
+            _require(key, "domain", name, self.domains)
             if not self.domains[name].has("train"):
                 raise ValueError(f"domains.{name}.train: the {key} domain needs training images")
         for target in self.targets:
-            if target not in self.domains:
-                raise ValueError(f"targets: no domain is named {target!r}{did_you_mean(target, self.domains)}")
+            _require("targets", "domain", target, self.domains)
             if not self.domains[target].has("test"):
                 raise ValueError(f"domains.{target}.test: a target without images cannot be evaluated; give it some")
         for name, domain in self.domains.items():
             if domain.rendered and self.world is None:
                 raise ValueError(f"domains.{name}: the street world renders it, so `world:` must say version and size")
-        for target in self.protocol.sizes or {}:
-            if target not in self.targets:
-                hint = did_you_mean(target, self.targets)
-                raise ValueError(f"protocol.sizes: {target!r} is no target{hint}")
-        for average, members in self.averages.items():
-            for target in members:
+        lists = {"protocol.sizes": list(self.protocol.sizes or {})}
+        lists |= {f"averages.{average}": members for average, members in self.averages.items()}
+        for place, targets in lists.items():
+            for target in targets:
                 if target not in self.targets:
-                    raise ValueError(f"averages.{average}: {target!r} is no target{did_you_mean(target, self.targets)}")
+                    raise ValueError(f"{place}: {target!r} is no target{did_you_mean(target, self.targets)}")
         for name, row in self.rows.items():
             if name in FOLDERS:
-                raise ValueError(
-                    f"rows.{name}: results/<benchmark>/{name}/ is a folder of the suite: name it otherwise"
-                )
-            if row.extends and row.extends not in self.rows:
-                raise ValueError(
-                    f"rows.{name}.extends: no row is named {row.extends!r}{did_you_mean(row.extends, self.rows)}"
-                )
-            if not row.extends and not row.method:
+                raise ValueError(f"rows.{name}: results/<benchmark>/{name}/ is a folder of the suite: rename the row")
+            if row.extends:
+                _require(f"rows.{name}.extends", "row", row.extends, self.rows)
+            elif not row.method:
                 raise ValueError(f"rows.{name}: give a method, or the row that it extends")
-            if row.generated and row.generated not in self.domains:
-                hint = did_you_mean(row.generated, self.domains)
-                raise ValueError(f"rows.{name}.generated: no domain is named {row.generated!r}{hint}")
+            if row.generated:
+                _require(f"rows.{name}.generated", "domain", row.generated, self.domains)
             for key in row.training:
                 if key not in Training.model_fields:
                     hint = did_you_mean(key, Training.model_fields)
@@ -151,29 +136,18 @@ class Benchmark(Strict):
         if "default" not in self.studies:
             raise ValueError("studies: one study must be named 'default'")
         for study, rows in self.studies.items():
-            for row_name in rows:
-                if row_name not in self.rows:
-                    raise ValueError(
-                        f"studies.{study}: no row is named {row_name!r}{did_you_mean(row_name, self.rows)}"
-                    )
-        if self.reference not in self.rows:
-            raise ValueError(f"reference: no row is named {self.reference!r}{did_you_mean(self.reference, self.rows)}")
+            for name in rows:
+                _require(f"studies.{study}", "row", name, self.rows)
+        _require("reference", "row", self.reference, self.rows)
         for name in self.ablation.rows:
-            if name not in self.rows:
-                raise ValueError(f"ablation: no row is named {name!r}{did_you_mean(name, self.rows)}")
+            _require("ablation", "row", name, self.rows)
         for name in self.ablation.dials:
-            if name not in self.studies:
-                raise ValueError(
-                    f"ablation.dials.{name}: a dial is named as the study that runs its rows, and no study is named "
-                    f"{name!r}{did_you_mean(name, self.studies)}"
-                )
+            place = f"ablation.dials.{name}: a dial has the name of the study that runs its rows"
+            _require(place, "study", name, self.studies)
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds: a seed is named twice")
         if self.tuning is not None:
-            if self.tuning.row not in self.rows:
-                raise ValueError(
-                    f"tuning.row: no row is named {self.tuning.row!r}{did_you_mean(self.tuning.row, self.rows)}"
-                )
+            _require("tuning.row", "row", self.tuning.row, self.rows)
             if set(self.tuning.seeds) & set(self.seeds):
                 raise ValueError("tuning.seeds: settings may not be chosen on a seed of the benchmark itself")
         return self
@@ -195,21 +169,19 @@ class Benchmark(Strict):
 
     @property
     def trained_as(self) -> str:
-        """The benchmark under whose name the trained runs lie."""
+        """The name of the benchmark whose folder has the trained runs."""
         return self.runs or self.name
 
     def row(self, name: str) -> Row:
-        """The row ``name`` with everything that it inherits through ``extends`` filled in."""
+        """The row ``name`` with everything that it inherits through ``extends``."""
         return self._resolve(name, ())
 
     def _resolve(self, name: str, seen: tuple[str, ...]) -> Row:
         if name in seen:
             raise UserError(f"benchmark {self.name}: rows extend each other in a circle: {' → '.join((*seen, name))}")
         if name not in self.rows:
-            rows = ", ".join(self.rows)
-            raise UserError(
-                f"benchmark {self.name}: no row is named {name!r}{did_you_mean(name, self.rows)}. Its rows: {rows}"
-            )
+            hint = f"{did_you_mean(name, self.rows)}. Its rows: {', '.join(self.rows)}"
+            raise UserError(f"benchmark {self.name}: no row is named {name!r}{hint}")
         row = self.rows[name]
         if not row.extends:
             return row if row.title else row.model_copy(update={"title": name})
@@ -238,11 +210,11 @@ class Benchmark(Strict):
         return self.row(row_name).model or self.model
 
     def domain_definition(self, name: str) -> dict[str, Any]:
-        """All that decides the pixels of domain ``name``, wherever it lies: what its data are keyed by."""
+        """All that decides the pixels of domain ``name``: the key of its data."""
         return self.domains[name].definition(self.world)
 
     def run_definition(self, row_name: str, seed: int) -> dict[str, Any]:
-        """All that decides the weights of a run, except the library's own code: what its fingerprint is made of."""
+        """All that decides the weights of a run, except the library's own code. The fingerprint is made from it."""
         row, method_file = self.row(row_name), self.method_file(row_name)
         return {
             "benchmark": self.trained_as,

@@ -1,6 +1,6 @@
-"""``flexseg …``: every rule of the workflow is one of these commands, and so is what people ask by hand.
+"""The commands of ``flexseg``: every rule of the workflow is one of them, beside those that people call by hand.
 
-Imports that a command does not need stay out of it: torch and mmseg take seconds.
+Each command imports what it needs itself, as torch and mmseg take seconds.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ app.add_typer(bench, name="bench")
 
 CORES = usable_cores()
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]
-RowName = Annotated[str, typer.Argument(metavar="ROW", help="A row of the benchmark, or a method's file name.")]
-Study = Annotated[str, typer.Option(help="Which of the benchmark's studies chooses the rows.")]
-Rows = Annotated[str, typer.Option(help="Just these rows or methods: a,b,c.")]
-RunWords = Annotated[list[str], typer.Argument(metavar="BENCHMARK ROW SEED", help="A run; or its directory.")]
-Seeds = Annotated[str, typer.Option(help="Just these seeds: 0,1,2.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes side by side.")]
+RowName = Annotated[str, typer.Argument(metavar="ROW", help="A row of the benchmark, or the name of a method file.")]
+Study = Annotated[str, typer.Option(help="The study of the benchmark whose rows are taken.")]
+Rows = Annotated[str, typer.Option(help="Only these rows or methods: a,b,c.")]
+Seeds = Annotated[str, typer.Option(help="Only these seeds: 0,1,2.")]
+Workers = Annotated[int, typer.Option(min=1, help="Parallel processes.")]
+Threads = Annotated[int, typer.Option(help="CPU threads.")]
 Receipt = Annotated[Path | None, typer.Option(help="Write the outcome here; a recorded failure then exits with 0.")]
 
 
-def _selected(name: str, study: str, rows: str, seeds: str) -> Benchmark:
+def _select(name: str, study: str, rows: str, seeds: str) -> Benchmark:
     return select_rows(load_benchmark(name, BENCHMARKS), study, rows, seeds)
 
 
 def _select_row(name: str, row: str) -> Benchmark:
-    return _selected(name, "default", row, "")
+    return _select(name, "default", row, "")
 
 
 @app.command()
@@ -51,7 +51,7 @@ def check(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = 
     """Check a benchmark file, the options of its rows, and that its data are there, before any work."""
     from flexseg.tasks.check import check_benchmark, require_data
 
-    benchmark = _selected(name, study, rows, seeds)
+    benchmark = _select(name, study, rows, seeds)
     require_data(benchmark, RESULTS)
     for line in check_benchmark(benchmark):
         print(line)
@@ -63,7 +63,7 @@ def dataset(
     domain: Annotated[str, typer.Argument(help="A domain of the benchmark.")],
     workers: Workers = CORES,
 ) -> None:
-    """Render a domain, or check a data set where it lies: decode every pair and write the index."""
+    """Render a domain, or check a data set in its place: decode every pair and write the index."""
     from flexseg.tasks.datasets import make_dataset
 
     make_dataset(load_benchmark(name, BENCHMARKS), domain, RESULTS, workers)
@@ -71,13 +71,13 @@ def dataset(
 
 @app.command()
 def doctor(
-    name: Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")] = "",
+    name: Name = "",
     full: Annotated[bool, typer.Option("--full", help="Decode and check every file, not only count them.")] = False,
     workers: Workers = CORES,
 ) -> None:
     """Say which data sets and weights are there, missing, incomplete or damaged, and what to do.
 
-    Without a benchmark: which of all the data sets that the suite knows are there. Exits with 1 if not all is well.
+    Without a benchmark: which of the data sets that the suite knows are there. Exits with 1 unless all is well.
     """
     from flexseg.tasks.doctor import examine, print_report, survey
 
@@ -98,7 +98,7 @@ def cache(name: Name, study: Study = "default", rows: Rows = "", workers: Worker
     """
     from flexseg.tasks.datasets import cache_frames
 
-    for line in cache_frames(_selected(name, study, rows, ""), RESULTS, workers):
+    for line in cache_frames(_select(name, study, rows, ""), RESULTS, workers):
         print(line)
 
 
@@ -110,13 +110,13 @@ def train(
     supersede: Annotated[bool, typer.Option(help="Move a run of another configuration aside.")] = False,
     devices: Annotated[str, typer.Option(help="Number of devices; auto takes all GPUs, or one CPU process.")] = "auto",
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; auto is bf16 on GPUs.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads of this run.")] = 1,
+    threads: Threads = 1,
     workers: Annotated[
         int | None, typer.Option(min=0, help="Threads that prepare the next batches; 0 none, up to 8 beside a GPU.")
     ] = None,
     receipt: Receipt = None,
 ) -> None:
-    """Train one run; a run that was interrupted goes on from its checkpoint."""
+    """Train one run; a run that was interrupted continues from its checkpoint."""
     from flexseg.tasks.jobs import Resources, train_run
 
     resources = Resources(devices, precision, threads, workers)
@@ -128,27 +128,27 @@ def evaluate(
     name: Name,
     row: RowName,
     seeds: Seeds = "",
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    threads: Threads = 1,
     receipt: Receipt = None,
 ) -> None:
     """Evaluate a row's finished runs on every target of the benchmark."""
     from flexseg.tasks.jobs import evaluate_row
 
-    evaluate_row(_selected(name, "default", row, seeds), row, RESULTS, threads, receipt)
+    evaluate_row(_select(name, "default", row, seeds), row, RESULTS, threads, receipt)
 
 
 @app.command()
 def export(
-    words: RunWords,
+    words: Annotated[list[str], typer.Argument(metavar="BENCHMARK ROW SEED", help="A run; or its directory.")],
     output: Annotated[Path, typer.Option(help="The folder to write.")] = Path("export"),
-    target: Annotated[str, typer.Option(help="Whose test size the pipeline gets; by default all targets'.")] = "",
+    target: Annotated[str, typer.Option(help="The target whose test size the pipeline gets; by default all.")] = "",
 ) -> None:
     """Write a finished run as a configuration and a checkpoint of mmsegmentation, which predict the same pixels."""
     from flexseg.tasks.export import export_run, parse_run
 
     run, rest = parse_run(words, _select_row, RESULTS)
     if rest:
-        raise UserError(f"export takes one run, and nothing behind it: {' '.join(rest)}")
+        raise UserError(f"export takes one run and nothing else: {' '.join(rest)}")
     for path in export_run(run, output, target=target):
         print(path)
 
@@ -164,7 +164,7 @@ def predict(
     height: Annotated[
         int | None, typer.Option(min=1, help="Show images to the network at this height instead.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Segment your own images with a finished run: colour overlays and label maps."""
     from flexseg.tasks.export import parse_run
@@ -179,16 +179,16 @@ def predict(
 @app.command()
 def rehearse(
     name: Name,
-    folder: Annotated[Path, typer.Option(help="Where to work; what is there is kept and gone on with.")] = Path(""),
+    folder: Annotated[Path, typer.Option(help="Where to work; a rehearsal that is there is continued.")] = Path(""),
     rows: Rows = "",
     study: Study = "default",
     shrink: Annotated[int, typer.Option(min=1, help="Divide all sizes in pixels by this.")] = 4,
     iterations: Annotated[int, typer.Option(min=2, help="Steps of each training.")] = 4,
-    frames: Annotated[int, typer.Option(min=1, help="Images a split of each data set.")] = 3,
-    trunk: Annotated[str, typer.Option(help="A smaller MiT in the trunk's place: b0 to b5.")] = "",
+    frames: Annotated[int, typer.Option(min=1, help="Images per split of each data set.")] = 3,
+    trunk: Annotated[str, typer.Option(help="A smaller MiT in place of the trunk: b0 to b5.")] = "",
     cores: Annotated[int, typer.Option(min=1)] = CORES,
 ) -> None:
-    """Run a whole benchmark in little, on data sets rendered in their official layouts: does it all work here?"""
+    """Run a whole benchmark in small, on data sets rendered in their official layouts: does it all work here?"""
     from flexseg.tasks.rehearse import Settings
     from flexseg.tasks.rehearse import rehearse as run
 
@@ -203,7 +203,7 @@ def tables(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds =
     """Write the tables (CSV, Markdown, LaTeX) from the records of the runs."""
     from flexseg.analysis import write_tables
 
-    for path in write_tables(_selected(name, study, rows, seeds), RESULTS):
+    for path in write_tables(_select(name, study, rows, seeds), RESULTS):
         print(path)
 
 
@@ -221,7 +221,7 @@ def report(
 
     if kind not in KINDS:
         raise UserError(f"there is no report {kind!r}{did_you_mean(kind, KINDS)}: choose {', '.join(KINDS)}")
-    write_report(_selected(name, study, rows, seeds), kind, RESULTS, output)
+    write_report(_select(name, study, rows, seeds), kind, RESULTS, output)
     print(output)
 
 
@@ -236,21 +236,21 @@ def status(
     """Say which runs are finished, running, failed or missing, and the time left; exits with 1 if any failed."""
     from flexseg.cli.print import print_status
 
-    if print_status(_selected(name, study, rows, seeds), RESULTS, Console(), retry=retry):
+    if print_status(_select(name, study, rows, seeds), RESULTS, Console(), retry=retry):
         raise typer.Exit(1)
 
 
 @app.command()
 def compare(
     name: Name,
-    a: Annotated[str, typer.Argument(metavar="A", help="A row, or a method's file name: what B is compared with.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="Another row. With --other it may be left out: A itself.")] = "",
+    a: Annotated[str, typer.Argument(metavar="A", help="The row, or name of a method file, to compare B with.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Another row; with --other by default A itself.")] = "",
     other: Annotated[
-        Path | None, typer.Option(help="Another results folder to take A from, e.g. that of before an upgrade.")
+        Path | None, typer.Option(help="Another results folder to take A from, e.g. from before an upgrade.")
     ] = None,
     quantity: Annotated[str, typer.Option(help="What is compared, e.g. 'boundary mIoU'.")] = "mIoU",
     per: Annotated[str, typer.Option(help="target (and averages), class or condition.")] = "target",
-    study: Annotated[str, typer.Option(help="The study whose rows tell how noisy a run is.")] = "default",
+    study: Annotated[str, typer.Option(help="The study whose rows show how noisy a run is.")] = "default",
     seeds: Seeds = "",
 ) -> None:
     """Compare two rows, B minus A: paired differences with 95 % intervals, and whether any was shown.
@@ -260,24 +260,22 @@ def compare(
     flexseg compare streetworld flexseg --other before/results
     """
     from flexseg.analysis.stats.compare import check_per, load_pair
-    from flexseg.analysis.stats.compare import compare as compared
+    from flexseg.analysis.stats.compare import compare as compare_rows
     from flexseg.analysis.stats.scores import Scores
     from flexseg.cli.print import print_comparison
 
     if not b and other is None:
         raise UserError(f"compare {a!r} with what? Name a second row, or another results folder with --other")
     way = check_per(per)
-    rows = dict.fromkeys([*_selected(name, study, "", "").rows, a, b or a])
-    pair = load_pair(_selected(name, study, ",".join(rows), seeds), RESULTS, a, b or a, other)
-    found = compared(Scores(pair.records), pair.a, pair.b, quantity, way)
+    rows = dict.fromkeys([*_select(name, study, "", "").rows, a, b or a])
+    pair = load_pair(_select(name, study, ",".join(rows), seeds), RESULTS, a, b or a, other)
+    found = compare_rows(Scores(pair.records), pair.a, pair.b, quantity, way)
     print_comparison(replace(found, notes=[*pair.notes, *found.notes]), Console())
 
 
 @app.command()
 def verify(
-    name: Annotated[
-        str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")
-    ] = DEFAULT,
+    name: Name = DEFAULT,
     study: Study = "default",
     rows: Rows = "",
     seeds: Seeds = "",
@@ -288,10 +286,10 @@ def verify(
     from flexseg.analysis.stats.records import load_records
     from flexseg.analysis.stats.reference import read_reference, reference_path, write_reference
     from flexseg.analysis.stats.scores import Scores
-    from flexseg.analysis.stats.verify import verify as verified
+    from flexseg.analysis.stats.verify import verify as verify_scores
     from flexseg.cli.print import print_verification
 
-    benchmark = _selected(name, study, rows, seeds)
+    benchmark = _select(name, study, rows, seeds)
     path = reference_path(benchmark, BENCHMARKS)
     if not write and not path.is_file():
         print(f"{name}: no reference results to compare with ({path} does not exist; --write makes it from these)")
@@ -301,7 +299,7 @@ def verify(
         write_reference(scores, path)
         print(path)
         return
-    found = verified(scores, read_reference(path, benchmark))
+    found = verify_scores(scores, read_reference(path, benchmark))
     print_verification(found, Console(), cells=cells)
     if found.differs:
         raise typer.Exit(1)
@@ -309,16 +307,16 @@ def verify(
 
 @app.command()
 def validate(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = "") -> None:
-    """Score finished runs on the source's validation images: has a row learnt less, or does it carry over less?"""
-    from flexseg.tasks.validate import validate as validated
+    """Score finished runs on the source's validation images: has a row learnt less, or does it transfer less?"""
+    from flexseg.tasks.validate import validate as score
 
-    print(validated(_selected(name, study, rows, seeds), RESULTS, Console()))
+    print(score(_select(name, study, rows, seeds), RESULTS, Console()))
 
 
 @app.command()
 def tune(
     name: Name,
-    jobs: Annotated[int, typer.Option(help="Trainings side by side, each with one thread.")] = CORES,
+    jobs: Annotated[int, typer.Option(help="Trainings at a time, each with one thread.")] = CORES,
 ) -> None:
     """Search the benchmark's tuning grid on source validation images and record every trial."""
     from flexseg.tasks.tune import tune as search
@@ -328,17 +326,16 @@ def tune(
 
 @app.command("new-method")
 def new_method(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the file, e.g. my_method.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The file's name, e.g. my_method.")],
     title: Annotated[str, typer.Option(help="What the tables call it.")] = "",
     paper: Annotated[str, typer.Option(help="Authors, title, venue.")] = "",
     benchmark: Annotated[str, typer.Option(help="The benchmark to try it on.")] = DEFAULT,
 ) -> None:
     """Write methods/NAME.py, a method that trains like the baseline until you edit it."""
-    from flexseg.cli.new_method import new_method as write
-    from flexseg.cli.new_method import next_steps
+    from flexseg.cli.new_method import describe_next_steps, write_method
 
-    written = write(name, title, paper, benchmark, METHODS, BENCHMARKS)
-    print(next_steps(written, benchmark, load_benchmark(benchmark, BENCHMARKS).reference))
+    written = write_method(name, title, paper, benchmark, METHODS, BENCHMARKS)
+    print(describe_next_steps(written, load_benchmark(benchmark, BENCHMARKS)))
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -349,7 +346,7 @@ def main(arguments: list[str] | None = None) -> Any:
         Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and stop.code != 130:  # typer turns an interruption into this code, silently
+        if isinstance(stop, SystemExit) and stop.code != 130:  # typer silently turns an interruption into this code
             raise
         Console(stderr=True).print("interrupted; start the same command again to go on")
         sys.exit(130)

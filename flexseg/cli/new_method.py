@@ -1,7 +1,7 @@
 """``flexseg new-method``: a starting file for a method, filled in from ``template.py.txt``.
 
-The file trains as it is, like the plain baseline, so that every edit can be tried at once. No benchmark file needs a
-row for it: where rows are selected, the name of a method's file stands for that method with its defaults.
+The file trains as it is, like the plain baseline, so that every edit can be tried at once. It needs no row in a
+benchmark file: where rows are selected, the name of a method file means that method with its defaults.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from string import Template
 
 import yaml
 
-from flexseg.benchmark import load_benchmark
+from flexseg.benchmark import Benchmark, load_benchmark
 from flexseg.benchmark.schema import FOLDERS
 from flexseg.errors import UserError
 from flexseg.files import replacing
@@ -25,16 +25,12 @@ TEMPLATE = Path(__file__).with_name("template.py.txt")
 """Plain training, with an example option and the most used hooks."""
 
 
-def new_method(name: str, title: str, paper: str, benchmark: str, methods: Path, benchmarks: Path) -> Path:
+def write_method(name: str, title: str, paper: str, benchmark: str, methods: Path, benchmarks: Path) -> Path:
     """Write ``methods/<name>.py``, which trains as it is.
 
     Args:
-        name: of the file. title: what the method calls itself; empty takes the name.
-        paper: authors, title, venue; may be empty.
-        benchmark: the benchmark that it will be tried on, whose rows may not have its name.
-
-    Returns:
-        The file.
+        title: of the method in tables; by default made from the name. paper: authors, title, venue; may be empty.
+        benchmark: the one that it will be tried on, none of whose rows may have this name.
 
     Raises:
         UserError: the name cannot be a method's or is taken, the title or the paper is not one line of text, or the
@@ -57,13 +53,13 @@ def new_method(name: str, title: str, paper: str, benchmark: str, methods: Path,
     return method
 
 
-def next_steps(method: Path, benchmark: str, reference: str) -> str:
-    """What to do with the file, to be printed. ``reference`` is the row that the method is compared with."""
-    name = method.stem
-    config = "" if benchmark == "streetworld" else f"benchmark={benchmark} "
+def describe_next_steps(method: Path, benchmark: Benchmark) -> str:
+    """What to do with the file, to be printed."""
+    name, reference = method.stem, benchmark.reference
+    config = "" if benchmark.name == "streetworld" else f"benchmark={benchmark.name} "
     steps = (
-        ("flexseg show methods", "is it read without complaint?"),
-        (f"python -m pytest tests/methods/test_every_method.py -k {name} -q", "does it keep the contract?"),
+        ("flexseg show methods", "can it be read?"),
+        (f"python -m pytest tests/methods/test_every_method.py -k {name} -q", "does it fulfil the contract?"),
         (f"snakemake --cores all --config benchmark=smoke rows={name},{reference}", "does it run? (a minute)"),
         (f"snakemake --cores all --config {config}rows={name},{reference}", "train, evaluate and tabulate it"),
     )
@@ -76,7 +72,7 @@ def next_steps(method: Path, benchmark: str, reference: str) -> str:
             *(f"  {command:{width}}  # {why}" for command, why in steps),
             f"No benchmark file needs an edit: `rows={name}` takes the method with its defaults. To set options, or",
             f"to have it in the tables of a study, write a row `{name}: {{method: {name}, title: ...}}` into",
-            f"benchmarks/{benchmark}.yaml and name it in a list under `studies`.",
+            f"benchmarks/{benchmark.name}.yaml and name it in a list under `studies`.",
         ]
     )
 
@@ -92,20 +88,20 @@ def _check_name(name: str) -> None:
     if name.startswith("_"):
         raise UserError(f"files that begin with an underscore are helpers, not methods: {name!r}{hint}")
     if not re.fullmatch(r"[a-z0-9_]+", name):
-        raise UserError(f"a method's name is of lower-case ASCII letters, digits and underscores, not {name!r}{hint}")
+        raise UserError(f"a method's name has lower-case ASCII letters, digits and underscores, not {name!r}{hint}")
     if len(name) > 60:
         raise UserError(f"a method's name has at most 60 characters, {name!r} has {len(name)}")
     if yaml.safe_load(name) != name:
         raise UserError(f"YAML reads {name!r} as {yaml.safe_load(name)}: choose another name")
     if name in FOLDERS:
-        raise UserError(f"{name!r} is a word of the suite's own: choose another name")
+        raise UserError(f"{name!r} is the name of a folder of the suite: choose another name")
 
 
 def render(name: str, title: str, paper: str) -> str:
     """The text of a method's starting file."""
     template = TEMPLATE.read_text(encoding="utf-8")
     class_name = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-    # What the template imports is a word of it, and must not be shadowed.
+    # The class must not shadow what the template imports.
     if keyword.iskeyword(class_name) or hasattr(builtins, class_name) or re.search(rf"\b{class_name}\b", template):
         class_name += "Method"
     plain = title.isascii() and not set(title) & set("\"'\\") and len(title) <= 70
@@ -113,20 +109,20 @@ def render(name: str, title: str, paper: str) -> str:
         heading=title if plain else name,
         class_name=class_name,
         name=name,
-        title=_literal("title", title),
-        paper=_literal("paper", paper),
+        title=_write_literal("title", title),
+        paper=_write_literal("paper", paper),
     )
 
 
-def _literal(attribute: str, text: str) -> str:
-    """``text`` as the formatter writes it; longer than a line, in parentheses and pieces."""
+def _write_literal(attribute: str, text: str) -> str:
+    """``text`` as the formatter writes it: in parentheses and pieces if it is longer than a line."""
     wide = any(unicodedata.east_asian_width(character) in "WF" for character in text)
-    if len(f"    {attribute} = {_quoted(text)}") * (1 + wide) <= 120:
-        return _quoted(text)
+    if len(f"    {attribute} = {_quote(text)}") * (1 + wide) <= 120:
+        return _quote(text)
     parts = textwrap.wrap(text, 50 if wide else 100, drop_whitespace=False, break_on_hyphens=False)
-    return "\n".join(["(", *(f"        {_quoted(part)}" for part in parts), "    )"])
+    return "\n".join(["(", *(f"        {_quote(part)}" for part in parts), "    )"])
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     mark = "'" if text.count('"') > text.count("'") else '"'
     return mark + text.replace("\\", "\\\\").replace(mark, "\\" + mark) + mark

@@ -1,4 +1,4 @@
-"""What the command line prints for people: methods, the state of every run, two rows compared, results verified.
+"""What the command line prints for people: methods, the state of every run, a comparison, a verification.
 
 Everything that a colour says, a sign says as well: without colour (``NO_COLOR``, a pipe, a file) nothing is lost.
 """
@@ -6,6 +6,7 @@ Everything that a colour says, a sign says as well: without colour (``NO_COLOR``
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,25 +24,29 @@ if TYPE_CHECKING:  # these import scipy and pyarrow, which `flexseg show` and `f
     from flexseg.analysis.stats.progress import Standing
     from flexseg.analysis.stats.verify import Cell, Verification
 
-RUN_SIGNS = {
-    "finished": ("✓", "green"), "trained": ("◐", "yellow"), "running": ("▶", "cyan"), "interrupted": ("‖", "yellow"),
-    "failed": ("✗", "bold red"), "not run": ("○", "yellow"), "stale": ("↻", "magenta"), "missing": ("·", "dim"),
-}  # fmt: skip
-RUN_WORDS = {
-    "trained": "trained, not evaluated", "not run": "not run (optional package)", "stale": "stale (other settings)",
-    "missing": "missing",
-}  # fmt: skip
-CELL_SIGNS = {
-    "reproduced": ("=", "green"), "within noise": ("≈", "green"), "outside": ("≠", "yellow"),
-    "differs": ("✗", "bold red"), "other definition": ("?", "magenta"), "no interval": ("~", "yellow"),
-    "missing": ("·", "dim"), "no reference": ("–", "dim"),
-}  # fmt: skip
+RUNS = {
+    "finished": ("✓", "green", "finished"),
+    "trained": ("◐", "yellow", "trained, not evaluated"),
+    "running": ("▶", "cyan", "running"),
+    "interrupted": ("‖", "yellow", "interrupted"),
+    "failed": ("✗", "bold red", "failed"),
+    "not run": ("○", "yellow", "not run (optional package)"),
+    "stale": ("↻", "magenta", "stale (other settings)"),
+    "missing": ("·", "dim", "missing"),
+}
+"""Sign, style and words of each state of a run."""
+CELLS = {
+    "reproduced": ("=", "green", "reproduced to 1e-6"),
+    "within noise": ("≈", "green", "within noise"),
+    "outside": ("≠", "yellow", "outside its 95 % interval"),
+    "differs": ("✗", "bold red", "differs after Holm"),
+    "other definition": ("?", "magenta", "other definition"),
+    "no interval": ("~", "yellow", "one seed, no interval"),
+    "missing": ("·", "dim", "missing here"),
+    "no reference": ("–", "dim", "not in the reference"),
+}
+"""Sign, style and words of each verdict on a cell."""
 MINUS = "\N{MINUS SIGN}"
-CELL_WORDS = {
-    "reproduced": "reproduced to 1e-6", "within noise": "within noise", "outside": "outside its 95 % interval",
-    "differs": "differs after Holm", "other definition": "other definition", "no interval": "one seed, no interval",
-    "missing": "missing here", "no reference": "not in the reference",
-}  # fmt: skip
 
 
 def _table(gap: int = 2) -> Table:
@@ -51,11 +56,11 @@ def _table(gap: int = 2) -> Table:
 
 
 def _say(console: Console, text: str, style: str = "", whole: bool = False) -> None:
-    """Prose, of which nothing is markup; ``whole`` keeps a line in one piece, for those who search a log."""
+    """Print prose without markup; ``whole`` does not wrap it, for those who search a log."""
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=whole)
 
 
-def describe_methods(methods: Path, console: Console) -> None:
+def print_methods(methods: Path, console: Console) -> None:
     """Print every method with its options; a broken file with its error."""
     from flexseg.method import describe_options
     from flexseg.method_files import load_method, method_names
@@ -77,38 +82,29 @@ def describe_methods(methods: Path, console: Console) -> None:
 def print_status(benchmark: Benchmark, results: Path, console: Console, *, retry: bool) -> bool:
     """Print the state of every run; with ``retry`` forget the failures. Returns whether any run failed.
 
-    A run that waits for an optional package has not failed, but is tried again with the others.
+    A run that waits for an optional package has not failed, but ``retry`` covers it too.
     """
     from flexseg.analysis.stats.progress import STATES, standings
 
     found = standings(benchmark, results)
-    counts = {state: sum(each.state == state for each in found) for state in STATES}
+    counts = Counter(each.state for each in found)
     _print_runs(found, console)
-    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     _say(console, f"{benchmark.name}: {summary}", whole=True)
     failed = [each for each in found if each.state == "failed"]
     waiting = [each for each in found if each.state == "not run"]
     for each in failed + waiting:
         _say(console, f"{each.row}, seed {each.seed}: {each.reason}", whole=True)
         if retry:
-            for path in (
-                each.folder / "failure.json",
-                each.folder / "trained.json",
-                each.folder.parent / "evaluated.json",
-            ):
-                path.unlink(missing_ok=True)
+            for name in ("failure.json", "trained.json", "../evaluated.json"):
+                (each.folder / name).unlink(missing_ok=True)
     if retry and (failed or waiting):
         _say(console, "forgotten: start snakemake again to try them again")
     elif failed:
-        _say(
-            console,
-            f"Mend the cause (a changed method file is tried again by itself), or try the same again: "
-            f"flexseg status {benchmark.name} --retry",
-            whole=True,
-        )
+        cure = "Mend the cause (a changed method file is tried again by itself), or try the same again"
+        _say(console, f"{cure}: flexseg status {benchmark.name} --retry", whole=True)
     elif waiting:
-        after = f"After installing it: flexseg status {benchmark.name} --retry, then snakemake again"
-        _say(console, after, whole=True)
+        _say(console, f"After installing it: flexseg status {benchmark.name} --retry, then snakemake again", whole=True)
     return bool(failed) and not retry
 
 
@@ -128,15 +124,15 @@ def _print_runs(found: Sequence[Standing], console: Console) -> None:
         cells = [_run_cell(by_run[row, seed]) for seed in seeds]
         table.add_row(Text(row), *cells, duration(times[row]) if row in times else "")
     console.print(table)
-    present = {each.state: None for each in found}
-    legend = [f"{sign} {RUN_WORDS.get(state, state)}" for state, (sign, _) in RUN_SIGNS.items() if state in present]
+    present = {each.state for each in found}
+    legend = [f"{sign} {words}" for state, (sign, _, words) in RUNS.items() if state in present]
     _say(console, "   ".join(legend) + "\n")
     by_text: dict[tuple[str, str], list[int]] = {}
     for each in found:
-        if text := _standing_text(each):
+        if text := _describe_standing(each):
             by_text.setdefault((each.row, text), []).append(each.seed)
-    for (row, text), listed in by_text.items():
-        _say(console, f"{row}, {seeds_text(listed)}: {text}")
+    for (row, text), its_seeds in by_text.items():
+        _say(console, f"{row}, {seeds_text(its_seeds)}: {text}")
     ahead = outlook(found)
     if ahead:
         runs = "one run" if ahead.workers == 1 else f"{ahead.workers} runs"
@@ -147,8 +143,8 @@ def _print_runs(found: Sequence[Standing], console: Console) -> None:
         )
 
 
-def _standing_text(each: Standing) -> str:
-    """What the sign of a run that is not over does not say; nothing for the others."""
+def _describe_standing(each: Standing) -> str:
+    """How far an unfinished run has come; empty for other runs."""
     from flexseg.analysis.stats.progress import duration
 
     if each.state == "running":
@@ -161,26 +157,25 @@ def _standing_text(each: Standing) -> str:
 
 
 def _run_cell(each: Standing) -> Text:
-    sign, style = RUN_SIGNS[each.state]
+    sign, style, _ = RUNS[each.state]
     part = f" {100 * each.done // max(each.total, 1)} %" if each.state in ("running", "interrupted") else ""
     return Text(sign + part, style=style)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print a comparison: a line a target, class or condition, its interval as numbers and as a bar around zero."""
+    """Print a comparison: a line for each target, class or condition, its interval in numbers and as a bar around 0."""
     quantity, digits = comparison.quantity, comparison.quantity.digits
     _say(console, f"A = {comparison.a}\nB = {comparison.b}")
-    unit = "percent" if quantity.unit == "%" else "nats a pixel"
+    unit = "percent" if quantity.unit == "%" else "nats per pixel"
     better = "higher" if quantity.higher_is_better else "lower"
     _say(console, f"{comparison.what} in {unit}, {better} is better; B {MINUS} A: above zero, B is higher.\n")
     table = _table()
-    for title in (comparison.per, "A", "B", f"B {MINUS} A", "95 % interval", "p"):
-        table.add_column(title, justify="left" if title == comparison.per else "right", no_wrap=True)
+    heads = (comparison.per, "A", "B", f"B {MINUS} A", "95 % interval", "p")
+    for head in heads:
+        table.add_column(head, justify="left" if head == comparison.per else "right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    texts = [_comparison_texts(line, digits) for line in comparison.lines]
-    taken = sum(max(map(len, (head, *column))) + 2 for head, column in zip(
-        (comparison.per, "A", "B", f"B {MINUS} A", "95 % interval", "p"), zip(*texts, strict=True), strict=True
-    ))  # fmt: skip
+    texts = [_format_line(line, digits) for line in comparison.lines]
+    taken = sum(max(map(len, column)) + 2 for column in zip(heads, *texts, strict=True))
     width = max(9, min(41, console.width - taken - 1))
     ends = [e for line in comparison.lines for e in (line.difference.low, line.difference.high) if math.isfinite(e)]
     low, high = min([0.0, *ends]), max([0.0, *ends])
@@ -191,7 +186,9 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
             group = line.group
         shown = line.difference.shown
         style = "" if not shown else "green" if (line.difference.value > 0) == quantity.higher_is_better else "red"
-        table.add_row(*(Text(cell, style=style) for cell in cells), Text(_bar(line, low, high, width), style=style))
+        table.add_row(
+            *(Text(cell, style=style) for cell in cells), Text(_draw_bar(line, low, high, width), style=style)
+        )
     console.print(table)
     _say(
         console,
@@ -203,25 +200,20 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         _say(console, note)
 
 
-def _comparison_texts(line: Line, digits: int) -> tuple[str, ...]:
+def _format_line(line: Line, digits: int) -> tuple[str, ...]:
     from flexseg.analysis.stats.formats import bracket_text, number
 
     difference = line.difference
     p = difference.p if math.isnan(difference.p_holm) else difference.p_holm
     name = line.label if line.group in ("targets", "averages", "classes") else f"{line.group}, {line.label}"
     p_text = "–" if math.isnan(p) else "<0.001" if p < 0.0005 else f"{p:.3f}"
-    return (
-        name,
-        number(line.a.value, digits),
-        number(line.b.value, digits),
-        number(difference.value, digits, sign=True),
-        bracket_text(difference, digits) if difference.n else "–",
-        p_text,
-    )
+    interval = bracket_text(difference, digits) if difference.n else "–"
+    values = number(line.a.value, digits), number(line.b.value, digits), number(difference.value, digits, sign=True)
+    return name, *values, interval, p_text
 
 
-def _bar(line: Line, low: float, high: float, width: int) -> str:
-    """The interval on a line from ``low`` to ``high``, which holds zero: ``   │  ──●──``."""
+def _draw_bar(line: Line, low: float, high: float, width: int) -> str:
+    """Draw the interval on a line from ``low`` to ``high``, which includes zero: ``   │  ──●──``."""
     difference = line.difference
 
     def place(value: float) -> int:
@@ -238,49 +230,44 @@ def _bar(line: Line, low: float, high: float, width: int) -> str:
 
 
 def print_verification(found: Verification, console: Console, *, cells: bool) -> None:
-    """Print what became of every cell of the reference; with ``cells`` each with its numbers and interval."""
+    """Print the verdict on every cell of the reference; with ``cells`` also its numbers and interval."""
     table = _table(gap=1)
     table.add_column("mIoU", overflow="ellipsis", no_wrap=True)
     for column in found.columns:
         table.add_column(Text(column.replace("_", "\n")), justify="right", no_wrap=True, vertical="bottom")
     for row in found.rows:
-        table.add_row(Text(row), *(_cell_text(found.cells[row, column]) for column in found.columns))
+        table.add_row(Text(row), *(_format_cell(found.cells[row, column]) for column in found.columns))
     console.print(table)
-    present = [verdict for verdict in CELL_SIGNS if any(cell.verdict == verdict for cell in found.cells.values())]
-    legend = [f"{CELL_SIGNS[verdict][0]} {CELL_WORDS[verdict]}" for verdict in present]
+    present = {cell.verdict for cell in found.cells.values()}
+    legend = [f"{sign} {words}" for verdict, (sign, _, words) in CELLS.items() if verdict in present]
     _say(console, "   ".join(legend) + f"; numbers: here {MINUS} reference.\n")
     if cells:
         _print_cells(found, console)
     for note in found.notes:
         _say(console, note)
-    _say(console, _counts(found))
+    _say(console, _describe_counts(found))
     if found.differs:
         worst = [cell for cell in found.cells.values() if cell.verdict == "differs"]
         named = [f"{cell.row} on {cell.column}" for cell in worst[:3]]
         more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
         _say(console, f"These results differ from the reference: {', '.join(named)}{more}.", style="bold red")
-        return
-    if not found.judged:
+    elif not found.judged:
         _say(console, "So nothing can be said on whether the reference is repeated.", style="bold")
-        return
-    if found.count("reproduced") == found.judged:
+    elif found.count("reproduced") == found.judged:
         _say(console, "The reference results are reproduced, number by number.", style="bold green")
-        return
-    _say(
-        console,
-        "The reference results are confirmed: nothing differs beyond the noise of training.",
-        style="bold green",
-    )
-    there = " and ".join(found.processors_there)
-    where = "the same kind of processor" if found.processors == found.processors_there else f"another, {there}"
-    _say(
-        console,
-        "Equal numbers are not to be expected on another machine: its instruction set rounds sums otherwise, and "
-        f"training amplifies that. The reference was made on {where}.",
-    )
+    else:
+        confirmed = "The reference results are confirmed: nothing differs beyond the noise of training."
+        _say(console, confirmed, style="bold green")
+        there = " and ".join(found.processors_there)
+        where = "the same kind of processor" if found.processors == found.processors_there else f"another, {there}"
+        _say(
+            console,
+            "Do not expect equal numbers on another machine: its instruction set rounds sums differently, and "
+            f"training amplifies that. The reference was made on {where}.",
+        )
 
 
-def _counts(found: Verification) -> str:
+def _describe_counts(found: Verification) -> str:
     from flexseg.analysis.stats.verify import JUDGED, VERDICTS
 
     parts = [f"{found.count('reproduced')} reproduced", f"{found.count('within noise')} within noise"]
@@ -288,16 +275,15 @@ def _counts(found: Verification) -> str:
     if outside:
         parts.append(f"{outside} outside (chance alone: about {max(1, round(0.05 * found.judged))})")
     parts.append(f"{found.count('differs')} differ after Holm over all")
-    counts = {verdict: found.count(verdict) for verdict in VERDICTS if verdict not in JUDGED}
-    rest = [f"{CELL_WORDS[verdict]}: {count}" for verdict, count in counts.items() if count]
+    rest = [f"{CELLS[each][2]}: {found.count(each)}" for each in VERDICTS if each not in JUDGED and found.count(each)]
     text = f"{found.benchmark}: of {found.judged} cells {', '.join(parts)}."
     return text + (f" Not judged: {', '.join(rest)}." if rest else "")
 
 
-def _cell_text(cell: Cell) -> Text:
+def _format_cell(cell: Cell) -> Text:
     from flexseg.analysis.stats.formats import number
 
-    sign, style = CELL_SIGNS[cell.verdict]
+    sign, style, _ = CELLS[cell.verdict]
     bare = cell.verdict in ("reproduced", "missing", "no reference")
     return Text(sign if bare else f"{sign} {number(cell.difference, 1, sign=True)}", style=style)
 
@@ -309,7 +295,7 @@ def _print_cells(found: Verification, console: Console) -> None:
     for title in ("row", "column", "here", "ref.", "diff.", "95 % in ±", "p", "verdict"):
         table.add_column(title, justify="left" if title in ("row", "column", "verdict") else "right", no_wrap=True)
     for cell in found.cells.values():
-        sign, style = CELL_SIGNS[cell.verdict]
+        sign, style, _ = CELLS[cell.verdict]
         numbers = [number(cell.here, 2), number(cell.there, 2), number(cell.difference, 2, sign=True)]
         p = "–" if math.isnan(cell.p) else f"{cell.p:.3f}"
         texts = [cell.row, cell.column, *numbers, number(cell.half, 2), p, f"{sign} {cell.verdict}"]

@@ -30,15 +30,15 @@ def show_benchmarks() -> None:
 @show.command("methods")
 def show_methods() -> None:
     """The methods and their options; a broken file is named with its error."""
-    from flexseg.cli.print import describe_methods
+    from flexseg.cli.print import print_methods
 
-    describe_methods(METHODS, Console())
+    print_methods(METHODS, Console())
 
 
 @show.command("world")
 def show_world(
     output: Annotated[Path, typer.Argument(help="The PNG to write.")] = Path("world.png"),
-    samples: Annotated[int, typer.Option(min=1, help="Images a domain.")] = 5,
+    samples: Annotated[int, typer.Option(min=1, help="Images per domain.")] = 5,
     height: Annotated[int, typer.Option(min=32, help="Height of an image in pixels.")] = 96,
     width: Annotated[int, typer.Option(min=32, help="Width of an image in pixels.")] = 192,
 ) -> None:
@@ -55,29 +55,23 @@ def show_world(
 def bench_step(
     name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = DEFAULT,
     rows: Annotated[str, typer.Option(help="Rows to measure.")] = "dginstyle,flexseg",
-    steps: Annotated[int, typer.Option(min=2, help="Steps a round.")] = 15,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds, taken in turn.")] = 5,
+    steps: Annotated[int, typer.Option(min=2, help="Steps per round.")] = 15,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the rows take turns.")] = 5,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
     """A training step of each row against the bare model's forward, backward and optimiser step."""
     from flexseg.tasks.speed import measure_steps
 
-    measure_steps(
-        select_rows(load_benchmark(name, BENCHMARKS), "default", rows),
-        RESULTS,
-        steps,
-        rounds,
-        threads,
-        Console(),
-    )
+    benchmark = select_rows(load_benchmark(name, BENCHMARKS), "default", rows)
+    measure_steps(benchmark, RESULTS, steps, rounds, threads, Console())
 
 
 @bench.command("world")
 def bench_world(
     name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = DEFAULT,
-    images: Annotated[int, typer.Option(min=1, help="Images a domain.")] = 40,
+    images: Annotated[int, typer.Option(min=1, help="Images per domain.")] = 40,
 ) -> None:
-    """Images a second that the street world renders on one core, for every domain."""
+    """How many images per second the street world renders on one core, for every domain."""
     from flexseg.tasks.speed import measure_world
 
     measure_world(load_benchmark(name, BENCHMARKS), images, Console())
@@ -89,7 +83,7 @@ def bench_data(
     images: Annotated[int, typer.Option(min=4, help="Images to read.")] = 40,
     step: Annotated[float, typer.Option(min=0.0, help="Seconds that a step of your GPU takes.")] = 0.4,
 ) -> None:
-    """Training images a second for each worker, decoded anew and from the cache, beside what a GPU's step needs."""
+    """Training images per second and worker, decoded and from the cache, beside what a GPU's step needs."""
     from flexseg.tasks.speed_data import measure_data
 
     measure_data(load_benchmark(name, BENCHMARKS), RESULTS, images, step, Console())

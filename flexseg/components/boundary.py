@@ -6,13 +6,13 @@ set difference. For a class d and a pixel p, with the k×k window around p,
     p ∈ Dilate(M_d, k)  ⇔  *some* pixel of the window is of class d,
     p ∉ Erode(M_d, k)   ⇔  *some* pixel of the window is of another class.
 
-So p lies in B_g of some class exactly if its window holds two different classes, that is, if the largest and the
-smallest class id in it differ; and then p lies in B_g of its own class too. That needs two running extremes instead
-of one mask per class.
+So p is in B_g of some class exactly if its window holds two different classes, that is, if the largest and the
+smallest class id in it differ; and then p is in B_g of its own class too. That needs two running extremes instead of
+one mask per class.
 
 **Assumed**, as the public text is silent: void neither erodes nor dilates anything and is never on a boundary; the
 window is clipped at the image border, which therefore makes no boundary; the three sets are nested, so each pixel
-takes the finest one it lies in.
+takes the finest one it is in.
 """
 
 from __future__ import annotations
@@ -24,33 +24,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flexseg.classes import IGNORE
 
-def label_boundary(label: Tensor, kernel: int, ignore: int = 255) -> Tensor:
-    """The pixels in whose ``kernel`` × ``kernel`` window lies another class.
+
+def label_boundary(label: Tensor, kernel: int) -> Tensor:
+    """The pixels whose ``kernel`` × ``kernel`` window holds another class: (B, H, W) bool, never true on void.
 
     Args:
-        label: (B, H, W) integers, class ids below 2¹⁵ or ``ignore`` (void).
+        label: (B, H, W) integers, class ids below 2¹⁵ or void (255).
         kernel: odd, at least 3, in pixels of ``label``.
-
-    Returns:
-        (B, H, W) bool, never true on void.
 
     Raises:
         ValueError: an even or too small kernel.
     """
-    return granularity(label, (kernel,), ignore) >= 0
+    return granularity(label, (kernel,)) >= 0
 
 
-def granularity(label: Tensor, kernels: Sequence[int] = (3, 5, 7), ignore: int = 255) -> Tensor:
-    """How close each pixel lies to a class boundary: the index of the smallest kernel that reaches another class.
+def granularity(label: Tensor, kernels: Sequence[int] = (3, 5, 7)) -> Tensor:
+    """How close each pixel is to a class boundary: the index of the smallest kernel that reaches another class.
+
+    (B, H, W) int8: 0 thin, 1 medium, 2 thick (exclusive rings, the finest wins: **assumed**), −1 void or not on a
+    boundary.
 
     Args:
-        label: (B, H, W) integers, class ids below 2¹⁵ or ``ignore``.
+        label: (B, H, W) integers, class ids below 2¹⁵ or void (255).
         kernels: odd, rising, in pixels of ``label`` (3/5/7 **assumed**).
-
-    Returns:
-        (B, H, W) int8: 0 thin, 1 medium, 2 thick (exclusive rings, the finest wins: **assumed**), −1 not on a boundary,
-        or void.
 
     Raises:
         ValueError: kernels that are even, below 3 or not rising.
@@ -61,7 +59,7 @@ def granularity(label: Tensor, kernels: Sequence[int] = (3, 5, 7), ignore: int =
         raise ValueError(f"kernels must be odd, at least 3 and rising, not {tuple(kernels)}")
     if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
         raise TypeError(f"a label map holds integers, not {label.dtype}")
-    void = label == ignore
+    void = label == IGNORE
     limits = torch.iinfo(torch.int16)
     highest = label.to(torch.int16).masked_fill(void, limits.min)
     lowest = label.to(torch.int16).masked_fill(void, limits.max)
@@ -77,16 +75,10 @@ def granularity(label: Tensor, kernels: Sequence[int] = (3, 5, 7), ignore: int =
 
 
 def downsample_label(label: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize a label map to its nearest neighbours, so that no class is ever invented.
+    """Resize a label map (B, H, W) by nearest neighbours, so that no class is invented: (B, *size) of the same dtype.
 
     The convention is that of ``torch.nn.functional.interpolate(mode="nearest")``, which mmseg's ``resize`` calls:
     output pixel i reads input pixel ⌊i · in/out⌋ (the upper left one of a cell, not its centre).
-
-    Args:
-        label: (B, H, W). size: (h, w).
-
-    Returns:
-        (B, h, w) of the same dtype.
     """
     rows, columns = (_nearest(n_in, n_out, label.device) for n_in, n_out in zip(label.shape[-2:], size, strict=True))
     return label[..., rows[:, None], columns]
@@ -99,14 +91,9 @@ def _nearest(n_in: int, n_out: int, device: torch.device) -> Tensor:
 
 
 def over_window(x: Tensor, radius: int, op: Callable[..., Tensor]) -> Tensor:
-    """Reduce the square window around each pixel, clipped at the border: first along W, then along H.
+    """Reduce the square window of ``radius`` pixels around each pixel of (B, H, W), clipped at the border.
 
-    Args:
-        x: (B, H, W). radius: of the window, in pixels.
-        op: what reduces two values to one, of torch's functions with ``out=``: largest, smallest, bitwise or.
-
-    Returns:
-        (B, H, W) of the same dtype.
+    ``op`` reduces two values to one; a torch function with ``out=`` (``maximum``, ``minimum``, ``bitwise_or``).
     """
     for dim in (-1, -2):
         n = x.shape[dim]

@@ -1,4 +1,4 @@
-"""How far two predictions of the same pixels are apart: divergences of log-probabilities, in nats.
+"""How much two predictions of the same pixels differ: divergences of log-probabilities, in nats.
 
     KL(p‖q) = Σ_c p_c (log p_c − log q_c)                              Kullback–Leibler
     JS(p, q) = ½ [KL(p‖m) + KL(q‖m)],  m = ½ (p + q)                   Jensen–Shannon, from 0 to ln 2
@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from flexseg.classes import IGNORE
 
 
 def kullback_leibler(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -49,6 +51,6 @@ class _JensenShannon(torch.autograd.Function):
         return half * of_p, half * of_q
 
 
-def where_valid(losses: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
+def where_valid(losses: Tensor, labels: Tensor) -> Tensor:
     """(B, H, W) losses with 0 on void."""
-    return torch.where(labels != ignore, losses, 0.0)
+    return torch.where(labels != IGNORE, losses, 0.0)

@@ -42,8 +42,8 @@ def random_ranks(groups: Tensor, number: int) -> tuple[Tensor, Tensor]:
 def sample_views(labels: Tensor, predictions: Tensor, classes: int, views: int, max_classes: int) -> Tensor:
     """Equally many pixels of each class of each image, half of them predicted wrongly where there are as many.
 
-    A class of fewer than ``views`` pixels is left out; of more than ``max_classes`` the first that a random order names
-    stay. Where one kind, right or wrong, has fewer than half of ``views`` pixels, the other fills up.
+    A class with fewer than ``views`` pixels is left out; of more than ``max_classes`` classes a random choice is kept.
+    Where one kind, right or wrong, has fewer than half of ``views`` pixels, the other makes up for it.
 
     Args:
         labels: (B, P) int64 in [0, ``classes``) or anything beyond for void. predictions: (B, P) int64.
@@ -66,7 +66,7 @@ def sample_views(labels: Tensor, predictions: Tensor, classes: int, views: int, 
 
     image, place = ((kinds >= 0) & (ranks < quotas.gather(1, kinds.clamp_min(0)))).nonzero(as_tuple=True)
     label, rank = labels[image, place], ranks[image, place]
-    # In a slot the wrong ones stand behind the right ones.
+    # In each slot the wrong ones come after the right ones.
     view = torch.where(wrong[image, place] > 0, views - wrong_quota[image, label] + rank, rank)
     width = int(chosen.sum(dim=1).max()) if len(labels) else 0
     pixels = labels.new_full((len(labels), width, views), -1)
@@ -117,7 +117,7 @@ def sample_disentangled(
 
     An anchor is predicted rightly in the plain view and wrongly in the changed one. Its negatives are ``negatives``
     random pixels of its image whose label is that wrong class, the same for all anchors of one image and wrong class;
-    where there are fewer, it is no anchor. Of more than B · ``max_anchors`` anchors a random choice stays.
+    where there are fewer, it is no anchor. Of more than B · ``max_anchors`` anchors a random choice is kept.
 
     Args:
         labels: (B, P) int64 in [0, ``classes``) or anything beyond for void. plain, changed: (B, P) int64 predictions
@@ -161,6 +161,6 @@ def semantic_disentangled_contrast(
         anchors, positives: (A, D) of unit length. negatives: (G, K, D) of unit length. group: (A,) int64 in [0, G).
         temperature: τ.
     """
-    # Lines of a matrix, as the gradient of a selection of lines is the fastest.
-    theirs = negatives.flatten(1).index_select(0, group).view(-1, *negatives.shape[1:])
-    return pixel_nce(anchors, positives, theirs, temperature).sum() / max(len(anchors), 1)
+    # Rows of a matrix, as the gradient of a selection of rows is the fastest.
+    own_negatives = negatives.flatten(1).index_select(0, group).view(-1, *negatives.shape[1:])
+    return pixel_nce(anchors, positives, own_negatives, temperature).sum() / max(len(anchors), 1)

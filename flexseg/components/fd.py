@@ -3,14 +3,14 @@
 Hoyer et al., *DAFormer*, CVPR 2022, section 3.3. With F = encoder(x) and F_0 = frozen encoder(x), (B, D, h, w) both,
 
     L_FD = Σ_ij M_ij ‖F_ij − F_0,ij‖₂ / Σ_ij M_ij,   M_ij = 1 where at least the share r of the pixels of cell (i, j)
-    are of one class, and that class is one of the things, else 0;   r = 0.75.
+    are of one thing class, else 0;   r = 0.75.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -21,13 +21,16 @@ from flexseg.errors import RunError
 
 
 def class_cells(labels: Tensor, size: Sequence[int], classes: Sequence[int], share: float = 0.75) -> Tensor:
-    """M: which cells are, to at least ``share`` of their pixels, of one of ``classes``: (B, h, w) bool.
+    """M: the cells of which at least ``share`` of the pixels are of one of ``classes``: (B, h, w) bool.
 
     Void pixels count as pixels of the cell, but of no class.
 
     Args:
         labels: (B, H, W) int64. size: (h, w), neither larger than (H, W). share: in (0.5, 1], so that no two classes
             can claim a cell.
+
+    Raises:
+        ValueError: a share outside this range.
     """
     if not 0.5 < share <= 1:
         raise ValueError(f"share must lie in (0.5, 1], not {share}")
@@ -50,24 +53,29 @@ def feature_distance(features: Tensor, reference: Tensor, mask: Tensor) -> Tenso
 
 
 def encoder_stages(backbone: nn.Module) -> nn.ModuleList | None:
-    """The stages of a backbone that holds a decoder too (mmseg's UNet); None where the backbone is all encoder."""
+    """The stages of a backbone that also holds a decoder (mmseg's UNet); None where the backbone is all encoder."""
     stages = getattr(backbone, "encoder", None)
     return stages if isinstance(stages, nn.ModuleList) else None
 
 
 @contextmanager
-def watch_encoder(backbone: nn.Module, stage: int = -1) -> Iterator[list[Tensor]]:
-    """Collect the encoder's map of ``stage`` (-1 the deepest) of every pass within the context: (B, D, h, w) each."""
-    seen: list[Tensor] = []
+def watch_encoder(backbone: nn.Module, stage: int = -1) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Collect, for every pass within the context, the images (B, 3, H, W) and the map of ``stage`` (B, D, h, w).
+
+    The stages count from 0; -1 is the deepest. The images are detached.
+    """
+    images: list[Tensor] = []
+    found: list[Tensor] = []
     stages = encoder_stages(backbone)
-    watched: Any = backbone if stages is None else stages[stage]
-    handle = watched.register_forward_hook(
-        lambda _, __, maps: seen.append(_listed(maps)[stage] if stages is None else maps)  # type: ignore[func-returns-value]
-    )
-    try:
-        yield seen
-    finally:
-        handle.remove()
+
+    def note(_: nn.Module, __: Any, maps: Any) -> None:
+        found.append(_list_maps(maps)[stage] if stages is None else maps)
+
+    with ExitStack() as hooks:
+        entrance = backbone.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0].detach()))
+        hooks.callback(entrance.remove)
+        hooks.callback((backbone if stages is None else stages[stage]).register_forward_hook(note).remove)
+        yield images, found
 
 
 class FrozenEncoder(nn.Module):
@@ -90,9 +98,9 @@ class FrozenEncoder(nn.Module):
         if count and not -count <= stage < count:
             kind = type(backbone).__name__
             raise RunError(f"stage {stage} is not among the {count} stages of this benchmark's {kind}")
-        self.stage = stage
-        self.whole = copy.deepcopy(backbone) if stages is None else None
-        self.chain = None if stages is None else copy.deepcopy(stages[: stage % len(stages) + 1])
+        self.stage = stage if stages is None else None
+        copied = backbone if stages is None else nn.Sequential(*stages[: stage % len(stages) + 1])
+        self.encoder = copy.deepcopy(copied)
         self.requires_grad_(False)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm) and _is_fresh(module):
@@ -108,15 +116,11 @@ class FrozenEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """F_0 of (B, 3, H, W) images: (B, D, h, w), without a gradient."""
-        if self.whole is not None:
-            return _listed(self.whole(images))[self.stage]
-        assert self.chain is not None
-        for stage in self.chain:
-            images = stage(images)
-        return images
+        maps = self.encoder(images)
+        return maps if self.stage is None else _list_maps(maps)[self.stage]
 
 
-def _listed(maps: Any) -> Sequence[Tensor]:
+def _list_maps(maps: Any) -> Sequence[Tensor]:
     """A backbone's maps in its order; detectron2's gives them by name."""
     return list(maps.values()) if isinstance(maps, Mapping) else maps
 

@@ -30,6 +30,8 @@ from flexseg.components.boundary import downsample_label, granularity
 from flexseg.components.ranks import sum_over_ranks
 
 _NOT_A_TARGET = -100
+_CLIP = (0.1, 10.0)
+"""The range of w_{c,g} (**assumed**)."""
 
 
 class PrototypeBank(nn.Module):
@@ -38,12 +40,10 @@ class PrototypeBank(nn.Module):
     Leave the module in float32 (autocast does): in bfloat16 a step of 1 − m would be rounded away.
 
     Args:
-        num_classes: C. dim: D. granularities: G.
-        momentum: m in [0, 1], 0.99 **assumed**.
-        clip: the range of w_{c,g}, (0.1, 10) **assumed**.
+        num_classes: C. dim: D. granularities: G. momentum: m in [0, 1], 0.99 **assumed**.
 
     Raises:
-        ValueError: a momentum or a range that cannot be.
+        ValueError: a momentum outside [0, 1].
     """
 
     prototypes: Tensor
@@ -51,21 +51,11 @@ class PrototypeBank(nn.Module):
     updates: Tensor
     """(C, G) int64, the number of batches that updated the cell."""
 
-    def __init__(
-        self,
-        num_classes: int,
-        dim: int = 256,
-        granularities: int = 3,
-        momentum: float = 0.99,
-        clip: tuple[float, float] = (0.1, 10.0),
-    ) -> None:
+    def __init__(self, num_classes: int, dim: int = 256, granularities: int = 3, momentum: float = 0.99) -> None:
         super().__init__()
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(f"momentum must lie in [0, 1], not {momentum}")
-        if not 0.0 < clip[0] <= 1.0 <= clip[1]:
-            raise ValueError(f"clip must be a range of positive weights around 1, not {clip}")
         self.momentum = momentum
-        self.clip = clip
         self.register_buffer("prototypes", torch.zeros(num_classes, granularities, dim))
         self.register_buffer("updates", torch.zeros(num_classes, granularities, dtype=torch.int64))
 
@@ -73,7 +63,7 @@ class PrototypeBank(nn.Module):
     def update(self, features: Tensor, classes: Tensor, granularities: Tensor, basis: Tensor | None = None) -> None:
         """Move each prototype towards its cell's mean feature in the batch, then back to unit length (**assumed**).
 
-        The mean is over the batch of all ranks. A collective: every rank calls it, also with N = 0. Bit-reproducible on
+        The mean is over the batch of all ranks. A collective: every rank calls it, even with N = 0. Bit-reproducible on
         the CPU; on CUDA if ``torch.use_deterministic_algorithms`` is on.
 
         Args:
@@ -95,19 +85,16 @@ class PrototypeBank(nn.Module):
         self.updates += updated.view_as(self.updates)
 
     def weights(self) -> Tensor:
-        """w_{c,g}, larger for the cells whose prototype was rarely updated.
+        """w_{c,g}, (C, G) float32: larger where the prototype was rarely updated, 0 for cells never seen.
 
         **Assumed**: inverse to the number of batches that updated the cell, scaled to mean 1 over the seen cells,
-        clipped to ``clip``, then scaled to mean 1 again (so that a weight may end a little outside ``clip``).
-
-        Returns:
-            (C, G) float32; 0 for cells never seen, which no loss contains.
+        clipped to [0.1, 10], then scaled to mean 1 again (so that a weight may end a little outside that range).
         """
         seen = self.updates > 0
         number = seen.sum().clamp_min(1)
         tiny = torch.finfo(torch.float32).tiny
         inverse = torch.where(seen, 1.0 / self.updates.clamp_min(1), 0.0)
-        clipped = torch.where(seen, (inverse * number / inverse.sum().clamp_min(tiny)).clamp(*self.clip), 0.0)
+        clipped = torch.where(seen, (inverse * number / inverse.sum().clamp_min(tiny)).clamp(*_CLIP), 0.0)
         return clipped * number / clipped.sum().clamp_min(tiny)
 
     def loss(
@@ -118,15 +105,14 @@ class PrototypeBank(nn.Module):
         temperature: float = 0.07,
         basis: Tensor | None = None,
     ) -> Tensor:
-        """L_GAP of the pixels against the bank as it stands. The prototypes get no gradient.
+        """L_GAP of the pixels against the bank as it stands: a float32 scalar. The prototypes get no gradient.
+
+        The sum, and N, are over the pixels of this rank whose own cell has been seen; without any, it is zero, with a
+        graph.
 
         Args:
             features: (N, D) of unit length. classes, granularities: (N,) integers in [0, C) and [0, G).
             temperature: τ > 0. basis: as in ``update``.
-
-        Returns:
-            A float32 scalar. The sum, and N, are over the pixels of this rank whose own cell has been seen; without
-            any, it is zero, with a graph.
         """
         cell = self._cell(classes, granularities)
         seen = self.updates.flatten() > 0
@@ -156,15 +142,12 @@ class GranularPrototypes(nn.Module):
     Args:
         in_channels: Cf, channels of the feature map. dim: D, length of a projected feature (256, paper).
         kernels: k_g, one granularity each (3/5/7 **assumed**); a single kernel gives plain boundary prototypes.
-        momentum, clip: as for :class:`PrototypeBank`.
-        temperature: τ (0.07, paper).
+        momentum: as for :class:`PrototypeBank`. temperature: τ (0.07, paper).
         rings_at: ``"feature"`` draws the rings on the label reduced to feature size (paper); the kernels count feature
             pixels. ``"label"`` draws them at label size, then reduces label and rings alike; the kernels count label
             pixels.
-        max_pixels: 0 takes all boundary pixels (paper); otherwise at most so many per rank and batch, evenly spaced in
-            raster order, which needs no random number (**assumed**, to save time: the cost grows with the number of
-            pixels).
-        ignore: the id of void.
+        max_pixels: 0 takes all boundary pixels (paper); otherwise at most this many per rank and batch, evenly spaced
+            in raster order, which needs no random number (**assumed**, to save time).
 
     Raises:
         ValueError: a value outside its range.
@@ -181,8 +164,6 @@ class GranularPrototypes(nn.Module):
         temperature: float = 0.07,
         rings_at: Literal["feature", "label"] = "feature",
         max_pixels: int = 0,
-        clip: tuple[float, float] = (0.1, 10.0),
-        ignore: int = 255,
     ) -> None:
         super().__init__()
         if rings_at not in ("feature", "label"):
@@ -195,20 +176,16 @@ class GranularPrototypes(nn.Module):
         self.temperature = temperature
         self.rings_at = rings_at
         self.max_pixels = max_pixels
-        self.ignore = ignore
         self.projection = nn.Linear(in_channels, dim)
-        self.bank = PrototypeBank(num_classes, dim, len(self.kernels), momentum, clip)
+        self.bank = PrototypeBank(num_classes, dim, len(self.kernels), momentum)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """L_GAP of a batch; in training mode the bank is updated afterwards.
+        """L_GAP of a batch, a float32 scalar; in training mode the bank is updated afterwards.
 
         A collective: every rank calls it, also with a batch without any boundary.
 
         Args:
             features: (B, Cf, h, w). labels: (B, H, W) integers in [0, C) or void; H×W need not equal h×w.
-
-        Returns:
-            A float32 scalar.
 
         Raises:
             ValueError: the batch sizes differ.
@@ -218,8 +195,8 @@ class GranularPrototypes(nn.Module):
         classes, rings = self._classes_and_rings(labels, features.shape[-2:])
         pixels = self._select(rings)
         classes, rings = classes.flatten()[pixels], rings.flatten()[pixels]
-        # Gathered before they are projected: a 1×1 convolution on the boundary alone. Lines of a matrix, since the
-        # gradient of a selection of lines is seven times as fast as that of an indexing with several indices.
+        # Gathered before they are projected: a 1×1 convolution on the boundary alone. Rows of a matrix, since the
+        # gradient of a selection of rows is seven times as fast as that of an indexing with several indices.
         gathered = features.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, pixels)
         projected, basis = self._project(gathered)
         loss = self.bank.loss(projected, classes, rings, self.temperature, basis)
@@ -241,8 +218,8 @@ class GranularPrototypes(nn.Module):
         """Class and granularity of every feature pixel, both (B, h, w)."""
         classes = downsample_label(labels, size)
         if self.rings_at == "feature":
-            return classes, granularity(classes, self.kernels, self.ignore)
-        return classes, downsample_label(granularity(labels, self.kernels, self.ignore), size)
+            return classes, granularity(classes, self.kernels)
+        return classes, downsample_label(granularity(labels, self.kernels), size)
 
     def _select(self, rings: Tensor) -> Tensor:
         """The flat indices of the boundary pixels of (B, h, w), (N,), evenly thinned to ``max_pixels``."""

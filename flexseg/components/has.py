@@ -34,7 +34,7 @@ _STREAM = int.from_bytes(b"flex-HAS", "big")
 def uniform_threshold(
     t: ArrayLike, schedule: Schedule = "sigmoid", k: float = 0.05, midpoint: float = 50.0
 ) -> NDArray[np.float64]:
-    """The probability of a uniform draw at a time.
+    """The probability of a uniform draw at the times ``t``: in [0, 1], of the shape of ``t``.
 
     Args:
         t: in the unit of ``midpoint`` (see ``progress_unit``), of any shape.
@@ -42,9 +42,6 @@ def uniform_threshold(
             then 0 (its end points **assumed**); ``"none"`` 0 at every t: no warm-up, always by hardness (**assumed**
             reading of the paper's ablation).
         k: the steepness, per unit of ``midpoint``. midpoint: m.
-
-    Returns:
-        In [0, 1], of the shape of ``t``.
 
     Raises:
         ValueError: another schedule.
@@ -60,10 +57,7 @@ def uniform_threshold(
 
 
 def progress_unit(iteration: int, iterations: int, unit: Unit = "percent") -> float:
-    """The time t of an iteration (from 0) of a training of ``iterations``.
-
-    Args:
-        unit: ``"percent"`` 0 … 100 (**assumed**), or ``"iteration"`` as it is.
+    """The time t of an iteration (from 0) of a training of ``iterations``: in percent (**assumed**) or iterations.
 
     Raises:
         ValueError: another unit.
@@ -83,8 +77,7 @@ class HardnessSampler:
     ranks before ``update``.
 
     Args:
-        num_images: n. seed, iterations: of the run.
-        temperature: τ > 0. decay: of the moving average, in [0, 1).
+        num_images: n. seed, iterations: of the run. temperature: τ > 0. decay: of the moving average, in [0, 1).
         k, midpoint, unit, schedule: as for ``uniform_threshold`` and ``progress_unit``.
 
     Raises:
@@ -143,16 +136,13 @@ class HardnessSampler:
     def choose(
         self, iteration: int, slots: Sequence[int], base: Callable[[int, int], int] | None = None
     ) -> NDArray[np.int64]:
-        """The image for each slot of the batch at ``iteration``.
+        """The image for each slot of the batch at ``iteration``: (len(slots),) int64 in [0, n).
 
         A pure function of (seed, iteration, slot, hardness): it changes nothing, and a slot's image does not depend
         on the other slots, so workers, ranks and a resumed run all draw the same.
 
         Args:
             base: (iteration, slot) → image, the draw that is not by hardness; without it, uniform.
-
-        Returns:
-            (len(slots),) int64 indices in [0, n).
 
         Raises:
             ValueError: a negative iteration or slot.
@@ -201,7 +191,7 @@ class HardnessSampler:
         self.seen[image] = True
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that changes during training, as copies: ``hardness`` and ``seen``."""
+        """What changes during training, as copies: ``hardness`` and ``seen``."""
         return {"hardness": self.hardness.copy(), "seen": self.seen.copy()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:

@@ -1,6 +1,6 @@
 """The plain cross entropy in its parts: log-probabilities, the loss of every pixel, and its means.
 
-Everything is computed in float32, whatever the logits are. They must be finite: NaN goes through to the loss.
+Everything is computed in float32, whatever the type of the logits. They must be finite: NaN goes through to the loss.
 """
 
 from __future__ import annotations
@@ -8,84 +8,71 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from flexseg.classes import IGNORE
+
 
 def log_probabilities(logits: Tensor) -> Tensor:
-    """The log-probabilities log p_c of every pixel.
+    """log p_c of every pixel: (B, H, W, C) float32, from logits (B, C, H, W).
 
     The classes come last because a channels-last trunk gives them so without a copy, and a CPU is then three times as
     fast.
-
-    Args:
-        logits: (B, C, H, W).
-
-    Returns:
-        (B, H, W, C) float32.
     """
     return F.log_softmax(logits.permute(0, 2, 3, 1).float(), dim=-1)
 
 
-def negative_log_likelihood(log_p: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """−log p of the label of every pixel.
+def negative_log_likelihood(log_p: Tensor, labels: Tensor) -> Tensor:
+    """−log p of the label of every pixel: (B, H, W) float32, 0 on void.
 
     Args:
-        log_p: (B, H, W, C). labels: (B, H, W) integers in [0, C) or ``ignore``.
-
-    Returns:
-        (B, H, W) float32, 0 on void.
+        log_p: (B, H, W, C). labels: (B, H, W) integers in [0, C) or void (255).
 
     Raises:
         ValueError: labels that are not (B, H, W).
     """
-    same_shape(labels, log_p[..., 0], "labels", "each class of the logits")
-    flat = F.nll_loss(log_p.flatten(0, 2), labels.flatten().long(), ignore_index=ignore, reduction="none")
+    check_same_shape(labels, log_p[..., 0], "labels", "each class of the logits")
+    flat = F.nll_loss(log_p.flatten(0, 2), labels.flatten().long(), ignore_index=IGNORE, reduction="none")
     return flat.view(labels.shape)
 
 
-def pixel_cross_entropy(logits: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """L_CE of every pixel.
+def pixel_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """L_CE of every pixel: (B, H, W) float32, 0 on void.
 
     Args:
-        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or ``ignore``.
+        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or void (255).
 
-    Returns:
-        (B, H, W) float32, 0 on void.
+    Raises:
+        ValueError: labels that are not (B, H, W).
     """
-    return negative_log_likelihood(log_probabilities(logits), labels, ignore)
+    return negative_log_likelihood(log_probabilities(logits), labels)
 
 
-def mean_over_valid(losses: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """(1/N) Σ of the losses of pixels, N the number of valid pixels.
+def mean_over_valid(losses: Tensor, labels: Tensor) -> Tensor:
+    """(1/N) Σ of the losses of pixels, N the number of valid pixels: a scalar; zero, with a graph, if all is void.
 
     Args:
         losses: (B, H, W), 0 on void. labels: (B, H, W).
 
-    Returns:
-        A scalar; zero, with a graph, if all is void.
-
     Raises:
-        ValueError: other shapes.
+        ValueError: different shapes.
     """
-    same_shape(losses, labels, "losses", "labels")
-    return losses.sum() / (labels != ignore).sum().clamp_min(1)
+    check_same_shape(losses, labels, "losses", "labels")
+    return losses.sum() / (labels != IGNORE).sum().clamp_min(1)
 
 
-def mean_over_images(losses: Tensor, labels: Tensor, ignore: int = 255) -> Tensor:
-    """The mean loss of each image's valid pixels.
+def mean_over_images(losses: Tensor, labels: Tensor) -> Tensor:
+    """The mean loss of each image's valid pixels: (B,); 0 for an image that is all void.
 
     Args:
         losses: (B, H, W), 0 on void. labels: (B, H, W).
 
-    Returns:
-        (B,); 0 for an image of void.
-
     Raises:
-        ValueError: other shapes.
+        ValueError: different shapes.
     """
-    same_shape(losses, labels, "losses", "labels")
-    return losses.sum(dim=(1, 2)) / (labels != ignore).sum(dim=(1, 2)).clamp_min(1)
+    check_same_shape(losses, labels, "losses", "labels")
+    return losses.sum(dim=(1, 2)) / (labels != IGNORE).sum(dim=(1, 2)).clamp_min(1)
 
 
-def same_shape(a: Tensor, b: Tensor, name_of_a: str, name_of_b: str) -> None:
+def check_same_shape(a: Tensor, b: Tensor, name_of_a: str, name_of_b: str) -> None:
     """Refuse tensors of different shapes: (B, 1, H, W) and (B, H, W) would broadcast to a wrong loss in silence.
 
     Raises:

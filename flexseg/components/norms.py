@@ -23,7 +23,7 @@ class Standardisation(nn.GroupNorm):
 
 
 def stages_with_batch_norm(backbone: nn.Module) -> dict[str, list[str]]:
-    """The paths of each stage's BatchNorms, in the order in which an image meets them; shortcuts' are left out.
+    """The paths of each stage's BatchNorms, in the order in which an image meets them, without those of shortcuts.
 
     A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
     """
@@ -31,8 +31,8 @@ def stages_with_batch_norm(backbone: nn.Module) -> dict[str, list[str]]:
     for path, module in backbone.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and ".downsample." not in path:
             parts = path.split(".")
-            listed = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
-            stages.setdefault(".".join(parts[: 1 + listed]), []).append(path)
+            in_list = isinstance(backbone.get_submodule(parts[0]), nn.ModuleList)
+            stages.setdefault(".".join(parts[: 1 + in_list]), []).append(path)
     return stages
 
 
@@ -54,10 +54,10 @@ def replace_module(root: nn.Module, path: str, module: nn.Module) -> None:
     setattr(root.get_submodule(parent), leaf, module)
 
 
-def append_behind_sum(stage: nn.Module, norm: nn.Module) -> None:
+def append_after_sum(stage: nn.Module, norm: nn.Module) -> None:
     """End a stage of ResNet blocks in ReLU(norm(sum)) instead of ReLU(sum).
 
-    A block has one ReLU for all its places. It is taken out, and its work between the convolutions is done before them.
+    A block uses one ReLU everywhere. It is taken out, and hooks apply it between the convolutions instead.
     """
     block = cast(Any, stage)[-1]
     block.relu = nn.Identity()
@@ -73,7 +73,7 @@ def _rectify(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
 
 
 def put_at_stage_ends(backbone: nn.Module, count: int, make: Callable[[int], nn.Module]) -> None:
-    """Normalise what each of the first stages gives: behind the sum of ResNet blocks, else in place of the last norm.
+    """Normalise the output of each of the first stages: after the sum of ResNet blocks, else in place of the last norm.
 
     Args:
         backbone: changed in place. count: how many of its stages with BatchNorm.
@@ -82,7 +82,7 @@ def put_at_stage_ends(backbone: nn.Module, count: int, make: Callable[[int], nn.
     for path, norms in list(stages_with_batch_norm(backbone).items())[:count]:
         stage, norm = backbone.get_submodule(path), make(batch_norm_at(backbone, norms[-1]).num_features)
         if is_residual(stage):
-            append_behind_sum(stage, norm)
+            append_after_sum(stage, norm)
         else:
             replace_module(backbone, norms[-1], norm)
 
@@ -110,7 +110,7 @@ def replace_last_norms(backbone: nn.Module, count: int, make: Callable[[int], nn
 
 
 def group_size(channels: int, wanted: int) -> int:
-    """The largest size of equal groups of ``channels`` that is at most ``wanted``, from 1 on."""
+    """The largest size, at most ``wanted``, of equal groups of ``channels``."""
     return max(size for size in range(1, min(wanted, channels) + 1) if channels % size == 0)
 
 
@@ -127,7 +127,7 @@ def newton_whitening(covariance: Tensor, iterations: int) -> Tensor:
 
     With Σ_N = Σ / tr Σ the steps are P_0 = I, P_{k+1} = ½ (3 P_k − P_k³ Σ_N), and the result is P_T / √tr Σ. Here P_k
     and Y_k = P_k Σ_N are stepped together. That gives the same P_k, as all are polynomials of Σ_N, but does not amplify
-    what is rounded (Higham, *Functions of Matrices*, SIAM 2008, chapter 6).
+    rounding errors (Higham, *Functions of Matrices*, SIAM 2008, chapter 6).
     """
     trace = covariance.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
     product = covariance / trace

@@ -1,6 +1,6 @@
-"""What statistics over a batch need from a distributed run: sums and lists over its processes.
+"""Sums and lists over the processes of a distributed run, for statistics over a batch.
 
-Both are collectives: every rank must call them, equally often and with the same shape, also a rank whose batch has
+Both are collectives: every rank must call them, equally often and with the same shape, even a rank whose batch has
 nothing to add. Neither carries a gradient or changes its argument.
 """
 
@@ -23,7 +23,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def gather_over_ranks(tensor: Tensor) -> Tensor:
-    """The tensors (n, …) of all processes, joined in the order of their ranks: (world · n, …)."""
+    """The tensors (n, …) of all processes, concatenated in the order of their ranks: (world · n, …)."""
     if _distributed():
         parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, tensor.detach().contiguous())

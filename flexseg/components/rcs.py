@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def class_frequencies(class_pixels: ArrayLike) -> NDArray[np.float64]:
-    """f_c, ``(C,)``: the share of each class among all labelled pixels; all 0 where nothing is labelled.
+    """f_c, (C,): the share of each class among all labelled pixels; all 0 where nothing is labelled.
 
-    class_pixels: ``(N, C)``, the pixels of each class in each image.
+    Args:
+        class_pixels: (N, C), the pixels of each class in each image.
     """
     totals = np.asarray(class_pixels, dtype=np.float64).sum(axis=0)
     return np.asarray(totals / max(totals.sum(), 1.0))
@@ -26,10 +27,13 @@ def class_frequencies(class_pixels: ArrayLike) -> NDArray[np.float64]:
 def class_probabilities(
     frequencies: ArrayLike, temperature: float = 0.01, drawable: ArrayLike | None = None
 ) -> NDArray[np.float64]:
-    """P(c), ``(C,)``: the softmax of (1 − f_c) / T over the classes that are ``drawable``, 0 for the others.
+    """P(c), (C,): the softmax of (1 − f_c) / T over the classes that are ``drawable``, 0 for the others.
 
-    frequencies: f_c, ``(C,)``. temperature: T > 0. drawable: ``(C,)`` bool; without it, the classes that occur.
-    Raises ValueError if T is not positive or no class is drawable.
+    Args:
+        frequencies: f_c, (C,). temperature: T > 0. drawable: (C,) bool; without it, the classes that occur.
+
+    Raises:
+        ValueError: T is not positive, or no class can be drawn.
     """
     f = np.asarray(frequencies, dtype=np.float64)
     among = f > 0 if drawable is None else np.asarray(drawable, dtype=np.bool_)
@@ -45,12 +49,15 @@ def class_probabilities(
 class RareClassSampler:
     """Draws a class by P(c), then one of the images that show enough of it.
 
-    probabilities: P(c), ``(C,)``; 0 for a class of which no image shows enough.
-    images: for each class the places of the images that show enough of it, ascending.
+    ``probabilities`` (C,) are P(c), 0 for a class of which no image shows enough; ``images`` holds, for each class, the
+    places of the images that show enough of it, ascending.
 
-    class_pixels: ``(N, C)``, the pixels of each class in each image. temperature: T > 0. An image shows enough of a
-    class with more than min_pixels ≥ 0 of its pixels.
-    Raises ValueError for values outside these ranges, or if no image shows enough of any class.
+    Args:
+        class_pixels: (N, C), the pixels of each class in each image. temperature: T > 0.
+        min_pixels: from 0 on; an image shows enough of a class if it has more pixels of it than this.
+
+    Raises:
+        ValueError: a value outside these ranges, or no image shows enough of any class.
     """
 
     def __init__(self, class_pixels: ArrayLike, *, temperature: float = 0.01, min_pixels: int = 3000) -> None:
@@ -69,7 +76,7 @@ class RareClassSampler:
         return drawn, int(rng.choice(self.images[drawn]))
 
     def image_probabilities(self, count: int) -> NDArray[np.float64]:
-        """The probability of each of ``count`` images in a draw, ``(count,)``: Σ_c P(c) / (images that show c)."""
+        """The probability of each of ``count`` images in a draw, (count,): Σ_c P(c) / (images that show c)."""
         p = np.zeros(count, dtype=np.float64)
         for probability, images in zip(self.probabilities, self.images, strict=True):
             p[images] += probability / max(len(images), 1)

@@ -1,4 +1,4 @@
-"""The most recent rows of something, as buffers: what a queue of features or of statistics holds."""
+"""A queue of the most recent rows, for instance of features or statistics."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Recent(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         if size < 1:
-            raise ValueError(f"size is a number from 1 on, not {size}")
+            raise ValueError(f"size must be at least 1, not {size}")
         self.register_buffer("rows", torch.zeros(size, dim))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.int64))
 
@@ -35,12 +35,9 @@ class Recent(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Add the rows of each rank, in the order of the ranks; the oldest make room.
+        """Add the rows (N, D) of each rank, in the order of the ranks, in place of the oldest.
 
         A collective: every rank calls it, with equally many rows.
-
-        Args:
-            rows: (N, D).
         """
         rows = gather_over_ranks(rows.float())
         kept = rows[-len(self.rows) :]

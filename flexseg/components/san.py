@@ -6,8 +6,8 @@ region mask r_k, and instance normalisation IN with one γ and β for all classe
     a_k = sigmoid(conv7×7_k[mean_c(p_k x), max_c(p_k x), p_k])          SAN(x) = ReLU(Σ_k IN(p_k a_k r_k x))
     r_k = 0 on the lowest of the clusters of mean_c(p_k a_k x), else 1   target = ReLU(Σ_k IN(1[label = k] x))
 
-IN(w x) with a weight w for every pixel needs no map a class: its moments and its sum over classes are matrix products,
-which keeps the cost of S classes near that of one.
+IN(w x) with a weight w for every pixel needs no map per class: its moments and its sum over classes are matrix
+products, which keeps the cost of S classes near that of one.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from torch.nn import functional
 from flexseg.classes import NUM_CLASSES
 
 
-def class_normalised(x: Tensor, weights: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+def class_normalised(x: Tensor, weights: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     """ReLU(Σ_k IN(w_k x)), IN over all pixels of an image's channel: (B, C, H, W) float32.
 
     Args:
-        x: (B, C, H, W). weights: (B, S, H, W), w_k. gain, bias: (C,), γ and β of IN. eps: is added to the variance.
+        x: (B, C, H, W). weights: (B, S, H, W), w_k. gain, bias: (C,), γ and β of IN, whose ε is 1e-5.
     """
     with torch.autocast(x.device.type, enabled=False):
-        pixels = x.float().permute(0, 2, 3, 1).flatten(1, 2)  # (B, P, C): a view where the channels lie last
+        pixels = x.float().permute(0, 2, 3, 1).flatten(1, 2)  # (B, P, C): a view where the channels are last
         shares = weights.float().flatten(2)  # (B, S, P)
         mean = shares @ pixels / pixels.shape[1]  # (B, S, C)
         square = shares.square() @ pixels.square() / pixels.shape[1]
-        inverse = ((square - mean.square()).clamp_min(0) + eps).rsqrt()
+        inverse = ((square - mean.square()).clamp_min(0) + 1e-5).rsqrt()
         total = pixels * (shares.mT @ inverse) - (mean * inverse).sum(dim=1, keepdim=True)
         total = functional.relu(total * gain + weights.shape[1] * bias)
         return total.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
@@ -127,8 +127,8 @@ class Seen(NamedTuple):
 
 
 @contextmanager
-def watched(model: nn.Module) -> Iterator[list[Seen]]:
-    """A list that fills with what passes the SANs of ``model``, in their order, while the context lasts."""
+def watch_normalisation(model: nn.Module) -> Iterator[list[Seen]]:
+    """Collect what passes the SANs of ``model``, in their order, within the context."""
     seen: list[Seen] = []
     logits: dict[nn.Module, Tensor] = {}
 

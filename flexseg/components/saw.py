@@ -1,7 +1,7 @@
 """Semantic-aware whitening (SAW; Peng et al., CVPR 2022): channels that serve different classes are decorrelated.
 
 A 1×1 classifier's weight |w_kc| says how much class k relies on channel c. With i_k(g) the channel of rank g for the
-selected class k, group g holds one channel a class, f_g = (s_1g f_{i_1(g)}, …, s_Sg f_{i_S(g)}) with
+selected class k, group g holds one channel per class, f_g = (s_1g f_{i_1(g)}, …, s_Sg f_{i_S(g)}) with
 s_kg = sigmoid(|w_k,i_k(g)|). There are G = ⌊C / S⌋ groups. For each image
 
     L_SAW = Σ_g max(0, Σ_{j<k} |Σ_g|_jk − m) / n,   Σ_g = f_g f_gᵀ / (HW − 1),   n = S (S − 1) / 2,   m = ⌊n / relax⌋
@@ -38,7 +38,7 @@ def group_whitening_losses(features: Tensor, channels: Tensor, scales: Tensor, r
     row, column = torch.triu_indices(size, size, 1, device=features.device)
     pairs = len(row)
     margin = pairs // relax if relax else 0.0
-    # One product for all channels, of which every group takes its entries, is less than one a group.
+    # One product for all channels, of which every group takes its entries, is cheaper than one per group.
     entries = covariances(features)[:, channels[:, row], channels[:, column]]
     off_diagonal = (entries * (scales[:, row] * scales[:, column])).abs().sum(dim=2)
     return ((off_diagonal - margin) / pairs).clamp_min(0).sum(dim=1)

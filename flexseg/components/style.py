@@ -22,30 +22,19 @@ from flexseg.errors import RunError
 EPS = 1e-6
 
 
-def channel_statistics(features: Tensor, eps: float = EPS) -> tuple[Tensor, Tensor]:
-    """μ and σ of each channel of each image.
-
-    Args:
-        features: (B, C, H, W) or (B, L, C). eps: ε, added to the variances.
-
-    Returns:
-        (B, C) float32 each; σ is never below √ε.
-    """
+def channel_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """μ and σ of each channel of each image of a map: (B, C) float32 each; σ is never below √ε."""
     values = features.float() if features.ndim == 3 else features.float().flatten(2).transpose(1, 2)
     variance, mean = torch.var_mean(values, dim=1, correction=0)
-    return mean, (variance + eps).sqrt()
+    return mean, (variance + EPS).sqrt()
 
 
-def stylise(features: Tensor, mean: Tensor, std: Tensor, eps: float = EPS) -> Tensor:
-    """x', a map in other styles. Gradients pass through its own statistics, and the given ones where they carry any.
+def stylise(features: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """x', a map in the styles ``mean``, ``std`` (B, C), of the shape and type of ``features``.
 
-    Args:
-        features: (B, C, H, W) or (B, L, C). mean, std: (B, C), the styles. eps: ε, added to the variances.
-
-    Returns:
-        Of the shape and type of ``features``.
+    Gradients pass through the map's own statistics, and through the given ones where they carry any.
     """
-    own_mean, own_std = channel_statistics(features, eps)
+    own_mean, own_std = channel_statistics(features)
     scale = std.float() / own_std
     shift = mean.float() - scale * own_mean
     if features.ndim == 3:
@@ -58,13 +47,13 @@ def stylise(features: Tensor, mean: Tensor, std: Tensor, eps: float = EPS) -> Te
 def farthest_points(points: Tensor, count: int, first: int = 0) -> Tensor:
     """Farthest-point sampling: each next point is the one whose nearest chosen point is farthest.
 
-    No point is chosen twice, also where some are equal; of equally far points the first is taken.
+    No point is chosen twice, even where some are equal; of equally far points the first is taken.
 
     Args:
-        points: (N, D). count: how many to choose; from N on, all of them. first: the point to begin with.
+        points: (N, D). count: how many to choose, at most all N. first: the point to begin with.
 
     Returns:
-        (min(count, N),) int64, in the order in which they were chosen.
+        (min(count, N),) int64, in the order of choice.
     """
     count = min(count, len(points))
     chosen = torch.empty(count, dtype=torch.int64, device=points.device)
@@ -84,7 +73,7 @@ def early_stages(backbone: nn.Module) -> tuple[str, ...]:
     ResNet: ``maxpool`` (the stem), ``layer1``, …. UNet: ``encoder.0``, …. MixVisionTransformer: ``layers.0.2``, ….
 
     Raises:
-        RunError: another backbone, of which it is not known.
+        RunError: another kind of backbone.
     """
     if hasattr(backbone, "res_layers") and hasattr(backbone, "maxpool"):
         return ("maxpool", *backbone.res_layers)  # type: ignore[misc]  # a list of names
@@ -98,7 +87,7 @@ def early_stages(backbone: nn.Module) -> tuple[str, ...]:
 
 @contextmanager
 def changed_outputs(backbone: nn.Module, changes: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """Within the block, what the module at each path gives is replaced by ``change(output)``. Nothing stays behind."""
+    """Within the block, replace the output of the module at each path by ``change(output)``."""
     with ExitStack() as stack:
         for path, change in changes.items():
             handle = backbone.get_submodule(path).register_forward_hook(lambda *call, change=change: change(call[2]))
@@ -108,11 +97,7 @@ def changed_outputs(backbone: nn.Module, changes: Mapping[str, Callable[[Tensor]
 
 @torch.no_grad()
 def stage_channels(backbone: nn.Module, path: str, size: tuple[int, int] = (64, 128)) -> int:
-    """C of the map that the module at ``path`` gives, found with a black image. Leaves all as it was.
-
-    Args:
-        size: (height, width) of the image in pixels.
-    """
+    """C of the map that the module at ``path`` makes of a black image of ``size`` (height, width); changes nothing."""
     seen: list[int] = []
 
     def note(features: Tensor) -> Tensor:

@@ -22,125 +22,101 @@ import torch
 from torch import Tensor
 
 from flexseg.components.losses import (
+    check_same_shape,
     log_probabilities,
     mean_over_valid,
     negative_log_likelihood,
     pixel_cross_entropy,
-    same_shape,
 )
 from flexseg.components.ranks import sum_over_ranks
 
+_EPS = 1e-6
+
 
 def predictive_entropy(logits: Tensor) -> Tensor:
-    """H = −Σ_c p_c log p_c of the softmax, without gradient.
+    """H = −Σ_c p_c log p_c of the softmax, without gradient: (B, H, W) float32 in nats, from 0 to ln C.
 
     Args:
         logits: (B, C, H, W).
-
-    Returns:
-        (B, H, W) float32 in nats, from 0 to ln C.
     """
     return _entropy(log_probabilities(logits.detach()))
 
 
-def uncertainty_weights(entropy: Tensor, boundary_mask: Tensor, alpha: float = 3.0, eps: float = 1e-6) -> Tensor:
-    """w of L_UBE: 1 + α · sigmoid((H − μ)/(σ + ε)) on boundary pixels, 1 elsewhere; without gradient.
+def uncertainty_weights(entropy: Tensor, boundary_mask: Tensor, alpha: float = 3.0) -> Tensor:
+    """w of L_UBE, (B, H, W) float32: 1 + α · sigmoid((H − μ)/(σ + ε)) on boundary pixels, 1 elsewhere; no gradient.
 
     μ and σ (population) are over the boundary pixels of all ranks; without any, all weights are 1. A collective: every
-    rank calls it, also with a batch without boundary.
+    rank calls it, also with a batch without a boundary.
 
     Args:
-        entropy: (B, H, W) in nats.
-        boundary_mask: (B, H, W) bool, of valid pixels (as ``label_boundary`` gives it).
-        alpha: α. eps: ε.
-
-    Returns:
-        (B, H, W) float32.
+        entropy: (B, H, W) in nats. boundary_mask: (B, H, W) bool, of valid pixels (as ``label_boundary`` gives it).
 
     Raises:
-        ValueError: other shapes.
+        ValueError: different shapes.
     """
-    same_shape(boundary_mask, entropy, "boundary_mask", "entropy")
+    check_same_shape(boundary_mask, entropy, "boundary_mask", "entropy")
     entropy = entropy.detach().float()
     on_boundary = torch.where(boundary_mask, entropy, 0.0).double()
     moments = torch.stack([boundary_mask.sum().double(), on_boundary.sum(), on_boundary.square().sum()])
     number, total, total_of_squares = sum_over_ranks(moments).unbind()
     mean = total / number.clamp_min(1)
     deviation = (total_of_squares / number.clamp_min(1) - mean.square()).clamp_min(0).sqrt()
-    emphasis = 1.0 + alpha * torch.sigmoid((entropy - mean.float()) / (deviation.float() + eps))
+    emphasis = 1.0 + alpha * torch.sigmoid((entropy - mean.float()) / (deviation.float() + _EPS))
     return torch.where(boundary_mask, emphasis, 1.0)
 
 
-def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, ignore: int = 255) -> Tensor:
-    """(1/N) Σ w · L_CE, N the number of valid pixels.
+def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """(1/N) Σ w · L_CE, N the number of valid pixels: a float32 scalar; zero, with a graph, if all is void.
 
     Args:
-        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or ``ignore``.
-        weights: (B, H, W), not differentiated.
-
-    Returns:
-        A float32 scalar; zero, with a graph, if all is void.
+        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or void. weights: (B, H, W), not differentiated.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: different shapes.
     """
-    same_shape(weights, labels, "weights", "labels")
-    return mean_over_valid(weights.detach().float() * pixel_cross_entropy(logits, labels, ignore), labels, ignore)
+    check_same_shape(weights, labels, "weights", "labels")
+    return mean_over_valid(weights.detach().float() * pixel_cross_entropy(logits, labels), labels)
 
 
-def uncertainty_boundary_losses(
-    logits: Tensor, labels: Tensor, boundary_mask: Tensor, alpha: float = 3.0, eps: float = 1e-6, ignore: int = 255
-) -> Tensor:
-    """w · L_CE of every pixel under the ``uncertainty_weights`` of the ``predictive_entropy``; L_UBE is their mean.
+def uncertainty_boundary_losses(logits: Tensor, labels: Tensor, boundary_mask: Tensor, alpha: float = 3.0) -> Tensor:
+    """w · L_CE of every pixel, (B, H, W) float32, 0 on void: L_UBE is its ``mean_over_valid``.
 
-    The log-softmax, which dominates, is computed once for both. A collective: every rank calls it.
+    The log-softmax, which dominates, is computed once for w and L_CE. A collective: every rank calls it.
 
     Args:
-        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or ``ignore``. boundary_mask: (B, H, W) bool.
-        alpha, eps: as for ``uncertainty_weights``.
-
-    Returns:
-        (B, H, W) float32, 0 on void: L_UBE is its ``mean_over_valid``.
+        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or void. boundary_mask: (B, H, W) bool.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: different shapes.
     """
     log_p = log_probabilities(logits)
-    weights = uncertainty_weights(_entropy(log_p.detach()), boundary_mask, alpha, eps)
-    return weights * negative_log_likelihood(log_p, labels, ignore)
+    weights = uncertainty_weights(_entropy(log_p.detach()), boundary_mask, alpha)
+    return weights * negative_log_likelihood(log_p, labels)
 
 
 def constant_weights(boundary_mask: Tensor, weight: float) -> Tensor:
-    """One weight on boundary pixels, 1 elsewhere.
+    """``weight`` on boundary pixels, (B, H, W) bool, and 1 elsewhere: (B, H, W) float32.
 
-    Args:
-        boundary_mask: (B, H, W) bool.
-        weight: 0 ignores the boundary, below 1 reduces it, above 1 enhances it; 1 + α/2 is UBE without its uncertainty.
-
-    Returns:
-        (B, H, W) float32.
+    A weight of 0 ignores the boundary, below 1 reduces it, above 1 enhances it; 1 + α/2 is UBE without its uncertainty.
     """
     return torch.ones_like(boundary_mask, dtype=torch.float32).masked_fill_(boundary_mask, weight)
 
 
-def clipped_cross_entropy(
-    logits: Tensor, labels: Tensor, boundary_mask: Tensor, limit: float, ignore: int = 255
-) -> Tensor:
+def clipped_cross_entropy(logits: Tensor, labels: Tensor, boundary_mask: Tensor, limit: float) -> Tensor:
     """The ``clip`` policy: the mean over valid pixels of min(``limit``, L_CE) on boundary pixels and of L_CE elsewhere.
 
+    A float32 scalar; zero, with a graph, if all is void.
+
     Args:
-        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or ``ignore``. boundary_mask: (B, H, W) bool.
+        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or void. boundary_mask: (B, H, W) bool.
         limit: in nats; a pixel above it has no gradient.
 
-    Returns:
-        A float32 scalar; zero, with a graph, if all is void.
-
     Raises:
-        ValueError: other shapes.
+        ValueError: different shapes.
     """
-    same_shape(boundary_mask, labels, "boundary_mask", "labels")
-    losses = pixel_cross_entropy(logits, labels, ignore)
-    return mean_over_valid(torch.where(boundary_mask, losses.clamp_max(limit), losses), labels, ignore)
+    check_same_shape(boundary_mask, labels, "boundary_mask", "labels")
+    losses = pixel_cross_entropy(logits, labels)
+    return mean_over_valid(torch.where(boundary_mask, losses.clamp_max(limit), losses), labels)
 
 
 def _entropy(log_p: Tensor) -> Tensor:

@@ -6,8 +6,6 @@ How images are drawn is :mod:`flexseg.data.sampling`'s, how they are cropped :mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +22,7 @@ class FeatureAnchor:
 
     The frozen encoder is a copy of the backbone as the method has built it, made before the method attaches anything to
     watch it. Where a method passes the model more than once, the distance is that of the first pass, on what went into
-    it: F and F_0 see the same images. It is no part of a checkpoint: the initial weights are a function of the run's
-    definition.
+    it: F and F_0 see the same images. Checkpoints leave it out, as the run's definition fixes the initial weights.
     """
 
     def __init__(self, backbone: nn.Module, settings: FeatureDistance) -> None:
@@ -43,7 +40,7 @@ class FeatureAnchor:
         Raises:
             RunError: the method has such a term of its own, or its first pass does not begin with the batch.
         """
-        with watch_encoder(backbone, self.settings.stage) as maps, _inputs(backbone) as images:
+        with watch_encoder(backbone, self.settings.stage) as (inputs, maps):
             found = dict(terms())
         if "fd" in found:
             raise RunError("the method has a feature distance of its own, and so has the benchmark: keep one of them")
@@ -52,25 +49,10 @@ class FeatureAnchor:
             raise RunError(
                 "the first pass of the method does not show the whole batch, which the feature distance needs"
             )
-        features, shown = maps[0][:size], images[0][:size]
+        images, features = inputs[0][:size], maps[0][:size]
         cells = class_cells(batch.labels, features.shape[-2:], self.classes, self.settings.cell_share)
         self.cells = cells.float().mean()
-        return found | {"fd": self.settings.weight * feature_distance(features, self.encoder(shown), cells)}
-
-
-@contextmanager
-def _inputs(backbone: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what goes into the backbone within the context."""
-    seen: list[Tensor] = []
-
-    def remember(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-        seen.append(arguments[0].detach())
-
-    handle = backbone.register_forward_pre_hook(remember)
-    try:
-        yield seen
-    finally:
-        handle.remove()
+        return found | {"fd": self.settings.weight * feature_distance(features, self.encoder(images), cells)}
 
 
 def parts_of(batch: Batch, count: int) -> Iterator[Batch]:

@@ -54,7 +54,7 @@ def train_run(
         print(f"{directory.root} is finished: nothing to do")
         _write_receipt(receipt, {"fingerprint": run.fingerprint, "status": "finished"})
         return
-    with directory.held():
+    with directory.hold():
         directory.open(run.definition, supersede=supersede)
         with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
             import torch

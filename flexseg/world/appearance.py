@@ -146,7 +146,7 @@ def thing_colours(scene: Scene, draws: np.ndarray, palette: Palette, tint: np.nd
 
 def face_colours(slots: np.ndarray, tones: np.ndarray, things: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Linear albedo (F, 3) float32 of faces."""
-    fixed = np.asarray(FIXED_COLOURS) ** 2.2
+    fixed = np.array(list(FIXED_COLOURS.values())) ** 2.2
     own = colours[np.maximum(things, 0), np.minimum(slots, 3)]
     rgb = np.where((slots < 4)[:, None], own, fixed[np.maximum(slots, 4) - 4])
     return (rgb * tones[:, None]).astype(np.float32)

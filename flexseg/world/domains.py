@@ -1,4 +1,4 @@
-"""The seven domains as data: what each is for, how its streets are laid out, and how they look.
+"""The seven domains as data: how their streets are laid out, and how they look.
 
 Ranges are (low, high) of a uniform draw unless said otherwise; colours are in :mod:`flexseg.world.palettes`.
 """
@@ -11,7 +11,6 @@ from flexseg.world.palettes import CITY, MIXED, PLACES, Palette
 
 Range = tuple[float, float]
 SPLITS: tuple[str, ...] = ("train", "val", "test")
-CONDITIONS: tuple[str, ...] = ("clear", "overcast", "dusk", "fog", "rain", "snow", "night")
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,8 @@ class Look:
 
 @dataclass(frozen=True)
 class DomainSpec:
-    """One domain: what it stands for and the statistics it is drawn from."""
+    """One domain: its role and the statistics it is drawn from."""
 
-    title: str
-    description: str
-    analogue: str
-    """The real benchmark target it is an analogue of, or ''."""
     role: str
     """``source``, ``generated`` or ``target``."""
     key: int
@@ -86,8 +81,6 @@ class DomainSpec:
     layout: Layout
     look: Look
 
-
-_SOURCE_LAYOUT = Layout()
 
 _CITY_LAYOUT = Layout(
     camera_height=(1.15, 1.35),
@@ -144,22 +137,18 @@ _ADVERSE_LAYOUT = replace(
 )
 
 DOMAINS: dict[str, DomainSpec] = {
+    # Sunny and game-like: crisp, saturated, a narrow palette, one camera.
     "source": DomainSpec(
-        "Source",
-        "Sunny and game-like: crisp, saturated, a narrow palette, one camera.",
-        "",
         "source",
         1,
-        _SOURCE_LAYOUT,
+        Layout(),
         Look({"clear": 1.0}, saturation=(1.2, 1.3), contrast=(1.05, 1.12), exposure=(1.12, 1.25), sun=(28.0, 52.0)),
     ),
+    # The source's layouts painted again in random weathers and styles, its geometry displaced against the label.
     "generated": DomainSpec(
-        "Generated",
-        "The source's layouts painted again in random weathers and styles, its geometry displaced against the label.",
-        "",
         "generated",
         1,
-        _SOURCE_LAYOUT,
+        Layout(),
         Look(
             {"clear": 3, "overcast": 3, "dusk": 1.5, "fog": 1, "rain": 1.5, "snow": 1, "night": 2},
             palette=PLACES,
@@ -177,10 +166,8 @@ DOMAINS: dict[str, DomainSpec] = {
             styled=0.25,
         ),
     ),
+    # A European city in sun or under clouds: muted palette, own camera, bonnet in view (the analogue of Cityscapes).
     "clear_city": DomainSpec(
-        "Clear city",
-        "A European city in sun or under clouds: muted palette, own camera, bonnet in view.",
-        "CS",
         "target",
         2,
         _CITY_LAYOUT,
@@ -198,10 +185,8 @@ DOMAINS: dict[str, DomainSpec] = {
             texture=(1, 1.3),
         ),
     ),
+    # Mixed weather and time of day behind a windscreen: other heights, lenses and colours (the analogue of BDD100K).
     "mixed": DomainSpec(
-        "Mixed",
-        "Mixed weather and time of day behind a windscreen: other heights, lenses and colours.",
-        "BDD",
         "target",
         3,
         _MIXED_LAYOUT,
@@ -221,10 +206,8 @@ DOMAINS: dict[str, DomainSpec] = {
             texture=(0.9, 1.2),
         ),
     ),
+    # Many cameras in many places: varied colours, lenses, heights and sensors (the analogue of Mapillary Vistas).
     "places": DomainSpec(
-        "Places",
-        "Many cameras in many places: wide variation of colours, lenses, heights and sensors.",
-        "MV",
         "target",
         4,
         _PLACES_LAYOUT,
@@ -244,10 +227,8 @@ DOMAINS: dict[str, DomainSpec] = {
             texture=(0.8, 1.4),
         ),
     ),
+    # Fog, night, rain and snow in equal parts, labelled by condition (the analogue of ACDC).
     "adverse": DomainSpec(
-        "Adverse",
-        "Fog, night, rain and snow in equal parts, labelled by condition.",
-        "ACDC",
         "target",
         5,
         _ADVERSE_LAYOUT,
@@ -266,10 +247,8 @@ DOMAINS: dict[str, DomainSpec] = {
             texture=(1, 1.3),
         ),
     ),
+    # Night under street lamps and headlights (the analogue of Dark Zurich).
     "night": DomainSpec(
-        "Night",
-        "Night under street lamps and headlights.",
-        "DZ",
         "target",
         6,
         replace(_ADVERSE_LAYOUT, storeys=(3, 6), open_side=0.6, bonnet=0.6, fov=(43, 50)),

@@ -6,23 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from flexseg.world.mesh import (
-    BLUE,
-    GREEN,
-    HOUSING,
-    LAMP_WHITE,
-    METAL,
-    RED,
-    WHITE,
-    YELLOW,
-    Glow,
-    Material,
-    Mesh,
-    MeshBuilder,
-    inset,
-    prism,
-    ring,
-)
+from flexseg.world.mesh import Glow, Material, Mesh, MeshBuilder, Slot, cuboid, inset, prism, rectangle, ring
 
 TREE_VARIANTS = 12
 LAMP_HEIGHT = 6.2
@@ -119,7 +103,9 @@ def lamp_post(side: int) -> Mesh:
     y, x = LAMP_HEIGHT, side * LAMP_REACH
     b.flat([(0, y - 0.15), (x, y + 0.02), (x, y + 0.14), (0, y)], "pole", 0)
     b.flat([(x - 0.4, y - 0.02), (x + 0.4, y - 0.02), (x + 0.3, y + 0.16), (x - 0.3, y + 0.16)], "pole", 0, 0.9)
-    b.flat([(x - 0.3, y - 0.1), (x + 0.3, y - 0.1), (x + 0.34, y), (x - 0.34, y)], "pole", LAMP_WHITE, glow=Glow.LAMP)
+    b.flat(
+        [(x - 0.3, y - 0.1), (x + 0.3, y - 0.1), (x + 0.34, y), (x - 0.34, y)], "pole", Slot.LAMP_WHITE, glow=Glow.LAMP
+    )
     return b.build()
 
 
@@ -134,18 +120,14 @@ def plain_pole(variant: int) -> Mesh:
         _post(b, 7.5, 0.24)
         if kind == 2:
             for y in (6.4, 7.1):
-                b.flat([(-1.1, y), (1.1, y), (1.1, y + 0.14), (-1.1, y + 0.14)], "pole", 0, 0.9)
+                b.flat(rectangle(-1.1, 1.1, y, y + 0.14), "pole", 0, 0.9)
     return b.build()
 
 
 def _signal(b: MeshBuilder, x: float, y: float, lit: int) -> None:
     """A signal head 0.42 × 1.2 m with its centre at (x, y); ``lit``: 0 red, 1 amber, 2 green."""
-    b.flat(
-        [(x - 0.24, y - 0.62), (x + 0.24, y - 0.62), (x + 0.24, y + 0.62), (x - 0.24, y + 0.62)],
-        "traffic light",
-        HOUSING,
-    )
-    for i, slot in enumerate((RED, YELLOW, GREEN)):
+    b.flat(rectangle(x - 0.24, x + 0.24, y - 0.62, y + 0.62), "traffic light", Slot.HOUSING)
+    for i, slot in enumerate((Slot.RED, Slot.YELLOW, Slot.GREEN)):
         on = i == lit
         b.flat(
             ring(x, y + 0.38 - 0.38 * i, 0.165, 8),
@@ -179,19 +161,14 @@ def sign(variant: int) -> Mesh:
     retro = {"glow": Glow.RETRO}
 
     def square(half: float, slot: int, tall: float = 1.0) -> None:
-        b.flat(
-            [(-half, y - half * tall), (half, y - half * tall), (half, y + half * tall), (-half, y + half * tall)],
-            "traffic sign",
-            slot,
-            **retro,
-        )
+        b.flat(rectangle(-half, half, y - half * tall, y + half * tall), "traffic sign", slot, **retro)
 
     if kind == 0:
-        for r, slot in ((0.5, RED), (0.36, WHITE)):
+        for r, slot in ((0.5, Slot.RED), (0.36, Slot.WHITE)):
             b.flat(ring(0, y, r, 14), "traffic sign", slot, **retro)
-        b.flat([(-0.2, y - 0.14), (0.2, y - 0.14), (0.2, y + 0.14), (-0.2, y + 0.14)], "traffic sign", HOUSING)
+        b.flat(rectangle(-0.2, 0.2, y - 0.14, y + 0.14), "traffic sign", Slot.HOUSING)
     elif kind == 1:
-        for r, slot in ((0.62, RED), (0.38, WHITE)):
+        for r, slot in ((0.62, Slot.RED), (0.38, Slot.WHITE)):
             b.flat(
                 [(-r * 0.95, y - 0.45 * r - 0.05), (r * 0.95, y - 0.45 * r - 0.05), (0, y + r)],
                 "traffic sign",
@@ -199,38 +176,31 @@ def sign(variant: int) -> Mesh:
                 **retro,
             )
     elif kind == 2:
-        b.flat(ring(0, y, 0.5, 14), "traffic sign", RED, **retro)
-        b.flat([(-0.36, y - 0.1), (0.36, y - 0.1), (0.36, y + 0.1), (-0.36, y + 0.1)], "traffic sign", WHITE, **retro)
+        b.flat(ring(0, y, 0.5, 14), "traffic sign", Slot.RED, **retro)
+        b.flat(rectangle(-0.36, 0.36, y - 0.1, y + 0.1), "traffic sign", Slot.WHITE, **retro)
     elif kind == 3:
-        b.flat(ring(0, y, 0.56, 8), "traffic sign", WHITE, **retro)
-        b.flat(ring(0, y, 0.49, 8), "traffic sign", RED, **retro)
-        b.flat([(-0.34, y - 0.1), (0.34, y - 0.1), (0.34, y + 0.1), (-0.34, y + 0.1)], "traffic sign", WHITE, **retro)
+        b.flat(ring(0, y, 0.56, 8), "traffic sign", Slot.WHITE, **retro)
+        b.flat(ring(0, y, 0.49, 8), "traffic sign", Slot.RED, **retro)
+        b.flat(rectangle(-0.34, 0.34, y - 0.1, y + 0.1), "traffic sign", Slot.WHITE, **retro)
     elif kind in (4, 7):
-        square(0.46, WHITE)
-        square(0.41, BLUE)
+        square(0.46, Slot.WHITE)
+        square(0.41, Slot.BLUE)
         if kind == 7:
-            b.flat([(-0.3, y - 0.28), (0.3, y - 0.28), (0, y + 0.3)], "traffic sign", WHITE, **retro)
+            b.flat([(-0.3, y - 0.28), (0.3, y - 0.28), (0, y + 0.3)], "traffic sign", Slot.WHITE, **retro)
         else:
             b.flat(
                 [(-0.12, y - 0.25), (0.04, y - 0.25), (0.2, y + 0.28), (-0.12, y + 0.28)],
                 "traffic sign",
-                WHITE,
+                Slot.WHITE,
                 **retro,
             )
     elif kind == 5:
-        square(1.0, WHITE, 0.5)
-        b.flat(
-            [(-0.94, y - 0.44), (0.94, y - 0.44), (0.94, y + 0.44), (-0.94, y + 0.44)], "traffic sign", BLUE, **retro
-        )
+        square(1.0, Slot.WHITE, 0.5)
+        b.flat(rectangle(-0.94, 0.94, y - 0.44, y + 0.44), "traffic sign", Slot.BLUE, **retro)
         for dy in (-0.22, 0.14):
-            b.flat(
-                [(-0.7, y + dy), (0.5, y + dy), (0.5, y + dy + 0.13), (-0.7, y + dy + 0.13)],
-                "traffic sign",
-                WHITE,
-                **retro,
-            )
+            b.flat(rectangle(-0.7, 0.5, y + dy, y + dy + 0.13), "traffic sign", Slot.WHITE, **retro)
     else:
-        for r, slot in ((0.6, WHITE), (0.46, YELLOW)):
+        for r, slot in ((0.6, Slot.WHITE), (0.46, Slot.YELLOW)):
             b.flat([(0, y - r), (r, y), (0, y + r), (-r, y)], "traffic sign", slot, **retro)
     return b.build()
 
@@ -240,7 +210,7 @@ def barrier(kind: str, length: float, height: float) -> Mesh:
     """A ``wall`` or ``fence`` along z, centred, 0.25 m thick; slot 0 its colour, slot 1 what shows between slats."""
     b = MeshBuilder()
     half = 0.13 if kind == "wall" else 0.04
-    box = prism((-half, half, -length / 2, length / 2), (-half, half, -length / 2, length / 2), 0.0, height)
+    box = cuboid(-half, half, -length / 2, length / 2, 0.0, height)
     material = Material.BRICK if kind == "wall" else Material.SLATS
     for quad in box[:4]:
         b.face(quad, kind, material, 0, params=(0.5, 0.25, height, length))
@@ -257,13 +227,13 @@ def shelter(variant: int) -> Mesh:
     """A bus stop: glass shelter (building, as Cityscapes labels it) with a sign in front."""
     b = MeshBuilder()
     for quad in prism((-0.75, 0.75, -1.8, 1.8), (-0.8, 0.8, -1.9, 1.9), 2.3, 2.45):
-        b.face(quad, "building", slot=METAL, tone=0.7)
+        b.face(quad, "building", slot=Slot.METAL, tone=0.7)
     back = 0.7 if variant % 2 == 0 else -0.7
     b.face(
         [(back, 0.2, -1.7), (back, 0.2, 1.7), (back, 2.3, 1.7), (back, 2.3, -1.7)],
         "building",
         Material.GLASS,
-        METAL,
+        Slot.METAL,
         0.8,
         cull=False,
     )
@@ -271,7 +241,7 @@ def shelter(variant: int) -> Mesh:
         [(-0.7, 0.2, 1.7), (0.7, 0.2, 1.7), (0.7, 2.3, 1.7), (-0.7, 2.3, 1.7)],
         "building",
         Material.GLASS,
-        METAL,
+        Slot.METAL,
         0.7,
         cull=False,
     )

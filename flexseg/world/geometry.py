@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from flexseg.world.camera import NEAR, View, clip_near, plane_coefficients, to_camera, to_pixels, view_of
-from flexseg.world.mesh import LABEL, TYRE, VOID, Material, Row
+from flexseg.world.mesh import LABEL, VOID, Material, Row, Slot
 from flexseg.world.scene import GROUND, Scene
 
 OVERSAMPLING = 2
@@ -136,7 +136,7 @@ def _gather(rows: np.ndarray, owner: np.ndarray, plane: np.ndarray, normal: np.n
     ends = np.zeros((2, rows.shape[1]), np.float32)
     ends[:, Row.label] = LABEL["sky"], VOID
     ends[:, Row.material] = Material.SKY, Material.PAINT
-    ends[:, Row.slot] = TYRE
+    ends[:, Row.slot] = Slot.TYRE
     ends[:, Row.tone] = 1.0, 1.2
     rows = np.concatenate([ends[:1], rows, ends[1:]])
     small = rows[:, : Row.cull].astype(np.uint8)

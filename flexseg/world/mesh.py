@@ -54,25 +54,29 @@ class Glow(IntEnum):
     CABIN = 7
 
 
-FIXED_COLOURS: tuple[tuple[float, float, float], ...] = (
-    (0.07, 0.07, 0.08),  # 4 tyre
-    (0.16, 0.20, 0.24),  # 5 glass
-    (0.95, 0.93, 0.85),  # 6 white lamp
-    (0.75, 0.05, 0.05),  # 7 red
-    (0.92, 0.92, 0.92),  # 8 white
-    (0.10, 0.62, 0.25),  # 9 signal green
-    (0.95, 0.75, 0.08),  # 10 yellow
-    (0.10, 0.25, 0.68),  # 11 sign blue
-    (0.45, 0.46, 0.47),  # 12 metal grey
-    (0.03, 0.03, 0.035),  # 13 underside
-    (0.10, 0.11, 0.10),  # 14 housing
-    (0.30, 0.22, 0.15),  # 15 wood
-    (0.95, 0.45, 0.05),  # 16 orange
-    (0.70, 0.71, 0.72),  # 17 rim
-)
-"""Colours (sRGB, 0–1) that no palette changes; colour slot ``4 + i`` of a face means entry ``i``."""
+class Slot(IntEnum):
+    """The colour slots from 4 on, which no palette changes; slots 0–3 of a face are colours of its thing."""
 
-TYRE, GLASS, LAMP_WHITE, RED, WHITE, GREEN, YELLOW, BLUE, METAL, UNDER, HOUSING, WOOD, ORANGE, RIM = range(4, 18)
+    TYRE, GLASS, LAMP_WHITE, RED, WHITE, GREEN, YELLOW, BLUE, METAL, UNDER, HOUSING, WOOD, ORANGE, RIM = range(4, 18)
+
+
+FIXED_COLOURS: dict[Slot, tuple[float, float, float]] = {
+    Slot.TYRE: (0.07, 0.07, 0.08),
+    Slot.GLASS: (0.16, 0.20, 0.24),
+    Slot.LAMP_WHITE: (0.95, 0.93, 0.85),
+    Slot.RED: (0.75, 0.05, 0.05),
+    Slot.WHITE: (0.92, 0.92, 0.92),
+    Slot.GREEN: (0.10, 0.62, 0.25),
+    Slot.YELLOW: (0.95, 0.75, 0.08),
+    Slot.BLUE: (0.10, 0.25, 0.68),
+    Slot.METAL: (0.45, 0.46, 0.47),
+    Slot.UNDER: (0.03, 0.03, 0.035),
+    Slot.HOUSING: (0.10, 0.11, 0.10),
+    Slot.WOOD: (0.30, 0.22, 0.15),
+    Slot.ORANGE: (0.95, 0.45, 0.05),
+    Slot.RIM: (0.70, 0.71, 0.72),
+}
+"""sRGB in 0–1, in the order of the slots."""
 
 
 class Row:
@@ -83,7 +87,7 @@ class Row:
     label = 1
     material = 2
     slot = 3
-    """0–3 a colour of the thing, 4 and more one of :data:`FIXED_COLOURS`."""
+    """0–3 a colour of the thing, from 4 on a :class:`Slot`."""
     tone = 4
     """Factor on the colour."""
     glow = 5
@@ -170,9 +174,13 @@ def prism(
     )
 
 
+def cuboid(x0: float, x1: float, z0: float, z1: float, y0: float, y1: float) -> Prism:
+    """Sides of a box."""
+    return prism((x0, x1, z0, z1), (x0, x1, z0, z1), y0, y1)
+
+
 def inset(quad: Quad, u0: float, v0: float, u1: float, v1: float) -> Quad:
     """The part of a quad between fractions ``u0..u1`` of its width and ``v0..v1`` of its height."""
-
     (ax, ay, az), (bx, by, bz), (cx, cy, cz), (dx, dy, dz) = quad
 
     def at(u: float, v: float) -> Point:
@@ -180,6 +188,11 @@ def inset(quad: Quad, u0: float, v0: float, u1: float, v1: float) -> Quad:
         return (p * ax + q * bx + r * cx + t * dx, p * ay + q * by + r * cy + t * dy, p * az + q * bz + r * cz + t * dz)
 
     return at(u0, v0), at(u1, v0), at(u1, v1), at(u0, v1)
+
+
+def rectangle(x0: float, x1: float, y0: float, y1: float) -> list[tuple[float, float]]:
+    """Corners of an upright rectangle, from the bottom left anticlockwise."""
+    return [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
 
 
 def ring(cx: float, cy: float, radius: float, corners: int, stretch: float = 1.0) -> list[tuple[float, float]]:

@@ -1,7 +1,8 @@
 """Displacing a picture's geometry against its label, as an image generator conditioned on masks does.
 
 Three things happen, all growing with one number, the strength (0 none, 1 the default, 2 strong):
-small things are lost, swollen or moved; things nobody asked for appear; and every outline is bent by a smooth field.
+small things are lost, swollen or moved; things that the label does not have appear; and a smooth field bends all
+outlines.
 All uniform draws are made first and in the same number whatever the strength, so that strengths are nested.
 """
 
@@ -29,23 +30,19 @@ WARP = ((4, 0.0095), (10, 0.0055))
 
 def displace(scene: Scene, rng: np.random.Generator, strength: float) -> Scene:
     """The scene as it is painted: some things lost, moved, swollen; a few invented."""
-    if strength == 0:
-        return scene
     n = len(scene.things)
     lost, size, move = rng.random(n), rng.standard_normal(n), rng.standard_normal(n)
     things, kept = [], []
     for i, thing in enumerate(scene.things):
-        if thing.layer != STREET:
-            things.append(thing)
-            kept.append(i)
-            continue
-        small = thing.kind in ("person", "post", "clutter") or thing.z > 30
-        if lost[i] < (LOSS if small else LOSS / 8) * strength:
-            continue
-        spread = (SWELL if small else SWELL / 4) * strength
-        scale = thing.scale * float(np.exp(np.clip(spread * size[i], -0.8, 0.8)))
-        x = thing.x + float(SHIFT * strength * move[i] * thing.z * (1 if small else 0.4))
-        things.append(thing._replace(scale=scale, x=x))
+        if thing.layer == STREET:
+            small = thing.kind in ("person", "post", "clutter") or thing.z > 30
+            if lost[i] < (LOSS if small else LOSS / 8) * strength:
+                continue
+            spread = (SWELL if small else SWELL / 4) * strength
+            scale = thing.scale * float(np.exp(np.clip(spread * size[i], -0.8, 0.8)))
+            x = thing.x + float(SHIFT * strength * move[i] * thing.z * (1 if small else 0.4))
+            thing = thing._replace(scale=scale, x=x)
+        things.append(thing)
         kept.append(i)
     painted = replace(scene, things=things, colours=scene.colours[kept])
     draws = rng.random((6, 6))
@@ -68,8 +65,6 @@ def displace(scene: Scene, rng: np.random.Generator, strength: float) -> Scene:
 
 def warp(surface: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Bend all outlines of a surface buffer (h, w) by a smooth random field; nearest sample, so no new surfaces."""
-    if strength == 0:
-        return surface
     h, w = surface.shape
     field = np.zeros((h, w, 2), np.float32)
     for cells, spread in WARP:

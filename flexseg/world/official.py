@@ -1,13 +1,13 @@
-"""Street-world frames in the clothes of a data set: its layout, its label encoding, its ids, its lists and its clutter.
+"""Street-world frames in the official form of a data set: its layout, label encoding, ids, lists and stray files.
 
-What reads the real data sets is thereby tried on data that anyone may have. The pictures are the street world's; they
-say nothing about the data set whose form they take.
+They try out what reads the real data sets, on data that anyone may have. The images are the street world's and say
+nothing about the data set whose form they take.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ CELL = 8
 """Side in pixels of the patches of one class that share an id of the data set."""
 JPEG_QUALITY = 95
 SPECIAL = re.compile(r"[][\\^$.|?*+(){}]")
-"""What makes a text more than itself as a regular expression."""
+"""The special characters of regular expressions."""
 
 
 def write_official(
@@ -38,21 +38,16 @@ def write_official(
     layout: str = "",
     label_map: str = "",
     sizes: Sequence[tuple[int, int]] = ((96, 192),),
-    seed: int = 0,
     domain: str = "source",
-    world_split: str = "train",
-    misalignment: float = 1.0,
     first: int = 0,
-    progress: Callable[[int], None] | None = None,
 ) -> list[Pair]:
     """Render ``count`` frames and write them below ``root`` as images and labels of ``dataset``.
 
     Args:
         root: the data set's own folder.
         layout: of the set; else the first one that has the split. label_map: of the ids; else the set's.
-        sizes: (height, width) in pixels, taken in turn. seed: of the choice among ids that mean the same class.
-        domain, world_split, first, misalignment: the street-world frames, from number ``first`` on.
-        progress: called with the number of frames written so far.
+        sizes: (height, width) in pixels, taken in turn.
+        domain, first: the street-world frames, of the domain's training images from number ``first`` on.
 
     Returns:
         The pairs, in the order of the frames. A second run writes the same images and labels. A class that the data set
@@ -61,26 +56,21 @@ def write_official(
     Raises:
         UserError: the set has no such split, layout or label map.
     """
-    form = (
-        dataset.layout(layout)
-        if layout
-        else next(form for form in dataset.layouts if dataset.where(form, split) is not None)
-    )
+    having = (form for form in dataset.layouts if dataset.where(form, split) is not None)
+    form = dataset.layout(layout) if layout else next(having)
     mapping, encoding = load_map(dataset.map_of(form, label_map)), dataset.encoding_of(form)
     pairs = []
     for place in range(count):
         height, width = sizes[place % len(sizes)]
-        frame = render(domain, world_split, first + place, height=height, width=width, misalignment=misalignment)
+        frame = render(domain, "train", first + place, height=height, width=width)
         fields = _fields(dataset, form, split, place, first + place + 1)
         image, label = root / form.image.format(**fields), root / form.label[0].format(**fields)
-        ids = encode_ids(frame.label, mapping, np.random.default_rng([seed, first + place]))
+        ids = encode_ids(frame.label, mapping, np.random.default_rng([0, first + place]))
         _write_image(image, frame.image, dataset.alpha)
         _write_label(label, ids, mapping, encoding, dataset.palette)
         for template in form.besides:
             _write_clutter(root / template.format(**fields))
         pairs.append(Pair(form.id.format(**fields), image, label, condition_of(dataset, fields)))
-        if progress is not None:
-            progress(place + 1)
     if listing := dataset.listing(form, split):
         _write_list(root, listing, pairs)
     return pairs
@@ -104,7 +94,7 @@ def encode_ids(label: np.ndarray, mapping: LabelMap, rng: np.random.Generator) -
 
 
 def _fields(dataset: DataSet, layout: Layout, split: str, place: int, number: int) -> dict[str, str]:
-    """The fields of frame ``place``: fixed by the split, or else as the examples say, in turn."""
+    """The fields of frame ``place``: fixed by the split, or the examples in turn."""
     where = dataset.where(layout, split) or {}
     fixed = {name: [text] for name, text in where.items() if not SPECIAL.search(text)}
     found = dataset.split(split)
@@ -149,7 +139,7 @@ def _colours(mapping: LabelMap) -> np.ndarray:
 
 
 def _write_clutter(path: Path) -> None:
-    """A small file of the right kind that nothing may take for an image or a label: it holds no valid id."""
+    """A small file of the right type that must not be taken for an image or a label: it holds no valid id."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix in (".png", ".jpg"):
         cv2.imwrite(str(path), np.full((5, 5), 200, dtype=np.uint8))

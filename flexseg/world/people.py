@@ -10,25 +10,11 @@ from functools import cache
 
 import numpy as np
 
-from flexseg.world.mesh import (
-    BLUE,
-    GREEN,
-    HOUSING,
-    LAMP_WHITE,
-    METAL,
-    RED,
-    RIM,
-    TYRE,
-    WHITE,
-    Glow,
-    Mesh,
-    MeshBuilder,
-    ring,
-)
+from flexseg.world.mesh import Glow, Mesh, MeshBuilder, Slot, rectangle, ring
 
 Pair = tuple[float, float]
 PERSON_VARIANTS = 8
-_FRAMES = (RED, BLUE, HOUSING, GREEN, METAL, WHITE)
+_FRAMES = (Slot.RED, Slot.BLUE, Slot.HOUSING, Slot.GREEN, Slot.METAL, Slot.WHITE)
 
 
 def _limb(b: MeshBuilder, label: str, a: Pair, c: Pair, wa: float, wc: float, slot: int, tone: float = 1.0) -> None:
@@ -65,7 +51,9 @@ def person(variant: int) -> Mesh:
         _limb(b, "person", hip, knee, 0.19, 0.15, 1, tone)
         _limb(b, "person", knee, foot, 0.15, 0.11, slot, tone)
         b.flat(
-            [(foot[0] - 0.08, 0), (foot[0] + 0.1, 0), (foot[0] + 0.06, 0.09), (foot[0] - 0.07, 0.09)], "person", TYRE
+            [(foot[0] - 0.08, 0), (foot[0] + 0.1, 0), (foot[0] + 0.06, 0.09), (foot[0] - 0.07, 0.09)],
+            "person",
+            Slot.TYRE,
         )
     swing = stride * 0.7
     for side in (-1.0, 1.0):
@@ -74,15 +62,15 @@ def person(variant: int) -> Mesh:
     hem = 0.62 if v >= 6 else 0.86
     b.flat([(-0.18, hem), (0.18, hem), (0.235, 1.38), (0.12, 1.48), (-0.12, 1.48), (-0.235, 1.38)], "person", 0)
     if v in (2, 5):
-        b.flat([(-0.14, 0.98), (0.14, 0.98), (0.14, 1.36), (-0.14, 1.36)], "person", _FRAMES[v % 6], 0.8)
+        b.flat(rectangle(-0.14, 0.14, 0.98, 1.36), "person", _FRAMES[v % 6], 0.8)
     _limb(b, "person", (0, 1.44), (0, 1.58), 0.12, 0.1, 2, 0.9)
     _head(b, "person", 0.0, 1.63, front=v % 2 == 0)
     return b.build()
 
 
 def _wheel(b: MeshBuilder, label: str, x: float, radius: float, thick: float) -> None:
-    b.flat(ring(x, radius, radius, 14), label, TYRE)
-    b.flat(ring(x, radius, radius - thick, 12), label, RIM, 0.75)
+    b.flat(ring(x, radius, radius, 14), label, Slot.TYRE)
+    b.flat(ring(x, radius, radius - thick, 12), label, Slot.RIM, 0.75)
 
 
 def _bicycle_side(b: MeshBuilder, frame: int) -> None:
@@ -91,21 +79,21 @@ def _bicycle_side(b: MeshBuilder, frame: int) -> None:
     saddle, crank, bar, hub_r, hub_f = (-0.22, 0.92), (-0.08, 0.34), (0.42, 0.98), (-0.55, 0.36), (0.55, 0.36)
     for a, c in ((hub_r, crank), (hub_r, saddle), (saddle, crank), (crank, bar), (saddle, bar), (bar, hub_f)):
         _limb(b, "bicycle", a, c, 0.08, 0.08, frame)
-    _limb(b, "bicycle", (-0.36, 0.98), (-0.12, 0.97), 0.09, 0.06, TYRE)
-    _limb(b, "bicycle", (0.36, 1.06), (0.56, 1.03), 0.07, 0.06, TYRE)
+    _limb(b, "bicycle", (-0.36, 0.98), (-0.12, 0.97), 0.09, 0.06, Slot.TYRE)
+    _limb(b, "bicycle", (0.36, 1.06), (0.56, 1.03), 0.07, 0.06, Slot.TYRE)
 
 
 def _motorcycle_side(b: MeshBuilder, frame: int) -> None:
     for x in (-0.68, 0.68):
         _wheel(b, "motorcycle", x, 0.34, 0.13)
-    b.flat([(-0.5, 0.3), (0.4, 0.3), (0.42, 0.62), (-0.42, 0.62)], "motorcycle", METAL, 0.55)
-    b.flat([(-0.85, 0.78), (-0.05, 0.68), (0.1, 0.86), (-0.8, 0.9)], "motorcycle", TYRE, 1.4)
+    b.flat([(-0.5, 0.3), (0.4, 0.3), (0.42, 0.62), (-0.42, 0.62)], "motorcycle", Slot.METAL, 0.55)
+    b.flat([(-0.85, 0.78), (-0.05, 0.68), (0.1, 0.86), (-0.8, 0.9)], "motorcycle", Slot.TYRE, 1.4)
     b.flat([(-0.1, 0.62), (0.48, 0.58), (0.55, 0.95), (0.2, 1.05), (-0.02, 0.9)], "motorcycle", frame)
-    _limb(b, "motorcycle", (0.45, 0.98), (0.7, 0.34), 0.1, 0.09, METAL)
-    _limb(b, "motorcycle", (-0.9, 0.3), (-0.2, 0.28), 0.12, 0.1, RIM)
+    _limb(b, "motorcycle", (0.45, 0.98), (0.7, 0.34), 0.1, 0.09, Slot.METAL)
+    _limb(b, "motorcycle", (-0.9, 0.3), (-0.2, 0.28), 0.12, 0.1, Slot.RIM)
     b.flat([(0.5, 0.8), (0.66, 0.82), (0.6, 1.2), (0.5, 1.05)], "motorcycle", frame, 1.2)
-    b.flat([(0.62, 0.82), (0.74, 0.84), (0.72, 0.98), (0.62, 0.96)], "motorcycle", LAMP_WHITE, glow=Glow.HEADLIGHT)
-    b.flat([(-0.94, 0.78), (-0.84, 0.78), (-0.82, 0.9), (-0.92, 0.9)], "motorcycle", RED, glow=Glow.TAIL)
+    b.flat([(0.62, 0.82), (0.74, 0.84), (0.72, 0.98), (0.62, 0.96)], "motorcycle", Slot.LAMP_WHITE, glow=Glow.HEADLIGHT)
+    b.flat([(-0.94, 0.78), (-0.84, 0.78), (-0.82, 0.9), (-0.92, 0.9)], "motorcycle", Slot.RED, glow=Glow.TAIL)
 
 
 def _rider_side(b: MeshBuilder, seat: Pair, grip: Pair, peg: Pair) -> None:
@@ -114,7 +102,9 @@ def _rider_side(b: MeshBuilder, seat: Pair, grip: Pair, peg: Pair) -> None:
     _limb(b, "rider", seat, knee, 0.22, 0.17, 1)
     _limb(b, "rider", knee, peg, 0.17, 0.12, 1, 0.9)
     b.flat(
-        [(peg[0] - 0.08, peg[1] - 0.06), (peg[0] + 0.18, peg[1] - 0.06), (peg[0] + 0.05, peg[1] + 0.06)], "rider", TYRE
+        [(peg[0] - 0.08, peg[1] - 0.06), (peg[0] + 0.18, peg[1] - 0.06), (peg[0] + 0.05, peg[1] + 0.06)],
+        "rider",
+        Slot.TYRE,
     )
     _limb(b, "rider", (seat[0] - 0.04, seat[1] - 0.06), shoulder, 0.36, 0.32, 0)
     elbow = ((shoulder[0] + grip[0]) / 2 + 0.02, (shoulder[1] + grip[1]) / 2 - 0.08)
@@ -166,13 +156,13 @@ def rider_along(variant: int) -> Mesh:
     label = "motorcycle" if motor else "bicycle"
     b = MeshBuilder()
     tyre = 0.1 if motor else 0.055
-    b.flat([(-tyre, 0), (tyre, 0), (tyre, 0.7), (-tyre, 0.7)], label, TYRE)
+    b.flat(rectangle(-tyre, tyre, 0, 0.7), label, Slot.TYRE)
     seat = 0.95 if motor else 1.0
     if motor:
         b.flat([(-0.2, 0.4), (0.2, 0.4), (0.26, 0.95), (-0.26, 0.95)], label, _FRAMES[(v * 5 + 1) % 6])
-        b.flat([(-0.34, 0.25), (-0.2, 0.25), (-0.2, 0.42), (-0.34, 0.42)], label, RIM)
+        b.flat(rectangle(-0.34, -0.2, 0.25, 0.42), label, Slot.RIM)
     else:
-        b.flat([(-0.05, 0.6), (0.05, 0.6), (0.05, seat), (-0.05, seat)], label, _FRAMES[v])
+        b.flat(rectangle(-0.05, 0.05, 0.6, seat), label, _FRAMES[v])
     for side in (-1.0, 1.0):
         low = 0.42 if side > 0 else 0.26
         _limb(b, "rider", (side * 0.11, seat), (side * (0.24 if motor else 0.16), 0.62), 0.2, 0.15, 1)
@@ -180,11 +170,11 @@ def rider_along(variant: int) -> Mesh:
         b.flat(
             [(side * 0.15 - 0.06, low - 0.08), (side * 0.15 + 0.06, low - 0.08), (side * 0.15, low + 0.05)],
             "rider",
-            TYRE,
+            Slot.TYRE,
         )
         _limb(b, "rider", (side * 0.22, seat + 0.52), (side * 0.36, seat + 0.14), 0.13, 0.1, 0, 0.8)
     bar = seat + 0.1
-    b.flat([(-0.38, bar - 0.04), (0.38, bar - 0.04), (0.38, bar + 0.03), (-0.38, bar + 0.03)], label, TYRE)
+    b.flat(rectangle(-0.38, 0.38, bar - 0.04, bar + 0.03), label, Slot.TYRE)
     b.flat(
         [
             (-0.2, seat - 0.1),
@@ -198,6 +188,6 @@ def rider_along(variant: int) -> Mesh:
         0,
     )
     _head(b, "rider", 0.0, seat + 0.78, front=front, helmet=True)
-    lamp, glow = (LAMP_WHITE, Glow.HEADLIGHT) if front else (RED, Glow.TAIL)
-    b.flat([(-0.07, 0.72), (0.07, 0.72), (0.07, 0.84), (-0.07, 0.84)], label, lamp, glow=glow)
+    lamp, glow = (Slot.LAMP_WHITE, Glow.HEADLIGHT) if front else (Slot.RED, Glow.TAIL)
+    b.flat(rectangle(-0.07, 0.07, 0.72, 0.84), label, lamp, glow=glow)
     return b.build()

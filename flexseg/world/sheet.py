@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,7 +11,8 @@ from flexseg.world.frame import render
 
 _CAPTION = 116
 _GAP = 2
-_STRENGTHS = {0.0: "generated,\naligned", 1.0: "generated"}
+_STRENGTHS = {"generated,\naligned": 0.0, "generated": 1.0, "generated,\nstrength 2": 2.0}
+"""The rows of the generated domain: caption and misalignment."""
 
 
 def colour_label(label: np.ndarray) -> np.ndarray:
@@ -36,15 +35,10 @@ def _row(caption: str, domain: str, samples: int, height: int, width: int, misal
     return row
 
 
-def contact_sheet(
-    samples: int = 5, height: int = 96, width: int = 192, misalignments: Sequence[float] = (0.0, 1.0, 2.0)
-) -> np.ndarray:
-    """RGB sheet (rows, columns, 3) uint8: one row a domain, the generated one once per misalignment."""
+def contact_sheet(samples: int, height: int, width: int) -> np.ndarray:
+    """RGB sheet (rows, columns, 3) uint8: one row per domain, and per misalignment of the generated one."""
     rows = []
     for domain, spec in DOMAINS.items():
-        if spec.role == "generated":
-            captions = [(_STRENGTHS.get(m, f"generated,\nstrength {m:g}"), m) for m in misalignments]
-            rows += [_row(caption, domain, samples, height, width, m) for caption, m in captions]
-        else:
-            rows.append(_row(domain.replace("_", " "), domain, samples, height, width, 0.0))
+        captions = _STRENGTHS if spec.role == "generated" else {domain.replace("_", " "): 0.0}
+        rows += [_row(caption, domain, samples, height, width, strength) for caption, strength in captions.items()]
     return np.concatenate(rows)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexseg.world.mesh import WHITE, YELLOW, Glow, Material, Mesh, MeshBuilder, Quad, inset, prism
+from flexseg.world.mesh import Glow, Material, Mesh, MeshBuilder, Quad, Slot, cuboid, inset, prism
 
 STRIPS = (-4.0, 3.0, 7.0, 12.0, 19.0, 29.0, 43.0, 65.0, 100.0, 150.0)
 """Where the ground is cut along z, so that it can follow a bend (metres)."""
@@ -93,11 +93,11 @@ def ground(s: Section) -> Mesh:
 
 
 def _markings(b: MeshBuilder, s: Section, end: float) -> None:
-    def paint(x: float, half: float, z0: float, z1: float, slot: int = WHITE) -> None:
+    def paint(x: float, half: float, z0: float, z1: float, slot: int = Slot.WHITE) -> None:
         if not s.crossing or z1 < s.crossing - s.crossing_width / 2 or z0 > s.crossing + s.crossing_width / 2:
             _strip(b, x - half, x + half, z0, z1, "road", Material.MARKING, slot, 0.92)
 
-    centre = YELLOW if s.yellow else WHITE
+    centre = Slot.YELLOW if s.yellow else Slot.WHITE
     for z in np.arange(-2.0, min(end, 70.0), 6.0):
         if np.isnan(s.rails):
             paint(0.0, 0.075, z, z + 3.0, centre)
@@ -108,11 +108,11 @@ def _markings(b: MeshBuilder, s: Section, end: float) -> None:
         for z0, z1 in pairwise(STRIPS):
             if z1 <= end:
                 for x in (s.rails - 0.72, s.rails + 0.72):
-                    _strip(b, x - 0.07, x + 0.07, z0, z1, "road", Material.PLAIN, 13, 1.6)
+                    _strip(b, x - 0.07, x + 0.07, z0, z1, "road", Material.PLAIN, Slot.UNDER, 1.6)
     if s.zebra:
         x = -s.left + 0.4
         while x + 0.5 < s.right:
-            _strip(b, x, x + 0.5, s.zebra - 1.5, s.zebra + 1.5, "road", Material.MARKING, WHITE, 0.95)
+            _strip(b, x, x + 0.5, s.zebra - 1.5, s.zebra + 1.5, "road", Material.MARKING, Slot.WHITE, 0.95)
             x += 1.0
 
 
@@ -135,7 +135,7 @@ def building(
     b = MeshBuilder()
     depth = 12.0
     xa, xb = (x - depth, x) if side < 0 else (x, x + depth)
-    box = prism((xa, xb, z0, z1), (xa, xb, z0, z1), 0.0, height)
+    box = cuboid(xa, xb, z0, z1, 0.0, height)
     front, near = (box.right if side < 0 else box.left), box.rear
     params = (window[0], window[1], seed, height if shop else -height)
     if roof == 1:
@@ -144,7 +144,7 @@ def building(
         b.face(slope.right if side < 0 else slope.left, "building", Material.ROOF, 2)
         b.face(slope.rear, "building", Material.PLAIN, 0, 0.85)
     elif roof == 2:
-        top = prism((xa + 1.5, xb - 1.5, z0 + 1, z1 - 1), (xa + 1.5, xb - 1.5, z0 + 1, z1 - 1), height, height + 2.6)
+        top = cuboid(xa + 1.5, xb - 1.5, z0 + 1, z1 - 1, height, height + 2.6)
         for quad in (top.right if side < 0 else top.left, top.rear):
             b.face(quad, "building", Material.ROOF, 2)
     b.face(near, "building", Material.FACADE, 0, 0.93, params=(window[0] * 1.6, window[1], seed + 7, -height))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flexseg.benchmark import Row, Run, load_benchmark, select_rows
 from flexseg.cli import main
-from flexseg.cli.new_method import new_method, render
+from flexseg.cli.new_method import render, write_method
 from flexseg.errors import UserError
 from flexseg.method import describe_options, parse_options
 from flexseg.method_files import load_method, method_names
@@ -38,7 +38,7 @@ def here(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(name: str = "idea", title: str = "", paper: str = "", benchmark: str = "streetworld") -> Any:
-    return new_method(name, title, paper, benchmark, Path("methods"), Path("benchmarks"))
+    return write_method(name, title, paper, benchmark, Path("methods"), Path("benchmarks"))
 
 
 def everything(folder: Path) -> dict[Path, bytes]:

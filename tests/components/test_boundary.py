@@ -79,13 +79,6 @@ def test_blocky_labels_of_any_integer_type(make_labels, dtype: torch.dtype) -> N
     assert torch.equal(granularity(label.to(dtype)), slow_granularity(label, (3, 5, 7)))
 
 
-def test_a_boundary_pixel_lies_in_the_gradient_of_its_own_class(make_labels) -> None:
-    label = make_labels(1, batch=1)
-    image, on = label[0].numpy(), label_boundary(label, 5)[0]
-    for y, x in on.nonzero().tolist():
-        assert gradient_of_class(image, image[y, x], 5)[y, x]
-
-
 def test_rings_of_a_straight_edge() -> None:
     label = torch.tensor([[[0, 0, 0, 0, 0, 1, 1, 1, 1, 1]]])
     assert granularity(label).tolist() == [[[-1, -1, 2, 1, 0, 0, 1, 2, -1, -1]]]
@@ -103,15 +96,6 @@ def test_one_class_all_void_and_tiny_images_have_none(value: int, shape: tuple[i
     label = torch.full(shape, value)
     assert not label_boundary(label, 7).any()
     assert (granularity(label) == -1).all()
-
-
-def test_another_id_of_void() -> None:
-    assert granularity(torch.tensor([[[0, -1, 255]]]), ignore=-1).tolist() == [[[1, -1, 1]]]
-
-
-def test_images_of_a_batch_do_not_touch() -> None:
-    label = torch.stack([torch.zeros(4, 4, dtype=torch.int64), torch.ones(4, 4, dtype=torch.int64)])
-    assert not label_boundary(label, 3).any()
 
 
 def test_the_label_is_left_as_it_was(make_labels) -> None:
@@ -140,8 +124,3 @@ def test_downsampling_is_nearest_as_pytorch_has_it(h: int, w: int, to_h: int, to
     reference = F.interpolate(label[:, None].float(), size=(to_h, to_w), mode="nearest")[:, 0]
     assert small.dtype == label.dtype
     assert torch.equal(small, reference.to(torch.uint8))
-
-
-def test_downsampling_by_a_whole_factor_takes_the_upper_left() -> None:
-    label = torch.arange(48).view(1, 6, 8)
-    assert torch.equal(downsample_label(label, (3, 2)), label[:, ::2, ::4])

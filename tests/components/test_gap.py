@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -66,7 +64,9 @@ class SlowBank:
 
 
 @settings(derandomize=True, max_examples=25)
-@given(st.integers(0, 1000), st.lists(st.integers(0, 14), min_size=1, max_size=6), st.sampled_from([0.0, 0.5, 0.99]))
+@given(
+    st.integers(0, 1000), st.lists(st.integers(0, 14), min_size=1, max_size=6), st.sampled_from([0.0, 0.5, 0.99, 1.0])
+)
 def test_bank_weights_loss_and_gradient_against_the_equations(seed: int, sizes: list[int], momentum: float) -> None:
     bank, slow = PrototypeBank(C, D, G, momentum), SlowBank(momentum)
     for step, size in enumerate(sizes):
@@ -88,25 +88,6 @@ def test_bank_weights_loss_and_gradient_against_the_equations(seed: int, sizes: 
                 assert bank.weights()[c, g].item() == pytest.approx(weight, rel=1e-4)
 
 
-def test_the_first_update_copies_the_mean_and_later_ones_average() -> None:
-    bank = PrototypeBank(2, 2, 1, momentum=0.5)
-    where = torch.zeros(2, dtype=torch.int64)
-    bank.update(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), where, where)
-    torch.testing.assert_close(bank.prototypes[0, 0], torch.tensor([0.5, 0.5]) * math.sqrt(2))
-    bank.update(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), where, where)
-    expected = F.normalize(0.5 * torch.tensor([0.5, 0.5]) * math.sqrt(2) + 0.5 * torch.tensor([1.0, 0.0]), dim=0)
-    torch.testing.assert_close(bank.prototypes[0, 0], expected)
-    assert bank.updates.tolist() == [[2], [0]]
-    assert bank.prototypes[1].abs().sum() == 0
-
-
-def test_a_momentum_of_one_keeps_the_first_mean() -> None:
-    bank, where = PrototypeBank(1, 2, 1, momentum=1.0), torch.zeros(1, dtype=torch.int64)
-    bank.update(torch.tensor([[0.6, 0.8]]), where, where)
-    bank.update(torch.tensor([[1.0, 0.0]]), where, where)
-    torch.testing.assert_close(bank.prototypes[0, 0], torch.tensor([0.6, 0.8]))
-
-
 def test_weights_are_inverse_to_the_update_frequency_clipped_and_of_mean_one() -> None:
     bank = PrototypeBank(2, D, 2)
     bank.updates.copy_(torch.tensor([[1, 2], [4, 0]]))
@@ -116,23 +97,6 @@ def test_weights_are_inverse_to_the_update_frequency_clipped_and_of_mean_one() -
     clipped = torch.tensor([[3.0, 0.1], [0.1, 0.0]])
     torch.testing.assert_close(bank.weights(), clipped * 3 / 3.2, rtol=1e-4, atol=1e-4)
     assert PrototypeBank(2, D, 2).weights().abs().sum() == 0
-
-
-def test_the_denominator_runs_over_seen_cells_only() -> None:
-    bank = PrototypeBank(2, 2, 1)
-    bank.update(torch.tensor([[1.0, 0.0]]), torch.tensor([0]), torch.tensor([0]))
-    features = torch.tensor([[0.6, 0.8]], requires_grad=True)
-    # One prototype: its probability is 1, whatever the feature; a zero prototype in the denominator would show.
-    assert bank.loss(features, torch.tensor([0]), torch.tensor([0])).item() == 0
-
-
-def test_pixels_of_unseen_cells_neither_add_nor_count() -> None:
-    bank = trained_bank(classes=3)  # class 3 is never seen
-    features, classes, granularities = batch(99, 30)
-    known = classes < 3
-    assert not known.all()
-    with_unseen = bank.loss(features, classes, granularities)
-    torch.testing.assert_close(with_unseen, bank.loss(features[known], classes[known], granularities[known]))
 
 
 @pytest.mark.parametrize("bank", [PrototypeBank(C, D, G), trained_bank(classes=3)], ids=["empty", "of others"])
@@ -173,13 +137,6 @@ def test_cancelling_features_leave_a_finite_prototype() -> None:
     assert torch.isfinite(bank.prototypes).all()
 
 
-def test_the_bank_is_part_of_the_saved_state() -> None:
-    bank, other = trained_bank(), PrototypeBank(C, D, G)
-    other.load_state_dict(bank.state_dict())
-    assert torch.equal(other.prototypes, bank.prototypes)
-    assert torch.equal(other.weights(), bank.weights())
-
-
 def test_bfloat16_features_and_autocast_are_compared_in_float32() -> None:
     bank = trained_bank()
     features, classes, granularities = batch(5, 20)
@@ -193,7 +150,7 @@ def test_bfloat16_features_and_autocast_are_compared_in_float32() -> None:
 
 @pytest.mark.parametrize(
     ("kwargs", "word"),
-    [({"momentum": 1.5}, "momentum"), ({"clip": (0.0, 1.0)}, "clip"), ({"clip": (2.0, 3.0)}, "clip")],
+    [({"momentum": 1.5}, "momentum"), ({"momentum": -0.1}, "momentum")],
 )
 def test_wrong_settings_of_a_bank_are_refused(kwargs: dict, word: str) -> None:
     with pytest.raises(ValueError, match=word):
@@ -244,24 +201,6 @@ def test_the_whole_component_against_pixel_by_pixel(make_labels, rings_at, kerne
     assert fast.item() > 0
     for (c, g), p in slow.p.items():
         torch.testing.assert_close(gap.bank.prototypes[c, g].double(), p, rtol=1e-4, atol=1e-5)
-
-
-def test_label_rings_differ_from_feature_rings_and_are_aligned(make_labels) -> None:
-    gap = GranularPrototypes(3, 5, D, rings_at="label")
-    labels = make_labels(1, height=32, width=32, block=8, void=0.2)
-    classes, rings = gap._classes_and_rings(labels, (8, 8))
-    assert torch.equal(rings, granularity(labels)[:, ::4, ::4])
-    assert torch.equal(classes, labels[:, ::4, ::4])
-    assert (rings[classes == 255] == -1).all()
-    assert not torch.equal(rings, granularity(classes))
-
-
-def test_the_loss_is_taken_before_the_update(make_labels) -> None:
-    gap = GranularPrototypes(7, 5, D)
-    features, labels = torch.randn(2, 7, 13, 17), make_labels(0)
-    assert gap(features, labels).item() == 0  # the bank was empty
-    assert gap.bank.updates.sum() > 0
-    assert gap(features, labels).item() > 0
 
 
 def test_evaluation_leaves_the_bank_alone(make_labels) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from flexseg.components.norms import (
-    append_behind_sum,
+    append_after_sum,
     covariances,
     group_size,
     is_residual,
@@ -76,7 +76,7 @@ def test_behind_the_sum_means_before_the_last_relu_of_the_stage(depth: int) -> N
     for norm in stage.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.ones_(norm.weight)  # mmseg starts the last one of a block at 0
-    append_behind_sum(stage, Style())
+    append_after_sum(stage, Style())
     *earlier, last, _, _ = stage.children()
     torch.manual_seed(1)
     x = torch.randn(2, stage[0].conv1.in_channels, 12, 10)

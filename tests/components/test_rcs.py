@@ -34,13 +34,6 @@ def test_a_distribution_in_which_rarer_is_likelier(pixels: np.ndarray, temperatu
         assert all(p[a] >= p[b] for b in np.flatnonzero(f >= f[a]))
 
 
-def test_temperature() -> None:
-    """Cold, the rarest class alone; hot, all that occur alike."""
-    f = class_frequencies(PIXELS)
-    np.testing.assert_allclose(class_probabilities(f, 1e-4), [0, 0, 1, 0], atol=1e-9)
-    np.testing.assert_allclose(class_probabilities(f, 1e6), [1 / 3, 1 / 3, 1 / 3, 0], atol=1e-6)
-
-
 @settings(deadline=None)
 @given(COUNTS.filter(lambda counts: (counts > 5).any()), st.integers(0, 9))
 def test_what_is_drawn_shows_enough_of_the_class(pixels: np.ndarray, seed: int) -> None:

@@ -58,7 +58,7 @@ def test_keeps_no_graph_and_float32() -> None:
 
 
 def test_no_room_is_refused() -> None:
-    with pytest.raises(ValueError, match="from 1 on"):
+    with pytest.raises(ValueError, match="at least 1"):
         Recent(0, 2)
 
 

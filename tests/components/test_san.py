@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from flexseg.components.san import SemanticNormalisation, class_normalised, lowest_cluster_ends, watched
+from flexseg.components.san import SemanticNormalisation, class_normalised, lowest_cluster_ends, watch_normalisation
 
 CLASSES = [0, 10, 2, 1, 8]
 
@@ -85,7 +85,7 @@ def test_weights_are_probability_times_attention_times_region() -> None:
 
 def test_features_reach_the_classifier_without_gradient() -> None:
     module, x = a_module(), relu_features().requires_grad_()
-    with watched(module) as seen:
+    with watch_normalisation(module) as seen:
         module(x)
     assert seen[0].before is x
     seen[0].logits.sum().backward()

@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 
 from flexseg.benchmark import Benchmark, Row
 from flexseg.benchmark.identity import RunDirectory
-from flexseg.cli import main
 from flexseg.engine.checkpoint import load_tensors
 from flexseg.engine.train import Trainer, launch_fabric
 from flexseg.errors import RunError, UserError
@@ -251,13 +250,3 @@ def test_batch_that_devices_cannot_share(tiny: Benchmark, smoke_data: Path) -> N
     job = make_job(tiny, "dginstyle", open_domains(tiny, smoke_data, "source"))
     with pytest.raises(RunError, match="batch_size 2 cannot be shared evenly by 3 devices"):
         Trainer(job, Three())
-
-
-def test_main_turns_mistakes_into_one_message(capsys: pytest.CaptureFixture[str], monkeypatch: Any, root: Path) -> None:
-    monkeypatch.chdir(root)
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "smoke", "flexsge", "0"])
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert "no row is named 'flexsge' (did you mean 'flexseg'?)" in error
-    assert "Traceback" not in error

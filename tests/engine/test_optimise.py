@@ -32,13 +32,6 @@ def test_warm_up_then_polynomial_decay(power: float, warmup: int) -> None:
         assert learning_rate_factor(0, training) == pytest.approx(1 / warmup)
 
 
-def test_known_values_of_the_schedule() -> None:
-    linear = schedule(10)
-    assert [learning_rate_factor(i, linear) for i in (0, 5, 9)] == pytest.approx([1.0, 0.5, 0.1])
-    assert learning_rate_factor(1, schedule(10, 4)) == pytest.approx(0.9 * 2 / 4)
-    assert learning_rate_factor(4, schedule(10, 4)) == pytest.approx(0.6)
-
-
 @pytest.mark.parametrize("kind", [None, "adamw", "sgd"])
 def test_groups_decay_only_matrices_and_scale_only_the_head(kind: str | None) -> None:
     learner = nn.Module()

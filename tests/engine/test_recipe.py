@@ -233,20 +233,16 @@ def test_the_frozen_encoder_follows_the_learner_and_is_not_watched_by_the_method
     assert not any(module._forward_hooks for module in learner.anchor.encoder.modules())
 
 
-def test_the_frozen_encoder_has_the_layers_that_the_method_has_put_in(make_job: Callable[..., Job]) -> None:
-    """IBN-Net moves norms and ReLUs of the backbone: with equal weights the copy must say the same."""
-    trainer = Trainer(make_job("ibn_net", blocks(5, 16, ids=[11, 13]), feature_distance=DISTANCE), launch_fabric("1"))
-    first, second = (trainer.step(i)[1] for i in range(2))
-    assert first["fd"] == 0
-    assert second["fd"] > 0
-
-
-@pytest.mark.parametrize("name", ["shade", "blindnet", "wildnet", "mrfp", "robustnet", "flexseg"])
+@pytest.mark.parametrize("name", ["ibn_net", "shade", "blindnet", "wildnet", "mrfp", "robustnet", "flexseg"])
 def test_every_kind_of_pass_has_a_feature_distance(name: str, make_job: Callable[..., Job]) -> None:
-    """Methods that pass the model twice, change maps on the way or hook the backbone."""
+    """Methods that pass the model twice, change maps on the way or hook the backbone.
+
+    IBN-Net moves norms and ReLUs of the backbone: the frozen copy, of equal weights, must say the same at first.
+    """
     trainer = Trainer(make_job(name, blocks(5, 16, ids=[11, 13]), feature_distance=DISTANCE), launch_fabric("1"))
     first, second = (trainer.step(i)[1] for i in range(2))
     assert torch.isfinite(first["fd"])
+    assert first["fd"] == 0 or name != "ibn_net"
     assert second["fd"] > 0
 
 

@@ -13,7 +13,7 @@ import torch
 from builders import METHODS
 
 from flexseg.errors import RunError, UserError
-from flexseg.method import HOOKS, Method, NoOptions, Setup, check_needs, describe_options, option, parse_options
+from flexseg.method import Method, NoOptions, Setup, check_needs, describe_options, option, parse_options
 from flexseg.method_files import load_method, method_names
 from flexseg.shows import Curves, describe_shows, read_shows
 
@@ -134,23 +134,6 @@ def test_helpers_of_a_methods_own_begin_with_an_underscore(tmp_path: Path) -> No
 def test_unknown_method_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"no method is named 'flexsge' .did you mean 'flexseg'.*dginstyle"):
         load_method("flexsge", METHODS)
-
-
-def test_hooks_are_those_of_the_design() -> None:
-    assert set(HOOKS) == {
-        "build_model",
-        "build_training_modules",
-        "transform",
-        "choose",
-        "forward",
-        "losses",
-        "after_step",
-        "log",
-        "observe",
-        "state",
-        "load_state",
-        "finish",
-    }
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

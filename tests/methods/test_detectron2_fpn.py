@@ -72,7 +72,7 @@ def test_a_narrow_resnet_is_detectron2s_where_that_exists() -> None:
     from flexseg.models import build_segmentor
 
     for depth in (18, 34):
-        described = make_method("detectron2_fpn", {"depth": depth, "width": 64})._described()
+        described = make_method("detectron2_fpn", {"depth": depth, "width": 64})._describe()
         states = []
         for name in ("build_narrow_resnet_fpn_backbone", "build_resnet_fpn_backbone"):
             torch.manual_seed(1)

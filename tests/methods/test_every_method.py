@@ -82,7 +82,7 @@ def test_refuses_in_one_sentence_a_trunk_without_what_it_needs(name: str) -> Non
         check_needs(method, torch.nn.Identity())
 
 
-def test_takes_a_step_with_finite_losses(name: str, make_trainer: MakeTrainer) -> None:
+def test_takes_a_step_with_finite_losses_and_every_gradient(name: str, make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(name)
     rate, terms, total = trainer.step(0)
     assert rate == pytest.approx(trainer.job.training.learning_rate)
@@ -96,6 +96,9 @@ def test_takes_a_step_with_finite_losses(name: str, make_trainer: MakeTrainer) -
     for key, number in trainer.method.log().items():
         assert "/" in key
         assert np.isfinite(number)
+    # A parameter without a gradient is one that data parallelism over several devices would wait for.
+    missing = [key for key, value in trainer.learner.named_parameters() if value.requires_grad and value.grad is None]
+    assert missing == []
 
 
 def test_loss_falls_on_one_repeated_batch(
@@ -109,14 +112,6 @@ def test_loss_falls_on_one_repeated_batch(
     losses = [float(trainer.step(iteration)[2].detach()) for iteration in range(30)]
     assert all(np.isfinite(losses))
     assert max(losses[-3:]) < 0.9 * max(losses[:3]), losses  # GAP joins in once its bank holds something
-
-
-def test_every_parameter_gets_a_gradient(name: str, make_trainer: MakeTrainer) -> None:
-    """Otherwise data parallelism over several devices would wait for it for ever."""
-    trainer = make_trainer(name)
-    trainer.step(0)
-    missing = [key for key, value in trainer.learner.named_parameters() if value.requires_grad and value.grad is None]
-    assert missing == []
 
 
 def test_a_batch_of_void_is_no_error_and_keeps_the_graph(name: str, make_trainer: MakeTrainer) -> None:

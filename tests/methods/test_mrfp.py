@@ -45,7 +45,7 @@ def watched(method: Any, model: Segmentor, **kinds: str) -> dict[str, Tensor]:
         return lambda _, inputs, output: seen.__setitem__(path, (inputs[0] if kind == "input" else output).detach())
 
     torch.manual_seed(3)
-    with method._perturbed(model, True, True, True):
+    with method._perturb(model, True, True, True):
         # Behind the method's own hooks, so that what they change is seen.
         handles = [model.get_submodule(path).register_forward_hook(keep(path, kind)) for path, kind in kinds.items()]
         model(batch().images)
@@ -184,7 +184,7 @@ def test_the_parts_together() -> None:
 def test_parts_are_on_as_often_as_asked_and_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     method, model = built(UNET)
     drawn: list[tuple[bool, ...]] = []
-    monkeypatch.setattr(method, "_perturbed", lambda _, *on: drawn.append(on) or nullcontext())
+    monkeypatch.setattr(method, "_perturb", lambda _, *on: drawn.append(on) or nullcontext())
     monkeypatch.setattr(Method, "forward", lambda *_: {})
     torch.manual_seed(0)
     for _ in range(2000):

@@ -37,13 +37,6 @@ def test_deviation_is_the_formulas(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(PASTA.deviation(*shape, 3.0, 0.25, 2.0), expected, rtol=1e-6)
 
 
-def test_deviation_at_the_ends() -> None:
-    sigma = PASTA.deviation(64, 128, 3.0, 0.25, 2.0)
-    assert sigma[0, 0] == 0.25
-    assert sigma[32, 64] == pytest.approx(3.0**2 + 0.25)
-    assert sigma.max() == sigma[32, 64]
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_only_amplitudes_change(shape: tuple[int, int]) -> None:
     """Every ratio is real, so the phase is kept (or turned by π, where ε is negative); the image stays real."""
@@ -56,14 +49,6 @@ def test_only_amplitudes_change(shape: tuple[int, int]) -> None:
     assert np.abs(ratio.real - 1).max() > 0.1
 
 
-def test_phase_is_kept_exactly_where_the_factor_is_positive() -> None:
-    image = picture(16, 24)
-    changed = PASTA.jitter(image, PASTA.deviation(16, 24, 0.3, 0.1, 2.0), np.random.default_rng(1))
-    before, after = (np.fft.fft2(values.astype(float), axes=(0, 1)) for values in (image, changed))
-    assert (ratios(image, changed).real > 0).all()
-    np.testing.assert_allclose(np.angle(after * before.conj()), 0, atol=1e-3)
-
-
 @pytest.mark.parametrize("shape", [(6, 8), (5, 7)])
 def test_factors_have_mean_one_and_the_formulas_deviation_at_every_frequency(shape: tuple[int, int]) -> None:
     """Also in the columns that hold both halves of their frequencies, where a half drawn freely would average out."""
@@ -74,16 +59,7 @@ def test_factors_have_mean_one_and_the_formulas_deviation_at_every_frequency(sha
     expected = np.broadcast_to(slow_deviation(*shape, 3.0, 0.25, 2.0)[..., None], drawn.shape[1:])
     assert np.abs((drawn.mean(0) - 1) / expected).max() < 5 / math.sqrt(rounds)
     np.testing.assert_allclose(drawn.std(0), expected, rtol=5 / math.sqrt(2 * rounds))
-
-
-def test_the_mean_is_jittered_by_beta() -> None:
-    image = picture(8, 8)
-    sigma = PASTA.deviation(8, 8, 3.0, 0.25, 2.0)
-    rng = np.random.default_rng(3)
-    means = np.stack([PASTA.jitter(image, sigma, rng).mean((0, 1)) / image.mean((0, 1)) for _ in range(4000)])
-    assert means.mean(0) == pytest.approx([1, 1, 1], abs=0.02)
-    assert means.std(0) == pytest.approx([0.25] * 3, rel=0.06)
-    assert np.abs(np.corrcoef(means.T) - np.eye(3)).max() < 0.08
+    assert np.abs(np.corrcoef(drawn[:, 0, 0].T) - np.eye(3)).max() < 0.08, "each channel has its own"
 
 
 def test_channels_may_share_their_factors() -> None:

@@ -68,15 +68,6 @@ def test_the_change_is_that_of_the_formula(seed: int, channels: int, tokens: int
     torch.testing.assert_close(refined, features + found)
 
 
-def test_the_first_token_stands_for_no_change() -> None:
-    """Where it alone matches, the features are refined by themselves only, whatever the other tokens hold."""
-    module = refinement(1, 4, 3, 3, scale=1.0)
-    module.down.data[0] = torch.eye(3)
-    module.up.data[0] = torch.tensor([[90.0, 0, 0, 0], [0, 90.0, 0, 0], [0, 0, 90.0, 0]])
-    feature = torch.tensor([[[3.0, 0, 0, 0]]])
-    torch.testing.assert_close(module.change(feature, 0), module.of_features(feature))
-
-
 def test_huge_features_stay_finite_in_half_precision() -> None:
     module = refinement()
     features = (1e4 * torch.randn(1, 4, 6)).requires_grad_()

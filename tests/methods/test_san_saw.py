@@ -9,7 +9,7 @@ import torch
 from builders import assert_finite_gradients, build_model, equal_tensors, make_batch, make_method, mit, resnet, unet
 from torch.nn import functional
 
-from flexseg.components.san import SemanticNormalisation, watched
+from flexseg.components.san import SemanticNormalisation, watch_normalisation
 from flexseg.components.saw import channel_groups, group_whitening_losses
 from flexseg.errors import RunError
 from flexseg.method import Batch, Method
@@ -55,7 +55,7 @@ def test_sits_at_the_ends_of_the_two_stages_and_stays(trunk: str) -> None:
 def test_terms_are_the_sums_over_both_stages() -> None:
     method, model = make(classifier_weight=0.2, san_weight=0.3, saw_weight=0.4, relax=0)
     batch = some_batch()
-    with watched(model) as seen:
+    with watch_normalisation(model) as seen:
         model(batch.images)
     ce = san = saw = 0.0
     for stage in seen:

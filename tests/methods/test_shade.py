@@ -86,12 +86,7 @@ def test_the_loss_by_hand(trunk: str) -> None:
     handle = model.backbone.get_submodule(path).register_forward_hook(lambda *_: view)
     torch.testing.assert_close(model(batch.images).logits, logits, rtol=1e-3, atol=1e-4)
     handle.remove()
-
-
-def test_nothing_stays_in_the_model() -> None:
-    method, model, _ = ready()
-    method.forward(model, make_batch(3))
-    assert len(model(make_batch(3).images).logits) == 3
+    assert len(model(batch.images).logits) == 3, "something stayed in the model"
 
 
 def test_every_parameter_learns_from_the_consistency() -> None:
@@ -132,14 +127,6 @@ def test_bases_are_far_apart_and_of_images() -> None:
     found = [int((rows - base).square().sum(dim=1).argmin()) for base in bases.bases]
     assert {index // 10 for index in found} == {0, 1, 2}
     assert all(torch.equal(rows[index], base) for index, base in zip(found, bases.bases, strict=True))
-
-
-def test_styles_are_mixed_by_their_weights() -> None:
-    bases = module.StyleBases(2, 2, 4)
-    bases.bases.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]))
-    mean, std = bases.mix(torch.tensor([[0.25, 0.75], [1.0, 0.0]]))
-    torch.testing.assert_close(mean, torch.tensor([[4.0, 5.0], [1.0, 2.0]]))
-    torch.testing.assert_close(std, torch.tensor([[6.0, 7.0], [3.0, 4.0]]))
 
 
 def test_weights_are_keyed_by_seed_iteration_and_slot() -> None:

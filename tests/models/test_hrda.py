@@ -206,27 +206,6 @@ def test_a_step_is_the_slow_one() -> None:
         torch.testing.assert_close(output.logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_detail_alone_is_at_full_resolution() -> None:
-    """Fine stripes vanish in the context, so that only the detail crop can see them, and only within its box."""
-    model = steady(build())
-    stripes = torch.ones(1, 3, 64, 96)
-    stripes[..., 1::2] = -1
-    outputs = []
-    for x in (torch.zeros(1, 3, 64, 96), stripes):
-        torch.manual_seed(4)
-        with torch.no_grad():
-            outputs.append(model(x))
-    grey, striped = outputs
-    assert grey.auxiliary[0].box == striped.auxiliary[0].box
-    top, left, height, width = (side // 4 for side in striped.auxiliary[0].box)
-    inside = torch.zeros(16, 24, dtype=torch.bool)
-    inside[top : top + height, left : left + width] = True
-    differs = (grey.logits != striped.logits).any(dim=1)[0]
-    assert differs[inside].any()
-    assert not differs[~inside].any()
-    assert torch.equal(grey.features, striped.features)
-
-
 def test_details_are_drawn_from_the_global_generator() -> None:
     model = build()
 

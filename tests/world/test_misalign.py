@@ -62,9 +62,3 @@ def test_strength_changes_neither_weather_nor_style() -> None:
 def test_other_domains_ignore_the_strength() -> None:
     for domain in ("source", "places"):
         assert np.array_equal(render(domain, "val", 3).image, render(domain, "val", 3, misalignment=2).image)
-
-
-def test_boundary_band_is_two_pixels_on_each_side() -> None:
-    label = np.zeros((9, 20), np.uint8)
-    label[:, 10:] = 3
-    assert np.flatnonzero(boundary_band(label)[4]).tolist() == [8, 9, 10, 11]

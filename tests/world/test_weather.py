@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from flexseg.world import DOMAINS, render, weather
-from flexseg.world.appearance import draw_style
-from flexseg.world.domains import CONDITIONS, Look
+from flexseg.world.appearance import LIGHTS, draw_style
+from flexseg.world.domains import Look
 from flexseg.world.frame import paint
 from flexseg.world.geometry import rasterise
 from flexseg.world.palettes import BASE_PALETTE, KIND_SLOTS
@@ -39,8 +39,8 @@ def test_adverse_conditions_come_in_equal_parts() -> None:
         ("source", {"clear"}),
         ("clear_city", {"clear", "overcast"}),
         ("night", {"night"}),
-        ("generated", set(CONDITIONS)),
-        ("mixed", set(CONDITIONS)),
+        ("generated", set(LIGHTS)),
+        ("mixed", set(LIGHTS)),
         ("places", {"clear", "overcast", "dusk", "rain", "fog"}),
     ],
 )
@@ -113,4 +113,4 @@ def test_every_palette_names_known_slots() -> None:
     assert used <= set(BASE_PALETTE)
     for spec in DOMAINS.values():
         assert set(spec.look.palette) <= used
-        assert set(spec.look.conditions) <= set(CONDITIONS)
+        assert set(spec.look.conditions) <= set(LIGHTS)
