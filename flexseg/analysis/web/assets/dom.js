@@ -89,7 +89,7 @@ function hideTip() {
 }
 
 /** Let `node` show `lines()` on hover and on keyboard focus; `label` is what a screen reader says. */
-function tipped(node, lines, focusable = true) {
+function addTip(node, lines, focusable = true) {
   if (focusable) {
     node.setAttribute("tabindex", "0");
     node.setAttribute("role", "img");

@@ -23,10 +23,9 @@ function scaleOf(values, start, end, include = []) {
 /** Vertical grid lines with numbers at the bottom. */
 function xAxis(scale, top, bottom, width, title, left) {
   const { values, digits } = ticks(scale.low, scale.high, Math.max(4, Math.floor((width - left) / 70)));
-  const inside = values.filter((value) => value >= scale.low && value <= scale.high);
   return [
-    ...inside.map((value) => svg("line", { class: "grid", x1: scale.at(value), x2: scale.at(value), y1: top, y2: bottom })),
-    ...inside.map((value) => svg("text", { class: "tick", x: scale.at(value), y: bottom + 16, "text-anchor": "middle" }, number(value, digits))),
+    ...values.map((value) => svg("line", { class: "grid", x1: scale.at(value), x2: scale.at(value), y1: top, y2: bottom })),
+    ...values.map((value) => svg("text", { class: "tick", x: scale.at(value), y: bottom + 16, "text-anchor": "middle" }, number(value, digits))),
     svg("text", { class: "axis", x: (left + width) / 2, y: bottom + 34, "text-anchor": "middle" }, title),
   ];
 }
@@ -34,16 +33,15 @@ function xAxis(scale, top, bottom, width, title, left) {
 /** Horizontal grid lines with numbers at the left. */
 function yAxis(scale, left, right, title) {
   const { values, digits } = ticks(scale.low, scale.high, 5);
-  const inside = values.filter((value) => value >= scale.low && value <= scale.high);
   return [
-    ...inside.map((value) => svg("line", { class: "grid", x1: left, x2: right, y1: scale.at(value), y2: scale.at(value) })),
-    ...inside.map((value) => svg("text", { class: "tick", x: left - 8, y: scale.at(value) + 4, "text-anchor": "end" }, number(value, digits))),
+    ...values.map((value) => svg("line", { class: "grid", x1: left, x2: right, y1: scale.at(value), y2: scale.at(value) })),
+    ...values.map((value) => svg("text", { class: "tick", x: left - 8, y: scale.at(value) + 4, "text-anchor": "end" }, number(value, digits))),
     svg("text", { class: "axis", x: 0, y: 12 }, title),
   ];
 }
 
 /** A title cut to what fits in `width` px of 13 px type. */
-function short(text, width) {
+function shorten(text, width) {
   const most = Math.max(4, Math.floor(width / 7));
   return text.length <= most ? text : `${text.slice(0, most - 1)}…`;
 }
@@ -68,7 +66,7 @@ function dotPlot(holder, lines, title, marks) {
   lines.forEach((line, place) => {
     const y = 8 + place * step + (narrow ? step - 13 : step / 2);
     const label = { class: "label", x: narrow ? 0 : left - 4, y: narrow ? y - 13 : y + 4, "text-anchor": narrow ? "start" : "end" };
-    plot.append(svg("text", label, short(line.title, narrow ? width : left - 8)));
+    plot.append(svg("text", label, shorten(line.title, narrow ? width : left - 8)));
     if (!finite(line.value)) {
       plot.append(svg("text", { class: "tick", x: left + 12, y: y + 4 }, line.why));
       return;
@@ -78,7 +76,7 @@ function dotPlot(holder, lines, title, marks) {
     if (finite(line.low)) group.append(svg("line", { class: "interval", x1: scale.at(line.low), x2: scale.at(line.high), y1: y, y2: y }));
     for (const each of line.seeds) group.append(svg("circle", { class: "seed", cx: scale.at(each.value), cy: y, r: 3 }));
     group.append(svg("circle", { class: line.filled ? "mean" : "mean hollow", cx: scale.at(line.value), cy: y, r: 5 }));
-    plot.append(tipped(group, () => line.tip));
+    plot.append(addTip(group, () => line.tip));
   });
   holder.replaceChildren(plot);
 }
@@ -158,8 +156,8 @@ function drawCost() {
   for (const point of points) {
     const [cx, cy] = [x.at(point.x), y.at(point.y)];
     const tip = () => [rowTitle(point.row), `${title}: ${number(point.x, key === "parameters" ? 3 : 0)}`, `${quantityTitle(view)}: ${number(point.y, 2)}`];
-    plot.append(tipped(svg("circle", { class: point.row === state.reference ? "mean hollow" : "mean", cx, cy, r: 5.5 }), tip));
-    const label = placeLabel(short(DATA.rows[point.row].title, 230), cx, cy, taken, width);
+    plot.append(addTip(svg("circle", { class: point.row === state.reference ? "mean hollow" : "mean", cx, cy, r: 5.5 }), tip));
+    const label = placeLabel(shorten(DATA.rows[point.row].title, 230), cx, cy, taken, width);
     if (label) plot.append(svg("text", { class: "label small", x: label.x, y: label.y }, label.text));
   }
   holder.replaceChildren(plot);
