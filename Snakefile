@@ -6,7 +6,7 @@
 #   snakemake --cores all --config study=baselines     another study of it: the field's baselines; also factorial, …
 #   snakemake --cores all --config rows=my_idea,dginstyle seeds=0,1
 #
-# What a rule declares as its output is a receipt, never a run's own files: Snakemake deletes declared outputs before it
+# The output that a rule declares is a receipt, never a run's own files: Snakemake deletes declared outputs before it
 # repeats a job and when one is killed, and a finished run must survive both.
 
 import subprocess
@@ -69,8 +69,8 @@ def run_fingerprint(wildcards):
 
 
 onstart:
-    # Wrong options and unknown methods are found before any work. This is no rule, for all others would have to wait for
-    # it, and Snakemake asks no job below one that is due what else has changed.
+    # Find wrong options and unknown methods before any work. This is not a rule, as all others would have to wait for
+    # it, and Snakemake does not ask the jobs behind a due one what else has changed.
     files = {f"benchmarks/{NAME}.yaml", *map(method_file, BENCHMARK.rows)}
     state = {path: file_digest(Path(path)) for path in files if Path(path).is_file()} | {"selection": SELECTION}
     receipt = Path(HOME, "checked.txt")
@@ -103,7 +103,7 @@ rule all:
 
 
 rule dataset:
-    """Renders a domain, or checks every file of a data set and writes its index; the data set stays where it lies."""
+    """Renders a domain, or checks every file of a data set and writes its index; the data set stays in its place."""
     output:
         "results/{home}/data/{domain}/index.parquet",
     log:

@@ -64,7 +64,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("robustnet", {"stages": 0}, "stages must be at least 1, not 0"),
     ("san_saw", {"stages": 0}, "stages must be at least 1, not 0"),
     ("san_saw", {"clusters": 1}, "clusters must be at least 2, not 1"),
-    ("san_saw", {"saw_weight": -1}, "saw_weight must be a number from 0, not -1"),
+    ("san_saw", {"saw_weight": -1}, "saw_weight must be a number from 0"),
     ("san_saw", {"classes": [3]}, "classes names two or more different trainIds"),
     ("san_saw", {"classes": [3, 3]}, "classes names two or more different trainIds"),
     ("san_saw", {"classes": [3, 19]}, "classes holds trainIds from 0 to 18"),
