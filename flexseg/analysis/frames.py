@@ -156,7 +156,7 @@ def frame_outlines(scores: Scores, rows: Sequence[str] = ()) -> pd.DataFrame:
     """Boundary IoU and boundary F1 by band width in pixels (``x``), with the columns of :func:`frame_rings`."""
     rows, entries = rows or shown_rows(scores), []
     for name in ("IoU", "F1"):
-        quantities = {str(d): f"boundary {name} ({d} px)" for d in scores.benchmark.protocol.boundary_widths}
+        quantities = {str(d): f"boundary {name} ({d} px)" for d in scores.benchmark.protocol.boundary_tolerances}
         entries += _profile(scores, rows, quantities, f"boundary {name} (%)", f"{name}: {DIFFERENCE}")
     return pd.DataFrame(entries)
 

@@ -171,19 +171,20 @@ class Size(Strict):
 class Protocol(Strict):
     """How a model is evaluated. Its ``id`` is in every record; records of different ids never share a table.
 
-    Widths are in pixels of the label: ``boundary_width`` of the band that is counted separately, ``boundary_widths`` of
-    boundary IoU and F1, ``rings`` the outer distances of the thin, medium and thick ring around a boundary. ``size``
-    is that of the test images (by default their own), ``sizes`` that of single targets; ``classes`` a coarser set of
-    classes, into which predictions are merged; ``window`` and ``stride`` (height, width) are for sliding inference.
+    In pixels of the label: ``boundary_band`` is the width of the band that is counted separately,
+    ``boundary_tolerances`` are those of boundary IoU and F1, ``distance_rings`` the outer distances of the thin, medium
+    and thick ring around a boundary. ``size`` is that of the test images (by default their own), ``sizes`` that of
+    single targets; ``classes`` a coarser set of classes, into which predictions are merged; ``window`` and ``stride``
+    (height, width) are for sliding inference.
     """
 
     id: str
     label_map: Literal["cityscapes19"] = "cityscapes19"
     inference: Literal["whole", "slide"] = "whole"
     checkpoint: Literal["last"] = "last"
-    boundary_width: PositiveInt
-    boundary_widths: tuple[PositiveInt, ...] = (1, 2, 4)
-    rings: tuple[PositiveInt, ...] = (1, 2, 3)
+    boundary_band: PositiveInt
+    boundary_tolerances: tuple[PositiveInt, ...] = (1, 2, 4)
+    distance_rings: tuple[PositiveInt, ...] = (1, 2, 3)
     calibration_bins: PositiveInt = 15
     classes: str | None = None
     window: Pixels | None = None
@@ -193,7 +194,10 @@ class Protocol(Strict):
 
     @model_validator(mode="after")
     def _rising(self) -> Protocol:
-        for name, values in (("boundary_widths", self.boundary_widths), ("rings", self.rings)):
+        for name, values in (
+            ("boundary_tolerances", self.boundary_tolerances),
+            ("distance_rings", self.distance_rings),
+        ):
             if not values or any(a >= b for a, b in pairwise(values)):
                 raise ValueError(f"{name}: at least one width in pixels, in rising order, not {list(values)}")
         if self.classes is not None and self.classes not in CLASS_SETS:

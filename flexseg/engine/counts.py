@@ -38,13 +38,13 @@ class Truth:
 
 def distances(protocol: Protocol) -> list[int]:
     """All distances that a protocol asks for, rising; 1, which makes a contour, is always among them."""
-    return sorted({1, protocol.boundary_width, *protocol.rings, *protocol.boundary_widths})
+    return sorted({1, protocol.boundary_band, *protocol.distance_rings, *protocol.boundary_tolerances})
 
 
 def margin(protocol: Protocol) -> int:
     """How many rows above and below a pixel its counts depend on."""
     # A contour that matches a pixel lies within the largest width, and is one because of the row beyond it.
-    return max(*distances(protocol), protocol.boundary_widths[-1] + 1)
+    return max(*distances(protocol), protocol.boundary_tolerances[-1] + 1)
 
 
 def describe_truth(labels: Tensor, protocol: Protocol, rows: slice = slice(None)) -> Truth:
@@ -59,7 +59,7 @@ def describe_truth(labels: Tensor, protocol: Protocol, rows: slice = slice(None)
         classes = torch.tensor([*merged.merge, NUM_CLASSES], device=classes.device)[classes]
         labels = classes.masked_fill(classes == NUM_CLASSES, IGNORE)
     near = _near(labels, distances(protocol))
-    contours = _contours(classes, near, protocol.boundary_widths)
+    contours = _contours(classes, near, protocol.boundary_tolerances)
     if rows != slice(None):
         counted = torch.full_like(classes, NUM_CLASSES)
         counted[:, rows] = classes[:, rows]
@@ -118,12 +118,12 @@ def _confusions(truth: Truth, predictions: Tensor) -> dict[str, Tensor]:
         :, :, :NUM_CLASSES
     ]
     pixels, right = counts.sum(dim=(2, 3)), counts.diagonal(dim1=2, dim2=3).sum(dim=2)
-    inner = [reach.index(width) + 1 for width in truth.protocol.rings]
+    inner = [reach.index(width) + 1 for width in truth.protocol.distance_rings]
     edges = list(zip([0, *inner], [*inner, len(reach) + 1], strict=True))
     return {
         "pixels": pixels.sum(dim=1),
         "confusion": counts.sum(dim=1).flatten(1),
-        "boundary_confusion": counts[:, : reach.index(truth.protocol.boundary_width) + 1].sum(dim=1).flatten(1),
+        "boundary_confusion": counts[:, : reach.index(truth.protocol.boundary_band) + 1].sum(dim=1).flatten(1),
         "ring_pixels": torch.stack([pixels[:, low:high].sum(dim=1) for low, high in edges], dim=1),
         "ring_correct": torch.stack([right[:, low:high].sum(dim=1) for low, high in edges], dim=1),
     }
@@ -131,7 +131,7 @@ def _confusions(truth: Truth, predictions: Tensor) -> dict[str, Tensor]:
 
 def _boundaries(truth: Truth, predictions: Tensor) -> dict[str, Tensor]:
     """Boundary IoU (Cheng et al., CVPR 2021) and boundary F1 (Csurka et al., BMVC 2013), as counts for each width."""
-    widths, reach = truth.protocol.boundary_widths, truth.distances
+    widths, reach = truth.protocol.boundary_tolerances, truth.distances
     places, count = [reach.index(width) for width in widths], len(reach)
     near = _near(predictions, reach)
     valid = truth.classes < NUM_CLASSES

@@ -216,9 +216,9 @@ def evaluate_model(
     facts = {
         "protocol": protocol.id,
         "label_map": protocol.label_map,
-        "boundary_width": protocol.boundary_width,
-        "boundary_widths": json.dumps(protocol.boundary_widths),
-        "rings": json.dumps(protocol.rings),
+        "boundary_band": protocol.boundary_band,
+        "boundary_tolerances": json.dumps(protocol.boundary_tolerances),
+        "distance_rings": json.dumps(protocol.distance_rings),
         **facts,
     }
     with progress_bar(str(directory.root), sum(len(pool) for pool in pools.values())) as advance:

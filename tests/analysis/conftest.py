@@ -87,8 +87,8 @@ def ring_counts(confusion: np.ndarray, boundary: np.ndarray, protocol: Protocol)
     What lies within the boundary band is dealt to the rings within it, the rest to the others.
     """
     rng = np.random.default_rng(int(confusion.sum()))
-    pixels, correct = (np.zeros((len(confusion), len(protocol.rings) + 1), np.int64) for _ in range(2))
-    inside = [place for place, outer in enumerate(protocol.rings) if outer <= protocol.boundary_width]
+    pixels, correct = (np.zeros((len(confusion), len(protocol.distance_rings) + 1), np.int64) for _ in range(2))
+    inside = [place for place, outer in enumerate(protocol.distance_rings) if outer <= protocol.boundary_band]
     rest = [place for place in range(pixels.shape[1]) if place not in inside]
     for places, counts in ((inside, boundary), (rest, confusion - boundary)):
         left, right = counts.sum((1, 2)), np.trace(counts, axis1=1, axis2=2)
@@ -119,7 +119,7 @@ def write_target(
     """One ``evaluation/<target>.parquet``."""
     images, bins = len(confusion), protocol.calibration_bins
     ring_pixels, ring_correct = ring_counts(confusion, boundary, protocol)
-    boundary_iou, boundary_f1 = boundary_counts(confusion, protocol.boundary_widths)
+    boundary_iou, boundary_f1 = boundary_counts(confusion, protocol.boundary_tolerances)
     pixels = confusion.sum((1, 2))
     count = np.tile(pixels[:, None] // bins, (1, bins)).astype(np.int32)
     confidence = count * (np.arange(bins) + 0.5) / bins
@@ -167,9 +167,9 @@ def write_run(benchmark: Benchmark, row: str, seed: int, folder: Path, images: i
         meta = {
             "protocol": benchmark.protocol.id, "label_map": benchmark.protocol.label_map, "benchmark": benchmark.name,
             "row": row, "seed": str(seed), "target": target, "fingerprint": made,
-            "boundary_width": str(benchmark.protocol.boundary_width),
-            "boundary_widths": json.dumps(benchmark.protocol.boundary_widths),
-            "rings": json.dumps(benchmark.protocol.rings),
+            "boundary_band": str(benchmark.protocol.boundary_band),
+            "boundary_tolerances": json.dumps(benchmark.protocol.boundary_tolerances),
+            "distance_rings": json.dumps(benchmark.protocol.distance_rings),
         }  # fmt: skip
         path = folder / "evaluation" / f"{target}.parquet"
         write_target(path, confusion, boundary, conditions, meta, benchmark.protocol)

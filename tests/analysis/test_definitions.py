@@ -13,7 +13,7 @@ from flexseg.analysis.stats.scores import Scores
 from flexseg.benchmark import Benchmark, Protocol, load_benchmark
 
 ROOT = Path(__file__).parents[2]
-PROTOCOL = Protocol(id="any", boundary_width=2)
+PROTOCOL = Protocol(id="any", boundary_band=2)
 Built = tuple[Benchmark, Path]
 
 
@@ -46,7 +46,7 @@ def test_every_quantity_is_defined_in_words(benchmark: str | None) -> None:
 
 
 def test_names_follow_the_protocol() -> None:
-    other = Protocol(id="any", boundary_width=3, boundary_widths=(3,), rings=(2, 5))
+    other = Protocol(id="any", boundary_band=3, boundary_tolerances=(3,), distance_rings=(2, 5))
     names = list(quantities(other))
     assert [name for name in names if name.startswith("boundary IoU")] == ["boundary IoU (3 px)"]
     assert ring_names(other) == ["ring (up to 2 px)", "ring (up to 5 px)", "deep-interior"]

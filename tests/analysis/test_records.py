@@ -51,7 +51,7 @@ def test_stale_and_unevaluated_runs_do_not_enter_a_mean(small: Built) -> None:
     assert scores.against("flexseg", "dginstyle")["night"].n == 2
 
 
-@pytest.mark.parametrize("key", ["protocol", "label_map", "boundary_width", "boundary_widths", "rings"])
+@pytest.mark.parametrize("key", ["protocol", "label_map", "boundary_band", "boundary_tolerances", "distance_rings"])
 def test_other_protocols_are_refused_by_both_names(builder, key: str) -> None:
     benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
     remeta(results / "streetworld/flexseg/seed-1/evaluation/night.parquet", **{key: "other-v9"})
@@ -65,7 +65,7 @@ def test_records_from_before_the_boundary_counts_are_refused_with_what_to_do(bui
     benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
     path = results / "streetworld/flexseg/seed-1/evaluation/night.parquet"
     table = pq.read_table(path).drop_columns(["ring_pixels", "ring_correct", "boundary_iou", "boundary_f1"])
-    metadata = {k: v for k, v in table.schema.metadata.items() if k not in (b"boundary_widths", b"rings")}
+    metadata = {k: v for k, v in table.schema.metadata.items() if k not in (b"boundary_tolerances", b"distance_rings")}
     pq.write_table(table.replace_schema_metadata(metadata), path)
     with pytest.raises(UserError, match=r"not recorded.*flexseg evaluate streetworld flexseg"):
         load_records(benchmark, results)
@@ -158,7 +158,7 @@ def scores(small: Built) -> Scores:
     return Scores(load_records(*small), replicates=30)
 
 
-@pytest.mark.parametrize("quantity", list(quantities(Protocol(id="any", boundary_width=2))))
+@pytest.mark.parametrize("quantity", list(quantities(Protocol(id="any", boundary_band=2))))
 def test_every_quantity_has_its_own_paired_contrast(scores: Scores, quantity: str) -> None:
     """The interval of any quantity, from its definition applied to each resampling of the images, one at a time."""
     known, rows = scores.quantities[quantity], ("source_only", "dginstyle")

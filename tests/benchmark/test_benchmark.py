@@ -97,7 +97,7 @@ def test_no_mapping(tmp_path: Path, text: str, message: str) -> None:
         (("titel",), "titel: unknown key (did you mean 'title'?)"),
         (("world", "heigth"), "world.heigth: unknown key (did you mean 'height'?)"),
         (("domains", "source", "trian"), "domains.source.trian: unknown key (did you mean 'train'?)"),
-        (("protocol", "boundary_widht"), "protocol.boundary_widht: unknown key (did you mean 'boundary_width'?)"),
+        (("protocol", "boundary_widht"), "protocol.boundary_widht: unknown key (did you mean 'boundary_band'?)"),
         (("training", "iteration"), "training.iteration: unknown key (did you mean 'iterations'?)"),
         (("ablation", "pannels"), "ablation.pannels: unknown key (did you mean 'panels'?)"),
     ],
@@ -317,7 +317,7 @@ def test_fingerprint_changes_with_seed_row_method_file_and_generated_domain(
         put("domains", "source", "title", value="The source"),
         put("domains", "night", "test", value=7),
         put("domains", "night", "analogue_of", value="Dark Zurich"),
-        put("protocol", "boundary_width", value=3),
+        put("protocol", "boundary_band", value=3),
         put("predictions", value=2),
         put("published", value=[]),
         put("reference", value="flexseg"),
@@ -340,7 +340,7 @@ def test_evaluation_definition_changes_with_protocol_and_targets_only(load: Call
     def name(edit: Callable[[Content], None] = lambda content: None) -> str:
         return fingerprint(load(edit).evaluation_definition())
 
-    assert name(put("protocol", "boundary_width", value=3)) != name()
+    assert name(put("protocol", "boundary_band", value=3)) != name()
     assert name(put("domains", "night", "test", value=7)) != name()
     assert name(put("predictions", value=2)) != name()
     assert name(put("training", "iterations", value=20)) == name()

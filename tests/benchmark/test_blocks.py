@@ -224,15 +224,15 @@ def test_a_trunk_of_detectron2_is_merged_with_one_and_replaced_by_others(tmp_pat
 def test_another_protocol_has_another_id(write: Write, extend: Callable[..., Benchmark]) -> None:
     base = write("base")
     assert (
-        extend("same", extends="base", protocol={"boundary_width": base.protocol.boundary_width}).protocol
+        extend("same", extends="base", protocol={"boundary_band": base.protocol.boundary_band}).protocol
         == base.protocol
     )
-    found = extend("wider", extends="base", protocol={"id": "wider-v1", "boundary_width": 4}).protocol
-    assert found == base.protocol.model_copy(update={"id": "wider-v1", "boundary_width": 4})
+    found = extend("wider", extends="base", protocol={"id": "wider-v1", "boundary_band": 4}).protocol
+    assert found == base.protocol.model_copy(update={"id": "wider-v1", "boundary_band": 4})
     with pytest.raises(
         UserError, match=r"wider\.yaml: protocol differs from that of base and so needs an id of its own"
     ):
-        extend("wider", extends="base", protocol={"boundary_width": 4})
+        extend("wider", extends="base", protocol={"boundary_band": 4})
 
 
 def test_a_benchmark_is_not_named_as_a_folder_of_the_suite(write: Write) -> None:

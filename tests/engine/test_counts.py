@@ -13,7 +13,9 @@ from flexseg.benchmark import Protocol
 from flexseg.classes import CLASS_SETS
 from flexseg.engine.counts import count, describe_truth, distances, margin
 
-PROTOCOL = Protocol(id="test", boundary_width=2, boundary_widths=(1, 2, 4), rings=(1, 3), calibration_bins=10)
+PROTOCOL = Protocol(
+    id="test", boundary_band=2, boundary_tolerances=(1, 2, 4), distance_rings=(1, 3), calibration_bins=10
+)
 VOID = 255
 
 
@@ -45,8 +47,8 @@ def distance_to_another(label: np.ndarray, y: int, x: int) -> float:
 
 def reference(label: np.ndarray, prediction: np.ndarray, protocol: Protocol) -> dict[str, np.ndarray]:
     """The counts of one image, from their definitions."""
-    edges = [*protocol.rings, np.inf]
-    widths = protocol.boundary_widths
+    edges = [*protocol.distance_rings, np.inf]
+    widths = protocol.boundary_tolerances
     confusion, band = np.zeros((19, 19), int), np.zeros((19, 19), int)
     ring_pixels, ring_correct = np.zeros(len(edges), int), np.zeros(len(edges), int)
     iou, f1 = np.zeros((len(widths), 3, 19), int), np.zeros((len(widths), 4, 19), int)
@@ -69,7 +71,7 @@ def reference(label: np.ndarray, prediction: np.ndarray, protocol: Protocol) -> 
         if truth == VOID:
             continue
         confusion[truth, predicted] += 1
-        band[truth, predicted] += of_truth[place] <= protocol.boundary_width
+        band[truth, predicted] += of_truth[place] <= protocol.boundary_band
         ring = next(index for index, edge in enumerate(edges) if of_truth[place] <= edge)
         ring_pixels[ring] += 1
         ring_correct[ring] += truth == predicted
@@ -149,7 +151,13 @@ def test_labels_may_be_bytes() -> None:
 
 def test_distances_hold_all_that_a_protocol_names() -> None:
     assert distances(PROTOCOL) == [1, 2, 3, 4]
-    assert distances(Protocol(id="x", boundary_width=5, boundary_widths=(3,), rings=(2, 7))) == [1, 2, 3, 5, 7]
+    assert distances(Protocol(id="x", boundary_band=5, boundary_tolerances=(3,), distance_rings=(2, 7))) == [
+        1,
+        2,
+        3,
+        5,
+        7,
+    ]
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
@@ -176,11 +184,11 @@ def test_calibration_against_a_loop(bins: int) -> None:
     np.testing.assert_allclose(columns["nll_sum"].numpy(), nll, rtol=1e-6)
 
 
-@pytest.mark.parametrize("key", ["boundary_widths", "rings"])
+@pytest.mark.parametrize("key", ["boundary_tolerances", "distance_rings"])
 @pytest.mark.parametrize("value", [[], [2, 1], [1, 1], [0, 1]])
 def test_widths_rise(key: str, value: list[int]) -> None:
     with pytest.raises(ValueError, match=key):
-        Protocol(**{"id": "x", "boundary_width": 2, key: value})
+        Protocol(**{"id": "x", "boundary_band": 2, key: value})
 
 
 @pytest.mark.parametrize("step", [1, 4, 7])
@@ -188,7 +196,7 @@ def test_widths_rise(key: str, value: list[int]) -> None:
 def test_stripes_sum_up_to_the_counts_of_the_whole(
     step: int, width: int, widths: tuple[int, ...], rings: tuple[int, ...]
 ) -> None:
-    protocol = Protocol(id="test", boundary_width=width, boundary_widths=widths, rings=rings)
+    protocol = Protocol(id="test", boundary_band=width, boundary_tolerances=widths, distance_rings=rings)
     # The third image: contours that match at just the largest width, each due to the row beyond it.
     edge = np.arange(17)[None, :, None].repeat(15, axis=2)
     labels = torch.from_numpy(np.concatenate([maps(0, 2, 17, 15, 3, 0.1, classes=5), edge > 5]))

@@ -26,7 +26,7 @@ from flexseg.engine.evaluate import evaluate_target
 from flexseg.engine.inference import predict_logits, prepare_label
 from flexseg.errors import UserError
 
-PROTOCOL = Protocol(id="test", boundary_width=2, calibration_bins=10)
+PROTOCOL = Protocol(id="test", boundary_band=2, calibration_bins=10)
 CPU = torch.device("cpu")
 
 
@@ -178,9 +178,9 @@ def test_batches_hold_one_size_and_no_more_pixels_than_are_allowed(monkeypatch: 
 @pytest.mark.parametrize(
     "protocol",
     [
-        Protocol(id="fit", boundary_width=2, size=Size(fit=(10, 20))),
-        Protocol(id="crop", boundary_width=2, sizes={"here": Size(height=14, crop=(14, 14), labels=True)}),
-        Protocol(id="slide", boundary_width=2, inference="slide", window=(8, 9), stride=(5, 6), size=Size(height=21)),
+        Protocol(id="fit", boundary_band=2, size=Size(fit=(10, 20))),
+        Protocol(id="crop", boundary_band=2, sizes={"here": Size(height=14, crop=(14, 14), labels=True)}),
+        Protocol(id="slide", boundary_band=2, inference="slide", window=(8, 9), stride=(5, 6), size=Size(height=21)),
     ],
     ids=lambda protocol: protocol.id,
 )

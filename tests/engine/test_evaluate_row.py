@@ -57,9 +57,9 @@ def test_evaluating_writes_records_and_predictions(tiny: Benchmark, evaluated: R
             "protocol": "smoke-v1",
             "label_map": "cityscapes19",
             "target_label_map": "",
-            "boundary_width": "2",
-            "boundary_widths": "[1, 2, 4]",
-            "rings": "[1, 2, 3]",
+            "boundary_band": "2",
+            "boundary_tolerances": "[1, 2, 4]",
+            "distance_rings": "[1, 2, 3]",
             "data": open_index(tiny, target, smoke_data).digest,
         }
         ids = open_index(tiny, target, smoke_data).split("test")["id"].tolist()
@@ -107,7 +107,7 @@ def test_records_of_other_images_are_made_again(
 
 
 def test_another_protocol_evaluates_again(tiny: Benchmark, evaluated: RunDirectory, evaluate: Evaluate) -> None:
-    wider = tiny.model_copy(update={"protocol": tiny.protocol.model_copy(update={"id": "wide", "boundary_width": 4})})
+    wider = tiny.model_copy(update={"protocol": tiny.protocol.model_copy(update={"id": "wide", "boundary_band": 4})})
     before = pq.read_table(evaluated.evaluation / "night.parquet")
     evaluate(wider)
     after = pq.read_table(evaluated.evaluation / "night.parquet")

@@ -42,11 +42,11 @@ class Surroundings(nn.Module):
 
 
 def slide(window: tuple[int, int], stride: tuple[int, int]) -> Protocol:
-    return Protocol(id="slide", boundary_width=2, inference="slide", window=window, stride=stride)
+    return Protocol(id="slide", boundary_band=2, inference="slide", window=window, stride=stride)
 
 
 def of_size(size: Size) -> Protocol:
-    return Protocol(id="sized", boundary_width=2, size=size)
+    return Protocol(id="sized", boundary_band=2, size=size)
 
 
 @given(st.integers(20, 6000), st.integers(20, 6000), st.sampled_from([(512, 1024), (1024, 2048), (540, 960)]))
@@ -138,7 +138,7 @@ def test_logits_have_the_size_of_the_label() -> None:
 
 def test_each_target_has_its_size() -> None:
     image = np.zeros((30, 50, 3), np.uint8)
-    whole = Protocol(id="x", boundary_width=2, sizes={"other": Size(height=15, crop=(16, 16), labels=True)})
+    whole = Protocol(id="x", boundary_band=2, sizes={"other": Size(height=15, crop=(16, 16), labels=True)})
     assert predict_logits(Surroundings(), image, whole).shape == (19, 30, 50)
     assert predict_logits(Surroundings(), image, whole, "target").shape == (19, 30, 50)
     assert predict_logits(Surroundings(), image, whole, "other").shape == (19, 16, 16)

@@ -168,7 +168,7 @@ def test_editing_a_row_retrains_it_alone(finished: Path, run_in: Command) -> Non
 
 def test_editing_the_protocol_evaluates_and_trains_nothing(finished: Path, run_in: Command) -> None:
     with edited(
-        finished / "benchmarks" / "smoke.yaml", lambda text: text.replace("boundary_width: 2", "boundary_width: 3")
+        finished / "benchmarks" / "smoke.yaml", lambda text: text.replace("boundary_band: 2", "boundary_band: 3")
     ):
         listed = jobs(run_in(finished, *snakemake("-n")))
     assert listed["evaluate"] == {"dginstyle/evaluated.json", "flexseg/evaluated.json"}

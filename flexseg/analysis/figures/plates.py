@@ -200,7 +200,7 @@ def _rings(scores: Scores) -> Plate:
     if not frames.shown_rows(scores):
         return empty_plate(name, heading, NO_RUN)
     inner, where = 0, []
-    for ring, outer in zip(ring_names(protocol), [*protocol.rings, None], strict=True):
+    for ring, outer in zip(ring_names(protocol), [*protocol.distance_rings, None], strict=True):
         span = f"beyond {inner} px" if outer is None else f"{inner + 1}–{outer} px"
         span = f"{outer} px" if outer == inner + 1 else span
         where.append(f"{ring.removesuffix('-boundary').removeprefix('deep-')} {span}")

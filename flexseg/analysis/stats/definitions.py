@@ -66,16 +66,16 @@ class Quantity:
 
 def ring_names(protocol: Protocol) -> list[str]:
     """Names of the rings and of the interior beyond them, from the boundary inwards."""
-    if len(protocol.rings) == 3:
+    if len(protocol.distance_rings) == 3:
         names = ["thin-boundary", "medium-boundary", "thick-boundary"]
     else:
-        names = [f"ring (up to {outer} px)" for outer in protocol.rings]
+        names = [f"ring (up to {outer} px)" for outer in protocol.distance_rings]
     return [*names, "deep-interior"]
 
 
 def quantities(protocol: Protocol) -> dict[str, Quantity]:
     """Every quantity that records of ``protocol`` hold, by name, in the order of the tables."""
-    band, widths = f"{protocol.boundary_width} px", list(enumerate(protocol.boundary_widths))
+    band, widths = f"{protocol.boundary_band} px", list(enumerate(protocol.boundary_tolerances))
     found = [
         Quantity("mIoU", "classes", metrics.mean_iou_of_counts, "mean IoU over the classes that occur in the truth"),
         Quantity(
@@ -111,7 +111,7 @@ def quantities(protocol: Protocol) -> dict[str, Quantity]:
         for place, width in widths
     ]  # fmt: skip
     inner = 0
-    for place, (name, outer) in enumerate(zip(ring_names(protocol), [*protocol.rings, None], strict=True)):
+    for place, (name, outer) in enumerate(zip(ring_names(protocol), [*protocol.distance_rings, None], strict=True)):
         first = f"{inner + 1} to " if outer != inner + 1 else ""
         span = f"at {first}{outer}" if outer else f"beyond {inner}"
         inner = outer or inner

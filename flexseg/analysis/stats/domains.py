@@ -150,7 +150,7 @@ def protocol_text(scores: Scores) -> str:
     if protocol.classes:
         parts.append(f"{len(class_places(scores))} classes ({protocol.classes})")
     parts.append(f"labels {label_maps_text(scores)}")
-    parts.append(f"checkpoint: {protocol.checkpoint}, boundary band {protocol.boundary_width} px")
+    parts.append(f"checkpoint: {protocol.checkpoint}, boundary band {protocol.boundary_band} px")
     return "; ".join(parts) if _sets(scores) else ", ".join(parts)
 
 

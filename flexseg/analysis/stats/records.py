@@ -238,9 +238,9 @@ def _check_protocol(benchmark: Benchmark, path: Path) -> None:
     ours = {
         "protocol": benchmark.protocol.id,
         "label_map": benchmark.protocol.label_map,
-        "boundary_width": str(benchmark.protocol.boundary_width),
-        "boundary_widths": json.dumps(list(benchmark.protocol.boundary_widths)),
-        "rings": json.dumps(list(benchmark.protocol.rings)),
+        "boundary_band": str(benchmark.protocol.boundary_band),
+        "boundary_tolerances": json.dumps(list(benchmark.protocol.boundary_tolerances)),
+        "distance_rings": json.dumps(list(benchmark.protocol.distance_rings)),
     }
     for key, value in ours.items():
         if metadata.get(key) != value:
@@ -279,7 +279,7 @@ def _reduce(table: pa.Table, protocol: Protocol, label_map: str) -> TargetRecord
         values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
         return np.asarray(values.to_numpy(zero_copy_only=False).reshape(len(images), *shape)[order])
 
-    rings, widths, bins = len(protocol.rings) + 1, len(protocol.boundary_widths), protocol.calibration_bins
+    rings, widths, bins = len(protocol.distance_rings) + 1, len(protocol.boundary_tolerances), protocol.calibration_bins
     calibration = [array(f"calibration_{part}", bins) for part in ("count", "correct", "confidence")]
     return TargetRecord(
         images=tuple(images[order].tolist()),

@@ -113,8 +113,8 @@ def power_table(scores: Scores) -> Table:
 def _chosen(scores: Scores) -> list[Quantity]:
     """All quantities except the boundary table's; of those, the boundary IoU and F1 of one width."""
     protocol = scores.benchmark.protocol
-    widths = protocol.boundary_widths
-    width = protocol.boundary_width if protocol.boundary_width in widths else widths[len(widths) // 2]
+    widths = protocol.boundary_tolerances
+    width = protocol.boundary_band if protocol.boundary_band in widths else widths[len(widths) // 2]
     kept = {f"boundary IoU ({width} px)", f"boundary F1 ({width} px)"}
     of_boundary = {each.name for each in _boundary(scores)} - kept
     return [each for each in scores.quantities.values() if each.name not in of_boundary]
