@@ -112,7 +112,7 @@ class BlindNet(Method):
         def __post_init__(self) -> None:
             require_at_least(self, stages=1, dim=1, max_classes=2, views=1, negatives=1, max_anchors=1)
             if not 0 <= self.strength <= 1 or self.blur < 0:
-                raise ValueError(f"strength lies between 0 and 1 and blur is not negative: {self}")
+                raise ValueError(f"strength must be between 0 and 1 and blur not negative: {self}")
             if self.temperature <= 0:
                 raise ValueError(f"temperature must be positive, not {self.temperature}")
             if not self.levels or len(set(self.levels)) < len(self.levels):

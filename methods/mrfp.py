@@ -95,7 +95,7 @@ class MRFP(Method):
 
         def __post_init__(self) -> None:
             if not 0 <= self.probability <= 1:
-                raise ValueError(f"probability lies between 0 and 1, not {self.probability}")
+                raise ValueError(f"probability must be between 0 and 1, not {self.probability}")
             if not 0 <= self.deviation < float("inf"):
                 raise ValueError(f"deviation is a number from 0 on, not {self.deviation}")
             require_at_least(self, np_stages=1, depth=1, width=1)

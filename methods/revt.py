@@ -108,7 +108,7 @@ class ReVT(Method):
 
         def __post_init__(self) -> None:
             if not 0 <= self.part_at <= 1:
-                raise ValueError(f"part_at lies between 0 and 1, not {self.part_at}")
+                raise ValueError(f"part_at must be between 0 and 1, not {self.part_at}")
             require_at_least(self, statistics=1, rounds=0, pictures=1)
             if self.beta <= 0 or self.severity < 0:
                 raise ValueError(f"beta must be positive and severity not negative: {self.beta}, {self.severity}")

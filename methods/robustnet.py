@@ -143,7 +143,7 @@ class RobustNet(Method):
             require_at_least(self, clusters=2, stages=1, trials=1)
             for name in ("start", "strength"):
                 if not 0 <= getattr(self, name) <= 1:
-                    raise ValueError(f"{name} lies between 0 and 1, not {getattr(self, name)}")
+                    raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
             if self.blur < 0:
                 raise ValueError(f"blur must not be negative: {self.blur}")
 

@@ -98,7 +98,7 @@ class Shade(Method):
             if not 1 <= self.bases <= self.remembered:
                 raise ValueError(f"bases must be from 1 to remembered = {self.remembered}, not {self.bases}")
             if not 0 < self.every <= 1:
-                raise ValueError(f"every lies between 0 and 1, not {self.every}")
+                raise ValueError(f"every must be above 0 and at most 1, not {self.every}")
 
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__(options, setup)
