@@ -52,10 +52,10 @@ TRAIN_ID: dict[str, int] = {c.name: i for i, c in enumerate(CLASSES)}
 
 @dataclass(frozen=True)
 class ClassSet:
-    """A coarser set of classes, for targets whose labels tell fewer apart.
+    """A set of classes, coarser for targets whose labels distinguish fewer.
 
-    Each of its classes is a group of the 19, and goes by the ``train_id`` of one of them, so that records keep their
-    form. ``groups`` maps the name of each class to the names of those that are merged, the one it goes by first.
+    Each of its classes is a group of the 19 and keeps the ``train_id`` of one of them, so that records keep their form.
+    ``groups`` maps the name of each class to the names of the merged ones; the class keeps the id of the first.
     """
 
     id: str
@@ -68,24 +68,24 @@ class ClassSet:
 
     @cached_property
     def members(self) -> dict[int, tuple[int, ...]]:
-        """The ``train_id`` that each class goes by → the ids that it merges, both rising."""
+        """The ``train_id`` of each class → the ids that it merges, both rising."""
         groups = [[TRAIN_ID[name] for name in group] for group in self.groups.values()]
         return {ids[0]: tuple(sorted(ids)) for ids in sorted(groups)}
 
     @cached_property
     def merge(self) -> tuple[int, ...]:
-        """(19,): the ``train_id`` that each of the 19 classes goes by."""
-        of = {each: representative for representative, ids in self.members.items() for each in ids}
-        return tuple(of[train_id] for train_id in range(NUM_CLASSES))
+        """(19,): the ``train_id`` into which each of the 19 classes is merged."""
+        merged = {train_id: kept for kept, ids in self.members.items() for train_id in ids}
+        return tuple(merged[train_id] for train_id in range(NUM_CLASSES))
 
     @cached_property
     def names(self) -> dict[int, str]:
-        """The ``train_id`` that each class goes by → its name."""
+        """The ``train_id`` of each class → its name."""
         return dict(sorted((TRAIN_ID[group[0]], name) for name, group in self.groups.items()))
 
     @property
     def coarser(self) -> bool:
-        """Whether anything is merged at all."""
+        """Whether anything is merged."""
         return len(self.groups) < NUM_CLASSES
 
 
@@ -94,7 +94,7 @@ CLASS_SETS: dict[str, ClassSet] = {
     for each in (
         ClassSet("cityscapes19", {name: (name,) for name in CLASS_NAMES}),
         # The 11 classes on which SegNet (Badrinarayanan et al., TPAMI 2017) scores CamVid: walls are buildings there,
-        # lights are signs, terrain is vegetation, a rider is one with the bicycle, larger vehicles are cars.
+        # lights are signs, terrain is vegetation, riders belong to the bicycle, larger vehicles are cars.
         ClassSet(
             "camvid11",
             {

@@ -1,4 +1,4 @@
-"""What long work shows on the terminal."""
+"""Progress of long work on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 @contextmanager
 def progress_bar(task: str, total: int) -> Iterator[Any]:
-    """A progress bar on standard error; yields ``advance(count, note="")``. Silent where nobody looks (no terminal)."""
+    """A progress bar on standard error; yields ``advance(count, note="")``. Silent without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     note = TextColumn("{task.fields[note]}")

@@ -1,4 +1,4 @@
-"""The errors that are a user's to mend: shown as one message without a traceback."""
+"""The errors that a user can fix, shown as one message without a traceback."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something that a user can mend. The message says what is wrong, where, and what to do."""
+    """Something that a user can fix. The message says what is wrong, where, and what to do."""
 
 
 class RunError(UserError):
@@ -22,6 +22,6 @@ class MissingExtra(RunError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)`` with the known name nearest to ``name``, or nothing where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    """`` (did you mean 'x'?)`` with the known name closest to ``name``, or nothing where none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and digests of what they hold."""
+"""Files that appear whole or not at all, and digests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from flexseg.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is renamed to ``path``, on failure removed.
 
-    A reader therefore never sees half a file, whatever kills the writer. The file is flushed to disk before the
-    rename, so a full disk shows here, as ``OSError``, while the previous version of ``path`` is still intact.
+    So a reader never sees half a file, whatever kills the writer. The file is flushed to disk before it is renamed, so
+    a full disk shows here, as ``OSError``, while the previous version of ``path`` is still intact.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")

@@ -53,7 +53,7 @@ class Setup:
 
     ``origins`` (N,) int8 is 0 for a source image and 1 for a generated one; ``class_pixels`` (N, 19) int64 counts the
     pixels of each class in each training image. Both are empty where only a model is built. ``mix`` and ``sampling``
-    are the benchmark's recipe for drawing images, None where all are drawn alike.
+    are the benchmark's recipe for drawing images, None where images are drawn uniformly.
     """
 
     seed: int
@@ -64,8 +64,8 @@ class Setup:
     sampling: Sampling | None = None
 
     @property
-    def plain(self) -> bool:
-        """Whether the base draw takes all images alike."""
+    def draws_uniformly(self) -> bool:
+        """Whether the base draw is uniform over all images."""
         return self.mix is None and self.sampling is None
 
     @cached_property
@@ -74,11 +74,11 @@ class Setup:
         return base_drawing(self.origins, self.class_pixels, self.mix, self.sampling)
 
     def draw(self, iteration: int, slot: int) -> tuple[int, int]:
-        """The image that the base draw puts into a slot, and the class for which it drew it (-1: for none)."""
+        """The image that the base draw puts into a slot, and the class for which it drew it (-1: none)."""
         return self.base.draw(generator(self.seed, Purpose.CHOOSE, iteration, slot))
 
     def class_for(self, iteration: int, slot: int, image: int) -> int:
-        """The class that a slot's crop should show, if its image is the base draw's; -1 for any other image."""
+        """The class that a slot's crop should show if ``image`` is the base draw's; else -1."""
         if self.sampling is None:
             return NO_CLASS
         drawn, wanted = self.draw(iteration, slot)
@@ -86,7 +86,7 @@ class Setup:
 
 
 def option(default: Any, help: str, *, origin: str = "published") -> Any:
-    """A knob of a method's ``Options``: its default, what it does, and where the default comes from (:data:`ORIGINS`).
+    """An option of a method: its default, what it does, and where the default comes from (:data:`ORIGINS`).
 
     Raises:
         ValueError: an unknown origin.
@@ -115,10 +115,9 @@ class NoOptions:
 class Method:
     """Plain training on source and generated images; the base of every method.
 
-    Class attributes: ``name`` (the file's stem), ``title``, ``paper`` (authors, title, venue), ``data`` (which domains
-    it trains on, of ``"source"`` and ``"generated"``), ``needs`` (of :data:`NEEDS`, e.g. ``"batch_norm"``),
-    ``Options``, and ``shows`` (which of the values that it logs and observes the reports draw, see
-    :mod:`flexseg.shows`).
+    Class attributes: ``name`` (the file's stem), ``title``, ``paper`` (authors, title, venue), ``data`` (the domains it
+    trains on, ``"source"``, ``"generated"`` or both), ``needs`` (keys of :data:`NEEDS`, e.g. ``"batch_norm"``),
+    ``Options``, and ``shows`` (the logged and observed values that the reports draw, see :mod:`flexseg.shows`).
     """
 
     name: ClassVar[str] = ""
@@ -137,14 +136,14 @@ class Method:
         """Build the model from the benchmark's trunk configuration (mmseg's vocabulary).
 
         Raises:
-            RunError: the trunk has not what the method ``needs``, before a method changes parts of it.
+            RunError: the trunk lacks what the method ``needs``, before a method changes parts of it.
         """
         model = build_segmentor(config)
         check_needs(self, model.backbone)
         return model
 
     def build_training_modules(self, model: Segmentor) -> nn.Module | None:
-        """Modules that are trained and saved with the model but not needed afterwards (a projection head)."""
+        """Modules that are trained and saved with the model but not needed afterwards, e.g. a projection head."""
         return None
 
     def transform(
@@ -157,23 +156,23 @@ class Method:
         """The training images (len(slots),) int64 that fill these slots.
 
         Must be a function of (seed, iteration, slot) and saved state, not of earlier calls. By default the base draw
-        of the benchmark's recipe, ``self.setup.draw``: all images alike, if it says nothing else.
+        of the benchmark's recipe, ``self.setup.draw``, which is uniform unless the recipe says otherwise.
         """
         return np.array([self.setup.draw(iteration, slot)[0] for slot in slots], dtype=np.int64)
 
     @property
     def looks_back(self) -> bool:
-        """Whether :meth:`choose` or :meth:`transform` depend on earlier steps, so that no batch can be made ahead."""
+        """Whether :meth:`choose` or :meth:`transform` depend on earlier steps: then no batch is prepared ahead."""
         return False
 
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
-        """All terms whose sum is minimised: by default one pass, its :meth:`losses`, and the auxiliary heads'.
+        """All terms whose sum is minimised: by default one pass, its :meth:`losses`, and those of auxiliary heads.
 
         Override it where a batch passes the model more than once, or is changed on the way through. It runs inside the
-        module that data parallelism wraps; every trainable parameter must get a gradient, be it zero.
+        module that data parallelism wraps; every trainable parameter must get a gradient, even if it is zero.
         """
         output = model(batch.images)
-        return weighted(self.losses(batch, output), output) | auxiliary_losses(output, batch.labels)
+        return weight_terms(self.losses(batch, output), output) | auxiliary_losses(output, batch.labels)
 
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
         """The named terms of one pass: by default the pixel-wise cross entropy."""
@@ -187,9 +186,9 @@ class Method:
         return {}
 
     def observe(self, model: Segmentor, images: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
-        """What is worth looking at, asked at a few moments of training on the same K images; by default nothing.
+        """Arrays to look at, asked for at a few moments of training on the same K images; by default none.
 
-        Arrays by name, e.g. ``prediction`` (K, H, W) uint8, ``entropy`` (K, H, W) float16; the reports draw those that
+        By name, e.g. ``prediction`` (K, H, W) uint8, ``entropy`` (K, H, W) float16; the reports draw those that
         ``shows`` names. Must change nothing and draw no random number; the model is in eval mode, without gradients.
 
         Args:
@@ -198,19 +197,19 @@ class Method:
         return {}
 
     def state(self) -> dict[str, np.ndarray]:
-        """What must survive an interruption, beside modules and optimiser."""
+        """What must survive an interruption, besides modules and optimiser."""
         return {}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take back what :meth:`state` gave."""
+        """Restore what :meth:`state` returned."""
 
     def finish(self, model: Segmentor, modules: nn.Module | None, batches: Iterator[Batch]) -> Segmentor:
-        """The model that is evaluated, of the architecture that :meth:`build_model` gives.
+        """The model that is evaluated, of the architecture that :meth:`build_model` builds.
 
         Args:
             model: the trained model, with the averaged weights.
-            modules: what :meth:`build_training_modules` gave, with averaged weights as well.
-            batches: endless fresh training batches, e.g. for the statistics of BatchNorm behind a change of weights.
+            modules: those of :meth:`build_training_modules`, also with averaged weights.
+            batches: endless fresh training batches, e.g. to recompute BatchNorm statistics after a change of weights.
         """
         return model
 
@@ -234,8 +233,8 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return mean_over_valid(pixel_cross_entropy(upsample(logits, labels.shape[-2:]), labels), labels)
 
 
-def weighted(terms: Mapping[str, Tensor], output: Output) -> dict[str, Tensor]:
-    """The terms of one pass's logits and features at that pass's ``weight`` (HRDA's 1 − λ); untouched if that is 1."""
+def weight_terms(terms: Mapping[str, Tensor], output: Output) -> dict[str, Tensor]:
+    """Multiply the terms of a pass by its ``weight`` (HRDA's 1 − λ), unless that is 1."""
     if output.weight == 1.0:
         return dict(terms)
     return {name: output.weight * term for name, term in terms.items()}
@@ -244,22 +243,14 @@ def weighted(terms: Mapping[str, Tensor], output: Output) -> dict[str, Tensor]:
 def auxiliary_losses(output: Output, labels: Tensor) -> dict[str, Tensor]:
     """The weighted cross entropies of the auxiliary maps, ``auxiliary``, ``auxiliary1``, …; none without such maps.
 
-    A map of a part of the image, its ``box``, is compared with that part of the labels.
-
-    Args:
-        labels: (B, H, W) int64.
+    A map of a part of the image, its ``box``, is compared with that part of the labels (B, H, W) int64.
     """
-    return {
-        f"auxiliary{number or ''}": part.weight * cross_entropy(part.logits, _within(labels, part.box))
-        for number, part in enumerate(output.auxiliary)
-    }
-
-
-def _within(labels: Tensor, box: tuple[int, int, int, int] | None) -> Tensor:
-    if box is None:
-        return labels
-    top, left, height, width = box
-    return labels[:, top : top + height, left : left + width]
+    terms = {}
+    for number, part in enumerate(output.auxiliary):
+        top, left, height, width = part.box or (0, 0, *labels.shape[-2:])
+        seen = labels[:, top : top + height, left : left + width]
+        terms[f"auxiliary{number or ''}"] = part.weight * cross_entropy(part.logits, seen)
+    return terms
 
 
 def _has_batch_norm(backbone: nn.Module) -> bool:
@@ -267,14 +258,14 @@ def _has_batch_norm(backbone: nn.Module) -> bool:
 
 
 def _is_frozen_vit(backbone: nn.Module) -> bool:
-    return bool(getattr(backbone, "is_frozen_vit", False))  # flexseg.models.vit, which is imported where it is built
+    return bool(getattr(backbone, "is_frozen_vit", False))  # of flexseg.models.vit, imported only where it is built
 
 
 NEEDS: dict[str, tuple[Callable[[nn.Module], bool], str]] = {
-    "batch_norm": (_has_batch_norm, "needs a backbone with BatchNorm, which this benchmark's {backbone} has not"),
+    "batch_norm": (_has_batch_norm, "needs a backbone with BatchNorm, which this benchmark's {backbone} does not have"),
     "vit": (_is_frozen_vit, "needs a frozen vision transformer as backbone, which this benchmark's {backbone} is not"),
 }
-"""What a method may ask of the backbone: a test, and the sentence that refuses."""
+"""What a method may require of the backbone: a test, and the message where it fails."""
 
 
 def check_needs(method: type[Method] | Method, backbone: nn.Module) -> None:
@@ -314,11 +305,11 @@ def parse_options(method: type[Method], values: Mapping[str, Any]) -> Any:
 def describe_options(options: Any) -> dict[str, dict[str, Any]]:
     """Every option with its value, default, the origin of its default (:data:`ORIGINS`), and what it does."""
     return {
-        knob.name: {
-            "value": getattr(options, knob.name),
-            "default": knob.default,
-            "origin": knob.metadata.get("origin", "published"),
-            "help": knob.metadata.get("help", ""),
+        each.name: {
+            "value": getattr(options, each.name),
+            "default": each.default,
+            "origin": each.metadata.get("origin", "published"),
+            "help": each.metadata.get("help", ""),
         }
-        for knob in dataclasses.fields(options)
+        for each in dataclasses.fields(options)
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import inspect
 import sys
 import traceback
 from pathlib import Path
@@ -36,11 +37,8 @@ def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
     except Exception as error:
         line = _line_in(path, error)
         raise UserError(f"{path}{line} cannot be imported: {type(error).__name__}: {error}") from error
-    classes = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == spec.name
-    ]
+    classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method)]
+    classes = [cls for cls in classes if cls.__module__ == spec.name]
     if len(classes) != 1:
         raise UserError(f"{path} must define one subclass of flexseg.method.Method, it defines {len(classes)}")
     _check_contract(classes[0], name, path)
@@ -61,9 +59,9 @@ def _check_contract(method: type[Method], name: str, path: Path) -> None:
         raise UserError(f"{path}: give the method a title")
     if not dataclasses.is_dataclass(method.Options):
         raise UserError(f"{path}: Options must be a dataclass")
-    unknown = [need for need in method.needs if need not in NEEDS]
-    if unknown:
-        raise UserError(f"{path}: needs {unknown[0]!r} is unknown; known: {', '.join(NEEDS)}")
+    for need in method.needs:
+        if need not in NEEDS:
+            raise UserError(f"{path}: needs {need!r} is unknown; known: {', '.join(NEEDS)}")
     if not set(method.data) <= {"source", "generated"} or not method.data:
         raise UserError(f"{path}: data must name 'source', 'generated' or both, not {method.data!r}")
     if not isinstance(method.shows, tuple):
@@ -76,12 +74,13 @@ def _check_contract(method: type[Method], name: str, path: Path) -> None:
             raise UserError(f"{path}: shows {mistake}")
     for attribute, value in vars(method).items():
         if callable(value) and not attribute.startswith("_") and attribute not in (*HOOKS, "Options"):
+            hint = did_you_mean(attribute, HOOKS)
             raise UserError(
-                f"{path}: {attribute!r} is no hook{did_you_mean(attribute, HOOKS)}. The hooks are {', '.join(HOOKS)}; "
-                "a helper of the method's own begins with an underscore"
+                f"{path}: {attribute!r} is not a hook{hint}. The hooks are {', '.join(HOOKS)}; start the name of the "
+                "method's own helpers with an underscore"
             )
 
 
 def method_names(folder: Path = Path("methods")) -> list[str]:
-    """The methods that ``folder`` holds, one a file; files that begin with an underscore are helpers."""
+    """The methods in ``folder``, one per file; files whose names begin with an underscore are helpers."""
     return sorted(path.stem for path in folder.glob("*.py") if not path.stem.startswith("_"))

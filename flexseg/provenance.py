@@ -1,4 +1,4 @@
-"""Where a result comes from: the code, the packages and the machine that made it."""
+"""Where a result comes from: the code, the packages and the machine that produced it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import os
 import platform
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -24,23 +26,27 @@ PACKAGES = (
 )
 """The packages whose versions can change a result."""
 EXTRAS = ("detectron2", "transformers")
-"""Optional ones: their versions are recorded where they are installed."""
+"""Optional packages: their versions are recorded where they are installed."""
 
 ROOMS = ("classes.py", "method.py", "data", "models", "components", "engine")
-"""The parts of the library that can change a run: reports and the command line are not among them.
+"""The parts of the library that can change a run.
 
-Nor is the street world, whose images are known by their own hashes.
+Reports and the command line are not among them; nor is the street world, whose images have hashes of their own.
 """
 ROOT = Path(__file__).parent
 
 
 def loaded_code() -> list[str]:
-    """The files of :data:`ROOMS` that this process has imported, below the library's folder: what decides its run.
+    """The files of :data:`ROOMS` that this process has imported, and all of the engine, relative to the library.
 
-    The engine counts as a whole. So a component that a method does not use makes none of its runs those of other code.
+    These decide a run: a change of a component that its method does not use leaves the run valid.
     """
     paths = {Path(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))}
     paths |= set((ROOT / "engine").rglob("*.py"))
+    return _in_rooms(paths)
+
+
+def _in_rooms(paths: Iterable[Path]) -> list[str]:
     inside = [path.relative_to(ROOT) for path in paths if path.is_relative_to(ROOT)]
     return sorted(path.as_posix() for path in inside if path.parts[0] in ROOMS)
 
@@ -49,14 +55,11 @@ def loaded_code() -> list[str]:
 def code_digest(files: tuple[str, ...] | None = None) -> str:
     """SHA-256 (first 16 hex digits) of these files of the library as they are now; of all of :data:`ROOMS` by default.
 
-    A run whose files have another digest today is marked in the reports. It is not repeated for it, since a comment
-    changes the digest as well.
+    A run whose files have another digest today is marked in the reports, but not repeated, since a comment changes the
+    digest too.
     """
-    if files is None:
-        every = (path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
-        files = tuple(sorted(path.as_posix() for path in every if path.parts[0] in ROOMS))
     total = hashlib.sha256()
-    for name in files:
+    for name in _in_rooms(ROOT.rglob("*.py")) if files is None else files:
         path = ROOT / name
         total.update(name.encode() + b"\0" + (path.read_bytes() if path.is_file() else b"gone"))
     return total.hexdigest()[:16]
@@ -66,45 +69,32 @@ def git_state() -> dict[str, Any]:
     """The commit checked out here and whether tracked files differ from it; ``None`` outside a repository."""
 
     def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], capture_output=True, text=True, timeout=10, cwd=Path(__file__).parent, check=True
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
+        command = ["git", *arguments]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10, cwd=ROOT).strip()
+        return None
 
-    commit = git("rev-parse", "HEAD")
     changes = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": bool(changes) if changes is not None else None}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that can change a result."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = "missing"
-    for package in EXTRAS:
+    versions = {"python": platform.python_version()} | dict.fromkeys(PACKAGES, "missing")
+    for package in PACKAGES + EXTRAS:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     return versions
 
 
 def usable_cores() -> int:
-    """The cores that this process may use: on a cluster fewer than the machine has."""
+    """The cores that this process may use; on a cluster, fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
-    """The machine in the words that a paper would use: processor, cores that may be used, system. No host name."""
-    processor = platform.processor() or platform.machine()
+    """The machine as a paper would describe it: processor, usable cores, system. No host name."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.split(":", 1)[1].strip()
-                break
+    model = re.search(r"^model name\s*:(.*)", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    processor = model[1].strip() if model else platform.processor() or platform.machine()
     return {"processor": processor, "cores": usable_cores(), "system": f"{platform.system()} {platform.machine()}"}

@@ -47,7 +47,7 @@ from flexseg.components.contrast import (
 )
 from flexseg.components.norms import Standardisation, covariances, put_at_stage_ends
 from flexseg.data.photometric import photometric_view
-from flexseg.method import Batch, Method, auxiliary_losses, cross_entropy, option, require_at_least, weighted
+from flexseg.method import Batch, Method, auxiliary_losses, cross_entropy, option, require_at_least, weight_terms
 from flexseg.models import Output, Segmentor
 
 Level = Literal["backbone", "head"]
@@ -148,7 +148,7 @@ class BlindNet(Method):
             "class_wise": self.options.class_wise * class_wise,
             "disentangled": self.options.disentangled * disentangled,
         }
-        return weighted(terms, plain.output) | auxiliary_losses(plain.output, batch.labels)
+        return weight_terms(terms, plain.output) | auxiliary_losses(plain.output, batch.labels)
 
     def _changed(self, batch: Batch) -> Tensor:
         """The photometric view of the batch's images, (B, 3, H, W); drawn by iteration and slot."""

@@ -116,7 +116,7 @@ class FlexSeg(Method):
     def choose(self, iteration: int, slots: Sequence[int]) -> np.ndarray:
         if self._sampler is None:
             return super().choose(iteration, slots)
-        base = None if self.setup.plain else lambda iteration, slot: self.setup.draw(iteration, slot)[0]
+        base = None if self.setup.draws_uniformly else lambda iteration, slot: self.setup.draw(iteration, slot)[0]
         return self._sampler.choose(iteration, slots, base)
 
     @property

@@ -43,7 +43,7 @@ from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
 from flexseg.data.augment import Change, bilateral, changed_view, pixmix
-from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, require_at_least, weighted
+from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, require_at_least, weight_terms
 from flexseg.models import Segmentor
 
 ENCODER = ("backbone", "neck")
@@ -153,7 +153,7 @@ class ReVT(Method):
             for member in self._members:
                 for theirs, own in zip(member.buffers(), model.buffers(), strict=True):
                     theirs.copy_(own)
-        return weighted(self.losses(batch, output), output) | auxiliary_losses(output, batch.labels)
+        return weight_terms(self.losses(batch, output), output) | auxiliary_losses(output, batch.labels)
 
     def _change(self, kind: str) -> Change:
         options = self.options

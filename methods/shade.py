@@ -43,7 +43,7 @@ from flexseg.components.style import (
     stage_channels,
     stylise,
 )
-from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, upsample, weighted
+from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, upsample, weight_terms
 from flexseg.models import Segmentor
 
 
@@ -122,7 +122,7 @@ class Shade(Method):
             "ce": mean_over_valid(negative_log_likelihood(log_p, labels), labels),
             "style_consistency": self.options.weight * mean_over_valid(apart, batch.labels),
         }
-        return weighted(terms, output) | auxiliary_losses(output, labels)
+        return weight_terms(terms, output) | auxiliary_losses(output, labels)
 
     def _with_hallucination(self, features: Tensor, batch: Batch) -> Tensor:
         """The stage's map followed by its hallucinated view, (2B, …)."""

@@ -38,7 +38,7 @@ from flexseg.components.consistency import kullback_leibler, where_valid
 from flexseg.components.losses import log_probabilities, mean_over_valid, negative_log_likelihood
 from flexseg.components.recent import Recent
 from flexseg.components.style import changed_outputs, channel_statistics, early_stages, stylise
-from flexseg.method import Batch, Method, auxiliary_losses, option, require_at_least, upsample, weighted
+from flexseg.method import Batch, Method, auxiliary_losses, option, require_at_least, upsample, weight_terms
 from flexseg.models import Segmentor
 
 
@@ -153,7 +153,7 @@ class WildNet(Method):
             "scr": self.options.lambda_scr * mean_over_valid(divergence, labels),
         }
         of_plain = tuple(part._replace(logits=part.logits[:size]) for part in output.auxiliary)
-        return weighted(terms, output) | auxiliary_losses(output._replace(auxiliary=of_plain), labels)
+        return weight_terms(terms, output) | auxiliary_losses(output._replace(auxiliary=of_plain), labels)
 
     def _wild(self, batch: Batch) -> Tensor:
         """The place in the batch of each image's wild image, (B,): another one, by a random rotation of the batch."""

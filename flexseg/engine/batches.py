@@ -1,4 +1,4 @@
-"""A run's batches: which images fill them, cropped and changed by the recipe and by the method."""
+"""The batches of a run: its images, cropped and changed by the recipe and by the method."""
 
 from __future__ import annotations
 
@@ -35,17 +35,15 @@ class Job:
     indices: Mapping[str, Index]
 
 
-def assemble(
-    job: Job, method: Method, iteration: int, slots: range, device: torch.device, readers: Executor | None = None
-) -> Batch:
-    """The part of the batch of ``iteration`` that fills ``slots``; ``readers`` prepare its images side by side.
+def assemble(job: Job, method: Method, iteration: int, slots: range, readers: Executor | None = None) -> Batch:
+    """The part of the batch of ``iteration`` that fills ``slots``, on the CPU; ``readers`` prepare images in parallel.
 
     Raises:
-        RunError: a label holds an id that is no class's; names image and ids.
+        RunError: a label holds an id that is not a class; names image and ids.
     """
     indices = method.choose(iteration, slots)
 
-    def made(slot: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def sample(slot: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, label = prepare(
             job.pool.images[index],
             job.pool.labels[index],
@@ -57,12 +55,12 @@ def assemble(
         check_ids(label, job.pool.ids[index])
         return image, label
 
-    each = map if readers is None else readers.map
-    images, labels = zip(*each(made, slots, indices.tolist()), strict=True)
+    run = map if readers is None else readers.map
+    images, labels = zip(*run(sample, slots, indices.tolist()), strict=True)
     return Batch(
         iteration,
         np.array(slots),
         indices,
-        torch.from_numpy(normalise(np.stack(images))).to(device, non_blocking=True),
-        torch.from_numpy(np.stack(labels).astype(np.int64)).to(device, non_blocking=True),
+        torch.from_numpy(normalise(np.stack(images))),
+        torch.from_numpy(np.stack(labels).astype(np.int64)),
     )

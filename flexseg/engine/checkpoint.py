@@ -21,45 +21,45 @@ from flexseg.files import replacing
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors whole, straight from where they lie: nothing is copied that is contiguous and on the CPU.
+    """Write tensors in one piece. Only what is not contiguous, not on the CPU or shares its memory is copied.
 
     Raises:
         UserError: the disk is full; the previous version of the file is still there.
     """
-    content = _apart(tensors)
+    content = _separate(tensors)
     try:
         with replacing(path) as temporary:
             temporary.touch()
             mode = temporary.stat().st_mode
             safetensors.torch.save_file(content, temporary, dict(metadata))
-            temporary.chmod(mode)  # safetensors lets nobody but the owner read its files
+            temporary.chmod(mode)  # safetensors makes its files readable by their owner only
     except (OSError, SafetensorError) as error:
         number = _error_number(error)
         if number in (errno.ENOSPC, errno.EDQUOT):
             size = sum(tensor.nbytes for tensor in content.values())
             raise UserError(
                 f"no space left while writing {path} ({size / 2**20:.1f} MiB). The previous checkpoint is "
-                "intact: free some space and start the same command again, it goes on from there"
+                "intact: free some space and start the same command again, which resumes from there"
             ) from error
         if number is not None and not isinstance(error, OSError):
             raise OSError(number, f"{path} cannot be written: {error}") from error
         raise
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors contiguous, on the CPU and, as safetensors demands, no two in the same memory."""
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Make the tensors contiguous, on the CPU and, as safetensors demands, no two in the same memory."""
     found: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in tensors.items():
         value = tensor.detach().contiguous().cpu()
-        place = value.untyped_storage().data_ptr()
-        found[name] = value.clone() if place in taken else value
-        taken.add(place)
+        address = value.untyped_storage().data_ptr()
+        found[name] = value.clone() if address in taken else value
+        taken.add(address)
     return found
 
 
 def _error_number(error: OSError | SafetensorError) -> int | None:
-    """The system's number of what went wrong; safetensors has it in its message alone."""
+    """The system's error number, which safetensors only gives in its message."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))
@@ -83,7 +83,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """Load final weights into ``model``.
 
     Raises:
-        UserError: the file is damaged, or its names or shapes are another model's (the first ones are listed).
+        UserError: the file is damaged, or its names or shapes are those of another model (lists the first).
     """
     tensors, _ = load_tensors(path)
     expected = model.state_dict()
@@ -98,7 +98,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 class Progress:
     """How far a run has come: iterations done, seconds spent training, bytes of its log, and processor seconds.
 
-    Processor time leaves out what other work on the machine took, so it compares runs that shared one.
+    Processor time does not count other work on the machine, so runs that shared one can be compared by it.
     """
 
     iteration: int = 0
@@ -116,9 +116,9 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     method_state: Mapping[str, np.ndarray],
 ) -> None:
-    """Write everything that the next iteration depends on; ``name`` is the run's fingerprint.
+    """Write everything that the next iteration depends on.
 
-    ``average`` is empty where weights are not averaged (:attr:`flexseg.engine.optimise.WeightAverage.state`).
+    ``name`` is the run's fingerprint, ``average`` :attr:`flexseg.engine.optimise.WeightAverage.state`.
     """
     tensors = {f"learner/{key}": value for key, value in learner.state_dict().items()}
     tensors |= {f"average/{key}": value for key, value in average.items()}
@@ -135,7 +135,7 @@ def load_checkpoint(
     average: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> tuple[Progress, dict[str, np.ndarray]]:
-    """Put back what :func:`save_checkpoint` wrote; return the progress and the method's own state.
+    """Restore what :func:`save_checkpoint` wrote; return the progress and the method's own state.
 
     Raises:
         UserError: the file is damaged or belongs to another run.
@@ -145,20 +145,20 @@ def load_checkpoint(
         raise UserError(
             f"{path} is the checkpoint of another run ({metadata.get('fingerprint')}): delete it to start over"
         )
-    rooms: dict[str, dict[str, Tensor]] = {"learner": {}, "average": {}, "optimizer": {}, "method": {}}
+    parts: dict[str, dict[str, Tensor]] = {"learner": {}, "average": {}, "optimizer": {}, "method": {}}
     for key, value in tensors.items():
-        room, _, rest = key.partition("/")
-        rooms[room][rest] = value
-    learner.load_state_dict(rooms["learner"])
+        part, _, rest = key.partition("/")
+        parts[part][rest] = value
+    learner.load_state_dict(parts["learner"])
     for key, value in average.items():
-        value.copy_(rooms["average"][key])
+        value.copy_(parts["average"][key])
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-    for key, value in rooms["optimizer"].items():
+    for key, value in parts["optimizer"].items():
         index, _, quantity = key.partition("/")
         parameter = parameters[int(index)]
-        if value.shape == parameter.shape:  # the fused optimiser walks memory: moments must lie as their parameter does
+        if value.shape == parameter.shape:  # the fused optimiser needs moments in the memory layout of their parameter
             value = torch.empty_like(parameter).copy_(value)
         state.setdefault(int(index), {})[quantity] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Progress(**json.loads(metadata["progress"])), {key: value.numpy() for key, value in rooms["method"].items()}
+    return Progress(**json.loads(metadata["progress"])), {key: value.numpy() for key, value in parts["method"].items()}

@@ -1,4 +1,4 @@
-"""What a method costs: counted operations, which no other work on the machine can change, and a timed prediction."""
+"""What a method costs: counted operations, which other work on the machine cannot change, and a timed prediction."""
 
 from __future__ import annotations
 
@@ -15,47 +15,41 @@ from flexseg.method import Batch
 from flexseg.models import Segmentor
 
 ROUNDS = 5
-"""How often a prediction is timed; the median counts."""
+"""How often a prediction is timed, after a first one that warms up; the median counts."""
 
 
 def measure_cost(
     learner: nn.Module, backward: Callable[[Tensor], None], model: Segmentor, batch: Batch
 ) -> dict[str, Any]:
-    """The cost of one training step on ``batch`` and of predicting an image, as ``run.json`` holds it.
+    """The cost of one training step on ``batch`` and of predicting an image, for ``run.json``.
 
-    Operations are floating-point operations (two a multiply-add) of convolutions and matrix products, forward and
-    backward; norms, activations and the optimiser are not counted. Gradients and the statistics of norms are changed,
-    so this comes after the weights were written.
+    Operations are floating-point operations (two per multiply-add) of convolutions and matrix products, forward and
+    backward; norms, activations and the optimiser are not counted. This changes gradients and the statistics of norms,
+    so call it once the weights are written.
 
     Args:
-        learner: computes the loss terms of a batch. backward: from their sum. model: the finished model.
-        batch: as the last step's.
+        learner: computes the loss terms of a batch. backward: is called with their sum. model: the finished model.
 
     Returns:
         ``step_flops`` of the whole batch; ``inference_flops`` and ``inference_seconds`` of one image of the batch's
-        size; ``trained_parameters``, the learner's that get a gradient.
+        size; ``trained_parameters``, how many numbers of the learner get a gradient.
     """
     with FlopCounterMode(display=False) as step:
         backward(torch.stack(list(learner(batch).values())).sum())
     model.eval()
-    image = batch.images[:1]
-    with torch.inference_mode(), FlopCounterMode(display=False) as inference:
-        model.predict(image)
+    times = []
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as inference:
+            model.predict(batch.images[:1])
+        for _ in range(ROUNDS + 1):
+            started = time.perf_counter()
+            model.predict(batch.images)
+            if batch.images.is_cuda:
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
     return {
         "step_flops": int(step.get_total_flops()),
         "inference_flops": int(inference.get_total_flops()),
-        "inference_seconds": _seconds_an_image(model, batch.images),
-        "trained_parameters": sum(each.numel() for each in learner.parameters() if each.requires_grad),
+        "inference_seconds": statistics.median(times[1:]) / len(batch.images),
+        "trained_parameters": sum(parameter.numel() for parameter in learner.parameters() if parameter.requires_grad),
     }
-
-
-@torch.inference_mode()
-def _seconds_an_image(model: Segmentor, images: Tensor) -> float:
-    times = []
-    for _ in range(ROUNDS + 1):
-        started = time.perf_counter()
-        model.predict(images)
-        if images.is_cuda:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[1:]) / len(images)  # the first one warms up

@@ -1,10 +1,11 @@
-"""What a prediction is worth, counted image by image: every table is computed from these counts without a rerun.
+"""The quality of predictions as counts per image, from which every table is computed without a rerun.
 
 All distances are chessboard distances in pixels of the label: a square window of radius d reaches distance d.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from flexseg.components.boundary import granularity, over_window
 
 @dataclass(frozen=True)
 class Truth:
-    """A batch of labels with what its boundaries are: computed once, counted against many predictions.
+    """A batch of labels and its boundaries.
 
     ``classes`` (B, H, W) int64, void is class 19; ``near`` (B, H, W) int64, the index of the smallest of the
     ``distances`` at which another class lies, ``len(distances)`` for the interior and void; ``contours``, for each of
@@ -32,7 +33,7 @@ class Truth:
 
     @property
     def distances(self) -> list[int]:
-        """The distances in pixels that ``near`` tells apart, rising."""
+        """The distances in pixels between which ``near`` distinguishes, rising."""
         return distances(self.protocol)
 
 
@@ -43,12 +44,12 @@ def distances(protocol: Protocol) -> list[int]:
 
 def margin(protocol: Protocol) -> int:
     """How many rows above and below a pixel its counts depend on."""
-    # A contour that matches a pixel lies within the largest width, and is one because of the row beyond it.
+    # A contour that matches a pixel is within the largest width, and the row beyond it makes it a contour.
     return max(*distances(protocol), protocol.boundary_tolerances[-1] + 1)
 
 
 def describe_truth(labels: Tensor, protocol: Protocol, rows: slice = slice(None)) -> Truth:
-    """Labels (B, H, W) of integers, void 255, made ready for counting.
+    """Prepare labels (B, H, W) of integers, void 255, for counting.
 
     Only pixels of ``rows`` will be counted: an image that is counted in stripes, each with ``margin`` more rows above
     and below, has the same counts as one that is counted at once.
@@ -76,13 +77,13 @@ def class_set(protocol: Protocol) -> ClassSet | None:
 def count(truth: Truth, log_p: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """The columns of a batch's records (each (B, …), int64 if not said otherwise) and its predictions (B, H, W) int64.
 
-    ``pixels`` () are valid; ``confusion`` and ``boundary_confusion`` (361) truth × prediction, of the whole image and
-    the band; ``ring_pixels`` and ``ring_correct`` (R+1) by ring, the interior last; ``boundary_iou`` (W·3·19): in both
-    bands, in the truth's, in the prediction's; ``boundary_f1`` (W·4·19): contour pixels of the prediction, of these
-    matched, of the truth, of these matched; ``calibration_count``, ``_correct`` and ``_confidence`` (bins, the last
-    float64); ``nll_sum`` () float64, nats. Pixels that are void in the truth are counted nowhere. Where the protocol
-    scores a coarser set of classes, the predicted class is the one that the most probable of the 19 is merged into, and
-    the probability of a class is that of all its members.
+    ``pixels`` () are the valid ones; ``confusion`` and ``boundary_confusion`` (361) truth × prediction, of the whole
+    image and the band; ``ring_pixels`` and ``ring_correct`` (R+1) by ring, the interior last; ``boundary_iou``
+    (W·3·19): pixels in both bands, in the truth's, in the prediction's; ``boundary_f1`` (W·4·19): contour pixels of the
+    prediction, the matched ones of these, those of the truth, the matched ones of these; ``calibration_count``,
+    ``_correct`` and ``_confidence`` (bins, the last float64); ``nll_sum`` () float64, nats. Pixels that are void in the
+    truth are not counted. Where the protocol scores a coarser set of classes, the predicted class is the one that the
+    most probable of the 19 is merged into, and the probability of a class is that of all its members.
 
     Args:
         log_p: (B, H, W, 19) float32 log-probabilities, the classes last.
@@ -104,15 +105,14 @@ def count(truth: Truth, log_p: Tensor) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def _merge(log_p: Tensor, classes: ClassSet) -> Tensor:
-    """Log-probabilities (…, 19) of the merged classes, in the places of those that they go by, elsewhere −∞."""
+    """Log-probabilities (…, 19) of the merged classes, each at the id it goes by, −∞ elsewhere."""
     merged = torch.full_like(log_p, -torch.inf)
-    for place, members in classes.members.items():
-        merged[..., place] = log_p[..., list(members)].logsumexp(dim=-1)
+    for train_id, members in classes.members.items():
+        merged[..., train_id] = log_p[..., list(members)].logsumexp(dim=-1)
     return merged
 
 
 def _confusions(truth: Truth, predictions: Tensor) -> dict[str, Tensor]:
-    """One count by distance, truth and prediction holds the confusion of the image, of the band and of each ring."""
     reach = truth.distances
     counts = _histogram((truth.near, len(reach) + 1), (truth.classes, NUM_CLASSES + 1), (predictions, NUM_CLASSES))[
         :, :, :NUM_CLASSES
@@ -191,13 +191,12 @@ def _contours(classes: Tensor, near: Tensor, widths: Sequence[int]) -> tuple[Ten
 
 
 def _histogram(*axes: tuple[Tensor, int], weights: Tensor | None = None) -> Tensor:
-    """Counts (B, n₁, n₂, …) of an image's pixels by several codes (B, H, W), each below its n; summed ``weights``."""
+    """Count each image's pixels, or sum their ``weights``, by codes (B, H, W), each below its n: (B, n₁, n₂, …)."""
     first = axes[0][0]
     cells = torch.arange(len(first), device=first.device).view(-1, 1, 1)
     shape = [len(first)]
     for codes, size in axes:
         cells = cells * size + codes
         shape.append(size)
-    size = int(torch.tensor(shape).prod())
     flat = None if weights is None else weights.flatten().double()
-    return torch.bincount(cells.flatten(), flat, minlength=size).view(shape)
+    return torch.bincount(cells.flatten(), flat, minlength=math.prod(shape)).view(shape)

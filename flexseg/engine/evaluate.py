@@ -1,4 +1,4 @@
-"""Evaluating a finished run: one record an image, from which every table is computed without a rerun."""
+"""Evaluating a finished run: one record per image, from which every table is computed without a rerun."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def image_records(
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The measured columns of a batch's records (as ``counts.count`` describes them) and its predictions (B, H, W).
 
-    Large labels are counted in stripes of about so many pixels, for the memory: the largest images of Mapillary
+    Large labels are counted in stripes of about ``stripe`` pixels to save memory: the largest images of Mapillary
     Vistas have 22 million.
 
     Args:
         images: (B, 3, h, w) normalised. labels: (B, H, W) integers, to whose size the logits are resized.
     """
     size = labels.shape[1], labels.shape[2]
-    # With the classes last, as a channels-last trunk leaves them in memory, softmax and maximum are faster on a CPU.
+    # Classes last, as a channels-last trunk leaves them in memory: softmax and maximum are faster on a CPU.
     logits = resize_logits(predict(model, images, protocol), size).permute(0, 2, 3, 1)
     step, beyond = max(stripe // (len(labels) * size[1]), 1), margin(protocol)
     columns: dict[str, Tensor] = {}
@@ -74,7 +74,7 @@ def evaluate_target(
     progress: Callable[[int], None] | None = None,
     target: str = "",
 ) -> tuple[pa.Table, dict[str, np.ndarray]]:
-    """Evaluate ``model`` (in eval mode) on every image of ``pool``, each brought to the protocol's size for ``target``.
+    """Evaluate ``model`` (in eval mode) on every image of ``pool``, at the protocol's size for ``target``.
 
     Returns the table of records and the predictions (H, W) uint8 of ``keep`` images, spread evenly over the pool.
     Images of one size are batched together, as many as ``inference.PIXELS`` allow but at most ``batch_size``; the next
@@ -107,7 +107,7 @@ def evaluate_target(
 
 
 def _batches(pool: Pool, size: Size, batch_size: int) -> list[list[int]]:
-    """The places of a pool's images, those of one size together."""
+    """Batch the places of a pool's images by size."""
     groups: dict[tuple[int, int], list[int]] = {}
     for place, (height, width) in enumerate(pool.sizes.tolist()):
         groups.setdefault((height, width), []).append(place)

@@ -1,7 +1,7 @@
-"""Predicting at test time: an image is brought to the protocol's size, shown whole or in windows, and answered.
+"""Predicting at test time: an image is brought to the protocol's size and shown to the model, whole or in windows.
 
-Images are resized bilinearly without smoothing, as OpenCV and so mmcv do it, labels by nearest neighbour; both take
-pixel centres at half-integers, so neither is displaced against the other.
+Images are resized bilinearly without smoothing, as in OpenCV and so mmcv, labels by nearest neighbour; both take pixel
+centres at half-integers, so neither is displaced against the other.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from flexseg.data.transforms import normalise
 from flexseg.models.windows import windows
 
 PIXELS = 2**21
-"""Pixels that pass through the network at once, those of all images or windows together: one frame of Cityscapes."""
+"""Pixels that pass through the network at once, over all images or windows: one frame of Cityscapes."""
 
 
 def scaled_size(size: Size, height: int, width: int) -> tuple[int, int]:
-    """Height and width of an image after ``fit`` or ``height``, before ``crop``; as it was if there is neither.
+    """Height and width of an image after ``fit`` or ``height``, before ``crop``; unchanged if there is neither.
 
     ``fit`` rounds like mmcv's ``rescale_size``; ``height`` cuts the width down to whole pixels, as RobustNet
     (Choi et al., CVPR 2021) does for Mapillary Vistas.
@@ -53,7 +53,7 @@ def prepare_image(image: np.ndarray, size: Size) -> np.ndarray:
 
 
 def prepare_label(label: np.ndarray, size: Size) -> np.ndarray:
-    """(H, W) uint8 → what predictions are compared with: the label itself unless ``size.labels``; void beyond it."""
+    """(H, W) uint8 → the label that predictions are compared with: itself unless ``size.labels``; void beyond it."""
     return _prepare(label, size, cv2.INTER_NEAREST_EXACT, IGNORE) if size.labels else label
 
 
@@ -64,27 +64,23 @@ def _prepare(pixels: np.ndarray, size: Size, interpolation: int, fill: int) -> n
     if size.crop is None or size.crop == (height, width):
         return pixels
     prepared = np.full((*size.crop, *pixels.shape[2:]), fill, pixels.dtype)
-    spans = [_middle(have, want) for have, want in zip((height, width), size.crop, strict=True)]
-    (from_y, to_y), (from_x, to_x) = spans
-    prepared[to_y, to_x] = pixels[from_y, from_x]
+    source, target = [], []  # the middle of both
+    for have, want in zip((height, width), size.crop, strict=True):
+        kept = min(have, want)
+        first, place = (have - kept) // 2, (want - kept) // 2
+        source.append(slice(first, first + kept))
+        target.append(slice(place, place + kept))
+    prepared[tuple(target)] = pixels[tuple(source)]
     return prepared
 
 
-def _middle(have: int, want: int) -> tuple[slice, slice]:
-    """What of ``have`` pixels is kept, and where in ``want`` pixels it comes to lie: both in the middle."""
-    kept = min(have, want)
-    first, place = (have - kept) // 2, (want - kept) // 2
-    return slice(first, first + kept), slice(place, place + kept)
-
-
 def predict(model: Any, images: Tensor, protocol: Protocol) -> Tensor:
-    """Logits (B, 19, H, W) of normalised images (B, 3, H, W), which a model sees whole or in the protocol's windows.
+    """Logits (B, 19, H, W) of normalised images (B, 3, H, W), shown whole or in the protocol's windows.
 
-    The logits of windows that overlap are averaged. Several windows pass through the network at once, as many as
-    ``PIXELS`` allow.
+    Where windows overlap, their logits are averaged. As many windows as ``PIXELS`` allow are shown at once.
 
     Args:
-        model: in eval mode, on the device of the images; its ``predict`` gives logits at the size of what it is shown.
+        model: in eval mode, on the device of the images; its ``predict`` gives logits at the size of its input.
     """
     if protocol.window is None or protocol.stride is None:
         return model.predict(images)
@@ -92,7 +88,7 @@ def predict(model: Any, images: Tensor, protocol: Protocol) -> Tensor:
     boxes = windows(size, protocol.window, protocol.stride)
     _, _, tall, wide = boxes[0]
     together = max(PIXELS // (batch * tall * wide), 1)
-    # The classes last, as a channels-last trunk answers: what follows is faster on a CPU then.
+    # Classes last, as a channels-last trunk gives them: what follows is then faster on a CPU.
     total = torch.zeros(batch, *size, NUM_CLASSES, device=images.device).permute(0, 3, 1, 2)
     seen = torch.zeros(size, device=images.device)
     for start in range(0, len(boxes), together):
@@ -118,11 +114,11 @@ def predict_logits(
 ) -> Tensor:
     """Logits (19, H, W) of one image (H, W, 3) uint8, on ``device``, as the protocol evaluates those of ``target``.
 
-    They have the image's own size, unless the protocol prepares the labels of ``target`` as well: then theirs.
+    They have the size of the image, or of the label where the protocol prepares the labels of ``target`` too.
 
     Args:
         model: in eval mode, on ``device``.
-        target: the name of a target of the benchmark; without it, the size of test images in general holds.
+        target: the name of a target of the benchmark; without it, the protocol's general size of test images holds.
     """
     size = protocol.size_of(target)
     images = torch.from_numpy(normalise(prepare_image(image, size)[None])).to(device)

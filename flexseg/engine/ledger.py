@@ -1,4 +1,4 @@
-"""What a training writes down: its log, its times, and the record of the finished run."""
+"""What a training run writes down: its log, its times, and the record of the finished run."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Clock:
 
 
 class Log:
-    """``train.jsonl``, cut back to what the checkpoint knew, so that no iteration stands in it twice."""
+    """``train.jsonl``, cut back to its length at the checkpoint, so that no iteration is in it twice."""
 
     def __init__(self, path: Path, length: int) -> None:
         self._file = path.open("r+b" if length and path.is_file() else "wb")
-        self._file.truncate(length if length else 0)
+        self._file.truncate(length)
         self._file.seek(0, 2)
 
     def write(self, values: Mapping[str, float]) -> None:
@@ -57,8 +57,8 @@ class Log:
         return self._file.tell()
 
 
-def not_finite(terms: Mapping[str, Tensor], batch: Batch, pool: Pool) -> str:
-    """What to say of a loss that is not finite: the iteration, the terms, and the images."""
+def describe_divergence(terms: Mapping[str, Tensor], batch: Batch, pool: Pool) -> str:
+    """The message for a loss that is not finite: the iteration, the terms, and the images."""
     values = ", ".join(f"{key} = {float(value.detach()):.4g}" for key, value in terms.items())
     images = ", ".join(pool.ids[index] for index in batch.indices)
     return (
@@ -68,7 +68,7 @@ def not_finite(terms: Mapping[str, Tensor], batch: Batch, pool: Pool) -> str:
 
 
 def peak_memory(device: torch.device) -> int:
-    """The most memory, in bytes, that this process has taken: of the GPU if it trains on one, else its own."""
+    """The most memory, in bytes, that this process has used: of the GPU if it trains on one, else its own."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024

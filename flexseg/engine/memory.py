@@ -1,4 +1,4 @@
-"""Keeping freed memory: a step frees and takes the same large blocks again and again."""
+"""Keeping freed memory: every training step allocates and frees the same large blocks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 def keep_freed_memory() -> None:
     """Tell glibc's allocator not to give freed blocks back to the system; does nothing elsewhere.
 
-    Otherwise every step of a CPU training pays some thousand page faults for its activations: about 7 % of its time.
+    Otherwise every training step on a CPU pays thousands of page faults for its activations, about 7 % of its time.
     """
     if not sys.platform.startswith("linux"):
         return

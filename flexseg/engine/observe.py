@@ -1,4 +1,4 @@
-"""Looking at a training run from outside: what a method shows of itself, at a few moments, on the same images."""
+"""Observing a training run: what a method shows of itself, at a few moments, on the same images."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from flexseg.models import Segmentor
 
 
 def moments(iterations: int) -> set[int]:
-    """After how many iterations a run is looked at: an eighth, a quarter, a half and all of them."""
+    """The iterations after which a run is observed: an eighth, a quarter, a half and all of them."""
     return {max(1, iterations // part) for part in (8, 4, 2, 1)}
 
 
 def sample_images(pool: Pool) -> list[int]:
-    """The places of the images that are looked at: the first of the source and the first two generated ones.
+    """The places of the observed images: the first of the source and the first two generated ones.
 
-    As many as come first with the size of the very first, so that they fit into one batch.
+    Those of another size than the first are left out, so that they fit into one batch.
     """
     wanted = [*np.flatnonzero(pool.origins == 0)[:1], *np.flatnonzero(pool.origins == 1)[:2]]
     return [int(place) for place in wanted if pool.images[place].shape == pool.images[wanted[0]].shape]
@@ -33,9 +33,9 @@ def observe(
 ) -> None:
     """Ask the method what it shows after ``iteration`` steps and write it to ``observations/<iteration>.safetensors``.
 
-    Beside the method's own maps the file holds ``image`` (K, H, W, 3) uint8 and ``label`` (K, H, W) uint8. The model
-    looks in eval mode and is put back, so training goes on as if nobody had looked. All ranks must call it, as a
-    method may compute over ranks; one of them writes.
+    Beside the method's own arrays the file holds ``image`` (K, H, W, 3) uint8 and ``label`` (K, H, W) uint8. The model
+    is in eval mode meanwhile and then put back, so training continues unchanged. All ranks must call it, as a method
+    may compute over ranks; one of them writes.
     """
     places = sample_images(pool)
     images, labels = np.stack([pool.images[p] for p in places]), np.stack([pool.labels[p] for p in places])

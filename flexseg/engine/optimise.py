@@ -9,14 +9,12 @@ from flexseg.benchmark import Training
 
 
 def learning_rate_factor(iteration: int, training: Training) -> float:
-    """Linear warm-up, then polynomial decay: the factor on the base learning rate at 0-based ``iteration``.
+    """The factor on the base learning rate at 0-based ``iteration``: (1 − i/T)^p over T iterations, as in ``PolyLR``.
 
-    Warm-up rises as (i + 1)/w for i < w; after it (1 − i/T)^p over the whole length T, as in mmseg's ``PolyLR``.
+    During a warm-up of w iterations it is multiplied by (i + 1)/w.
     """
     decay = (1 - iteration / training.iterations) ** training.power
-    if iteration < training.warmup:
-        return decay * (iteration + 1) / training.warmup
-    return decay
+    return decay * (iteration + 1) / training.warmup if iteration < training.warmup else decay
 
 
 def build_optimizer(learner: nn.Module, training: Training) -> torch.optim.Optimizer:

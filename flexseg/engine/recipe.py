@@ -1,6 +1,6 @@
-"""The part of the shared recipe that acts on a step: the feature distance, and gradients summed over parts of a batch.
+"""The parts of the shared recipe that act on a step: the feature distance, and gradients summed over parts of a batch.
 
-How images are drawn is :mod:`flexseg.data.sampling`'s, how they are cropped :mod:`flexseg.data.crops`'.
+:mod:`flexseg.data.sampling` draws the images, :mod:`flexseg.data.crops` crops them.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class FeatureAnchor:
         with watch_encoder(backbone, self.settings.stage) as (inputs, maps):
             found = dict(terms())
         if "fd" in found:
-            raise RunError("the method has a feature distance of its own, and so has the benchmark: keep one of them")
+            raise RunError("both the method and the benchmark have a feature distance: keep one of them")
         size = len(batch.labels)
         if not maps or len(maps[0]) < size:
             raise RunError(
-                "the first pass of the method does not show the whole batch, which the feature distance needs"
+                "the method's first pass does not begin with the whole batch, which the feature distance needs"
             )
         images, features = inputs[0][:size], maps[0][:size]
         cells = class_cells(batch.labels, features.shape[-2:], self.classes, self.settings.cell_share)
@@ -55,17 +55,14 @@ class FeatureAnchor:
         return found | {"fd": self.settings.weight * feature_distance(features, self.encoder(images), cells)}
 
 
-def parts_of(batch: Batch, count: int) -> Iterator[Batch]:
-    """A device's share of a batch in ``count`` equal parts, in order, as gradients are accumulated over them."""
-    if count == 1:
-        yield batch
-        return
+def split_batch(batch: Batch, count: int) -> Iterator[Batch]:
+    """Split a device's share of a batch into ``count`` equal parts, in order, to accumulate gradients over them."""
+    iteration, *fields = batch
     size = len(batch.slots) // count
     for start in range(0, size * count, size):
-        part = slice(start, start + size)
-        yield Batch(batch.iteration, batch.slots[part], batch.indices[part], batch.images[part], batch.labels[part])
+        yield Batch(iteration, *(field[start : start + size] for field in fields))
 
 
 def mean_terms(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The loss terms of a step: the means over its parts, without a graph."""
+    """Mean loss terms over the parts of a step, without a graph."""
     return {key: torch.stack([part[key].detach() for part in parts]).mean(dim=0) for key in parts[0]}

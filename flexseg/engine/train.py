@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -20,10 +21,10 @@ from flexseg.data.loading import Prefetcher
 from flexseg.engine.batches import Job, assemble
 from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from flexseg.engine.cost import measure_cost
-from flexseg.engine.ledger import Clock, Log, not_finite, peak_memory, run_record
+from flexseg.engine.ledger import Clock, Log, describe_divergence, peak_memory, run_record
 from flexseg.engine.observe import moments, observe
 from flexseg.engine.optimise import WeightAverage, build_optimizer, set_learning_rate
-from flexseg.engine.recipe import FeatureAnchor, mean_terms, parts_of
+from flexseg.engine.recipe import FeatureAnchor, mean_terms, split_batch
 from flexseg.errors import RunError, UserError
 from flexseg.files import write_json
 from flexseg.method import Batch, Method, Setup, check_needs
@@ -32,10 +33,10 @@ from flexseg.provenance import usable_cores
 
 
 class Learner(nn.Module):
-    """The model, the method's training modules and its losses as one module, so that data parallelism wraps all."""
+    """The model, the method's training modules and its losses as one module, which data parallelism wraps."""
 
     def __init__(
-        self, model: Segmentor, modules: nn.Module | None, method: Method, anchor: FeatureAnchor | None = None
+        self, model: Segmentor, modules: nn.Module | None, method: Method, anchor: FeatureAnchor | None
     ) -> None:
         super().__init__()
         self.model = model
@@ -50,11 +51,11 @@ class Learner(nn.Module):
         return self.anchor.forward(self.model.backbone, batch, lambda: self._method.forward(self.model, batch))
 
     def log(self) -> dict[str, float]:
-        """What the recipe adds to the log: the share of cells on which the feature distance was measured last."""
+        """What the recipe adds to the log: the share of cells on which the last feature distance was measured."""
         return {} if self.anchor is None else {"fd/cells": float(self.anchor.cells)}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Learner:
-        """Move the frozen encoder along to a device, though it is no submodule: no checkpoint or average holds it."""
+        """Also move the frozen encoder, which is not a submodule, so that checkpoints and averages leave it out."""
         if self.anchor is not None:
             self.anchor.encoder._apply(fn, recurse)
         return super()._apply(fn, recurse)
@@ -80,10 +81,10 @@ def build_learner(job: Job) -> tuple[Learner, Method]:
 
 
 def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
-    """Devices and precision: all CUDA devices in bf16 mixed precision if there are any, else one CPU process.
+    """Start devices; ``auto`` is all CUDA devices in bf16 mixed precision if there are any, else one CPU process.
 
     Raises:
-        UserError: no such number of devices, or no such precision.
+        UserError: there are fewer devices, or no such precision.
     """
     cuda = torch.cuda.is_available()
     if cuda:  # what cuBLAS needs to give the same sums twice; it reads this once, when it starts
@@ -96,16 +97,16 @@ def launch_fabric(devices: str = "auto", precision: str = "auto") -> Fabric:
             devices=count,
             strategy="ddp" if count not in (1, "auto") else "auto",
             precision=precision,  # type: ignore[arg-type]
-            plugins=LightningEnvironment(),  # or it would count Slurm's tasks, of which a job has one, as the devices
+            plugins=LightningEnvironment(),  # or it would take Slurm's tasks, one per job, for the devices
         )
     except (ValueError, TypeError) as error:
-        raise UserError(f"devices {devices!r} in precision {precision!r} cannot be had: {error}") from error
+        raise UserError(f"devices {devices!r} in precision {precision!r} are not available: {error}") from error
     fabric.launch()
     return fabric
 
 
 def default_workers(fabric: Fabric) -> int:
-    """How many threads make batches ahead: none where the processor itself trains, else its cores' share, at most 8."""
+    """How many threads prepare batches: none when training on a CPU, else this process' share of cores, up to 8."""
     if fabric.device.type == "cpu":
         return 0
     return max(1, min(8, usable_cores() // fabric.world_size))
@@ -138,11 +139,11 @@ class Trainer:
         self.readers: Executor | None = None
 
     def step(self, iteration: int, batch: Batch | None = None) -> tuple[float, dict[str, Tensor], Tensor]:
-        """Take the step of ``iteration``: the learning rate, the loss terms and their sum, which is on the CPU.
+        """Take the step of ``iteration``; return the learning rate, the loss terms and their sum, which is on the CPU.
 
-        With ``accumulate`` they are means over the parts of the batch: a loss that is a mean over pixels is the same as
-        that of the whole if all parts have equally many valid ones, and what a module knows of its batch it knows of
-        a part. ``batch`` is that of :meth:`batch_ahead`, if it was made ahead.
+        With ``accumulate`` terms and sum are means over the parts of the batch. A loss that is a mean over pixels is
+        then that of the whole batch if all parts have equally many valid pixels; a module that computes statistics over
+        the batch computes them over a part. ``batch`` comes from :meth:`batch_ahead`, if it was prepared ahead.
 
         Raises:
             RunError: the loss is not finite; names iteration, terms and images. The weights are those before the step.
@@ -153,7 +154,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         found: list[dict[str, Tensor]] = []
         losses: list[Tensor] = []
-        for part in parts_of(batch, self.parts):
+        for part in split_batch(batch, self.parts):
             waiting = len(found) + 1 < self.parts  # gradients are summed over devices once, with the last part
             with self.fabric.no_backward_sync(self.wrapped, enabled=waiting):  # type: ignore[arg-type]
                 terms = self.wrapped(part)
@@ -161,11 +162,11 @@ class Trainer:
                 self.fabric.backward(loss if self.parts == 1 else loss / self.parts)
             found.append(terms)
             losses.append(loss.detach())
-        # Looked at once a step, as a GPU has to finish its work for it.
+        # Read once per step, as a GPU has to finish its work for it.
         each = torch.stack(losses).cpu()
-        for terms, part, loss in zip(found, parts_of(batch, self.parts), each, strict=True):
+        for terms, part, loss in zip(found, split_batch(batch, self.parts), each, strict=True):
             if not torch.isfinite(loss):
-                raise RunError(not_finite(terms, part, self.job.pool))
+                raise RunError(describe_divergence(terms, part, self.job.pool))
         self.optimizer.step()
         self.average.update(iteration)
         self.method.after_step(batch)
@@ -176,8 +177,8 @@ class Trainer:
         return self._on_device(self.batch_ahead(iteration))
 
     def batch_ahead(self, iteration: int) -> Batch:
-        """The same in the host's memory, where batches wait: page-locked beside a GPU, which fetches it meanwhile."""
-        batch = assemble(self.job, self.method, iteration, self.slots, torch.device("cpu"), self.readers)
+        """The same in host memory, where batches wait; page-locked beside a GPU, which copies in the background."""
+        batch = assemble(self.job, self.method, iteration, self.slots, self.readers)
         if self.fabric.device.type != "cuda":
             return batch
         return batch._replace(images=batch.images.pin_memory(), labels=batch.labels.pin_memory())
@@ -188,16 +189,15 @@ class Trainer:
 
     def batches(self, iteration: int) -> Iterator[Batch]:
         """This device's parts of the batches from ``iteration`` on, without end."""
-        while True:
-            yield self.batch(iteration)
-            iteration += 1
+        return map(self.batch, itertools.count(iteration))
 
 
 def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | None = None, workers: int = 0) -> None:
     """Train the run to its end, from its checkpoint if it has one, and write weights and ``run.json``.
 
-    ``progress`` is called with the iterations done and the last loss. ``workers`` threads make batches ahead, the same
-    as without; for a method that looks back, whose next batch depends on this one, they read its images side by side.
+    ``progress`` is called with the iterations done and the last loss. ``workers`` threads prepare batches ahead, which
+    changes nothing in them; for a method that looks back, whose next batch depends on this one, they read its images in
+    parallel.
 
     Raises:
         RunError: a loss is not finite (names iteration, terms and images), or the method refuses the trunk.
@@ -214,7 +214,7 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
         )
         trainer.method.load_state(state)
     log = Log(directory.log, done.log_bytes) if fabric.is_global_zero else None
-    looked_at = moments(training.iterations)
+    observed = moments(training.iterations)
     clock = Clock(done)
     rest = range(done.iteration, training.iterations)
     ahead = 0 if trainer.method.looks_back else workers
@@ -230,19 +230,17 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
             last = done.iteration == training.iterations
             if progress is not None:
                 progress(done.iteration, loss)
-            if done.iteration in looked_at:
+            if done.iteration in observed:
                 model = trainer.learner.model
                 observe(trainer.method, model, job.pool, directory, name, done.iteration, log is not None)
             if log is None:
                 continue
             if done.iteration % training.log_every == 0 or last:
                 clock.read()
-                values = {f"loss/{key}": float(value.detach()) for key, value in terms.items()}
-                speed = done.iteration * training.batch_size / done.seconds
                 log.write(
                     {"iteration": done.iteration, "learning_rate": rate, "loss": loss}
-                    | values
-                    | {"images_per_second": speed}
+                    | {f"loss/{key}": float(value.detach()) for key, value in terms.items()}
+                    | {"images_per_second": done.iteration * training.batch_size / done.seconds}
                     | trainer.learner.log()
                     | trainer.method.log()
                 )
@@ -258,14 +256,14 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
                     trainer.optimizer,
                     trainer.method.state(),
                 )
-    learner, batches = trainer.learner, trainer.batches(training.iterations)
+    learner = trainer.learner
     learner.load_state_dict(trainer.average.tensors)
-    model = trainer.method.finish(learner.model, learner.training_modules, batches)
+    model = trainer.method.finish(learner.model, learner.training_modules, trainer.batches(training.iterations))
     if log is not None:
         save_tensors(directory.weights, model.state_dict(), {"fingerprint": name})
     memory = peak_memory(fabric.device)
-    # On every rank, as a method may gather over ranks in its losses; and of a part, as a whole batch may not fit.
-    part = next(parts_of(trainer.batch(training.iterations), trainer.parts))
+    # On every rank, as a method may gather over ranks in its losses; on a part, as a whole batch may not fit.
+    part = next(split_batch(trainer.batch(training.iterations), trainer.parts))
     cost = measure_cost(trainer.wrapped, fabric.backward, model, part)
     cost["step_flops"] *= trainer.parts
     if log is not None:

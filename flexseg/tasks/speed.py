@@ -28,7 +28,6 @@ def measure_steps(
     """
     import torch
 
-    from flexseg.engine.batches import assemble
     from flexseg.engine.memory import keep_freed_memory
     from flexseg.engine.train import Trainer, launch_fabric
     from flexseg.method import cross_entropy
@@ -44,7 +43,7 @@ def measure_steps(
         trainers[name] = Trainer(prepare_job(Run(benchmark, name, 0, results)), fabric)
     bare = next(iter(trainers.values()))
     reference = Trainer(bare.job, fabric)
-    batch = assemble(reference.job, reference.method, 0, reference.slots, fabric.device)
+    batch = reference.batch(0)
 
     def bare_step(_: int) -> None:
         loss = cross_entropy(reference.learner.model(batch.images).logits, batch.labels)

@@ -182,7 +182,7 @@ def test_tensors_are_written_from_where_they_lie(tmp_path: Path) -> None:
     """A checkpoint of MiT-B5 is 1.4 GB: no copy of it is made. What safetensors refuses is copied all the same."""
     weight = torch.arange(6.0).view(2, 3)
     tensors = {"weight": weight, "again": weight, "row": weight[1], "turned": weight.T, "empty": torch.zeros(0, 3)}
-    ready = module._apart(tensors)
+    ready = module._separate(tensors)
     assert [name for name, value in ready.items() if value.data_ptr() == weight.data_ptr()] == ["weight"]
     path = tmp_path / "a.safetensors"
     save_tensors(path, tensors, {})

@@ -19,7 +19,7 @@ HEAD = """
 from itertools import islice
 import torch
 from torch import nn
-from flexseg.method import Method, auxiliary_losses, weighted
+from flexseg.method import Method, auxiliary_losses, weight_terms
 
 
 class Mine(Method):
@@ -56,7 +56,7 @@ PROBE = """
 TWICE = """
     def forward(self, model, batch):
         outputs = model(batch.images), model(batch.images.flip(-1))
-        terms = weighted(self.losses(batch, outputs[0]), outputs[0]) | auxiliary_losses(outputs[0], batch.labels)
+        terms = weight_terms(self.losses(batch, outputs[0]), outputs[0]) | auxiliary_losses(outputs[0], batch.labels)
         return terms | {"mirrored": 0.5 * self.losses(batch._replace(labels=batch.labels.flip(-1)), outputs[1])["ce"]}
 """
 

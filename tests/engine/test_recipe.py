@@ -123,8 +123,8 @@ def test_no_class_fills_a_crop_where_another_is_found() -> None:
 def test_a_slot_depends_on_its_address_alone(changes: dict[str, Any], make_job: Callable[..., Job]) -> None:
     job = make_job("dginstyle", blocks(0, 16, (48, 96)), **changes)
     _, method = build_learner(job)
-    whole = assemble(job, method, 5, range(4), torch.device("cpu"))
-    parts = [assemble(job, method, 5, part, torch.device("cpu")) for part in (range(2, 4), range(2))]
+    whole = assemble(job, method, 5, range(4))
+    parts = [assemble(job, method, 5, part) for part in (range(2, 4), range(2))]
     for name in ("slots", "indices", "images", "labels"):
         joined = np.concatenate([np.asarray(getattr(part, name)) for part in reversed(parts)])
         np.testing.assert_array_equal(getattr(whole, name), joined)
@@ -141,7 +141,7 @@ def test_both_sources_reach_the_batches_in_the_ratio(
         image[:] = 200 if origin else 50
     job = make_job(row[0], pool, row[1], crop=(16, 16), mix=(1.0, 1.0), sampling=sampling)
     _, method = build_learner(job)
-    arrived = [assemble(job, method, i, range(8), torch.device("cpu")).images[:, 0, 8, 8] for i in range(50)]
+    arrived = [assemble(job, method, i, range(8)).images[:, 0, 8, 8] for i in range(50)]
     generated = int((torch.cat(arrived) > 0).sum())
     assert binomtest(generated, 400, 0.5).pvalue > 0.001
     assert binomtest(generated, 400, 0.25).pvalue < 1e-9
@@ -158,13 +158,13 @@ def test_no_id_that_is_no_class_reaches_a_loss(ids: set[int], seed: int, make_jo
     for i in range(8):
         reached = set()
         with contextlib.suppress(RunError):
-            reached = set(assemble(job, method, i, range(4), torch.device("cpu")).labels.unique().tolist())
+            reached = set(assemble(job, method, i, range(4)).labels.unique().tolist())
         assert reached <= {*range(19), 255}
     if not wrong:
         assert reached
     if not shown - wrong:
         with pytest.raises(RunError, match=r"the label of image-\d holds \["):
-            assemble(job, method, 0, range(4), torch.device("cpu"))
+            assemble(job, method, 0, range(4))
 
 
 def test_accumulated_parts_are_one_big_batch(make_job: Callable[..., Job]) -> None:

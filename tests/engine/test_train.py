@@ -233,7 +233,7 @@ def test_all_uniform_methods_see_the_same_crops(tiny: Benchmark, smoke_data: Pat
     for name, slots in (("dginstyle", [range(4)]), ("boundary_policy", [range(2), range(2, 4)])):
         job = make_job(tiny, name, pool)
         _, instance = build_learner(job)
-        parts = [assemble(job, instance, 5, part, torch.device("cpu")) for part in slots]
+        parts = [assemble(job, instance, 5, part) for part in slots]
         batches.append(
             {
                 key: np.concatenate([np.asarray(getattr(part, key)) for part in parts])

@@ -100,10 +100,10 @@ def test_a_minimal_method_loads(tmp_path: Path) -> None:
         (GOOD.replace('    title = "Mine"\n', ""), "give the method a title"),
         (
             GOOD + "\n    def loses(self, batch, output):\n        return {}\n",
-            "'loses' is no hook.*did you mean 'losses'",
+            "'loses' is not a hook.*did you mean 'losses'",
         ),
         (GOOD + "\n    def aftr_step(self, batch):\n        pass\n", "did you mean 'after_step'"),
-        (GOOD + "\n    def zzz(self):\n        pass\n", "'zzz' is no hook.*ooks.* build_model, .*losses"),
+        (GOOD + "\n    def zzz(self):\n        pass\n", "'zzz' is not a hook.*ooks.* build_model, .*losses"),
         (GOOD + "\n    class Options:\n        a: int = 1\n", "Options must be a dataclass"),
         (GOOD + '\n    needs = ("bach_norm",)\n', "needs 'bach_norm' is unknown; known: batch_norm"),
         (GOOD + '\n    data = ("target",)\n', "data must name 'source', 'generated' or both"),
@@ -146,7 +146,7 @@ def test_refusal_names_the_need(tmp_path: Path) -> None:
     instance = method(NoOptions(), Setup(0, 1, np.zeros(0, np.int8)))
     check_needs(instance, torch.nn.Sequential(torch.nn.BatchNorm2d(2)))
     with pytest.raises(
-        RunError, match="mine needs a backbone with BatchNorm, which this benchmark's GroupNorm has not"
+        RunError, match="mine needs a backbone with BatchNorm, which this benchmark's GroupNorm does not have"
     ):
         check_needs(instance, torch.nn.GroupNorm(1, 2))
 

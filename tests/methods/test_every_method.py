@@ -61,7 +61,7 @@ def make_trainer(smoke: Benchmark, smoke_data: Path) -> MakeTrainer:
 
 
 def first_batch(trainer: Trainer) -> Batch:
-    return assemble(trainer.job, trainer.method, 0, trainer.slots, torch.device("cpu"))
+    return assemble(trainer.job, trainer.method, 0, trainer.slots)
 
 
 def test_says_who_it_is(name: str) -> None:

@@ -65,7 +65,7 @@ def test_layers_stand_where_they_were_published(
 @EACH
 def test_a_backbone_without_batch_norm_is_refused(name: str, options: dict[str, Any]) -> None:
     """Although this head has BatchNorm: what would be changed is the backbone."""
-    wanted = f"^{name} needs a backbone with BatchNorm, which this benchmark's MixVisionTransformer has not$"
+    wanted = f"^{name} needs a backbone with BatchNorm, which this benchmark's MixVisionTransformer does not have$"
     with pytest.raises(RunError, match=wanted):
         build(name, options, mit())
 

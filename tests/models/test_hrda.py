@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flexseg.errors import RunError
-from flexseg.method import auxiliary_losses, cross_entropy, weighted
+from flexseg.method import auxiliary_losses, cross_entropy, weight_terms
 from flexseg.models import ModelError, Segmentor, build_segmentor
 from flexseg.models.build import describe
 from flexseg.models.hrda import HRDASegmentor, fuse
@@ -167,7 +167,7 @@ def test_a_step_sees_both_scales_and_reaches_every_parameter() -> None:
     assert output.features.shape == (2, 8, 8, 12), "the features are the context's"
 
     labels = torch.randint(19, (2, 64, 96), generator=torch.Generator().manual_seed(2))
-    terms = weighted({"ce": cross_entropy(output.logits, labels)}, output) | auxiliary_losses(output, labels)
+    terms = weight_terms({"ce": cross_entropy(output.logits, labels)}, output) | auxiliary_losses(output, labels)
     torch.testing.assert_close(terms["ce"], 0.9 * cross_entropy(output.logits, labels))
     cut = labels[:, top : top + 32, left : left + 48]
     torch.testing.assert_close(terms["auxiliary"], 0.1 * cross_entropy(detail.logits, cut))
