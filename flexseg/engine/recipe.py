@@ -57,10 +57,10 @@ class FeatureAnchor:
 
 def split_batch(batch: Batch, count: int) -> Iterator[Batch]:
     """Split a device's share of a batch into ``count`` equal parts, in order, to accumulate gradients over them."""
-    iteration, *fields = batch
     size = len(batch.slots) // count
     for start in range(0, size * count, size):
-        yield Batch(iteration, *(field[start : start + size] for field in fields))
+        part = slice(start, start + size)
+        yield Batch(batch.iteration, batch.slots[part], batch.indices[part], batch.images[part], batch.labels[part])
 
 
 def mean_terms(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
