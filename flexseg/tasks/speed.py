@@ -19,12 +19,12 @@ from flexseg.tasks.jobs import prepare_job
 def measure_steps(
     benchmark: Benchmark, results: Path, steps: int, rounds: int, threads: int, console: Console
 ) -> dict[str, float]:
-    """Print and return milliseconds a step: the bare model's, and each row's in the engine.
+    """Print and return milliseconds per step: for the bare model, and for each row in the engine.
 
     *Bare* is forward, cross entropy at label resolution, backward and optimiser step on one batch that is already
-    there. The rows are the engine's own step: choosing, cropping and normalising images, the method's losses, the
+    in memory. The rows are the engine's own step: choosing, cropping and normalising images, the method's losses, the
     check for finite values, the optimiser and the average. Rounds alternate, so that a drift of the machine's speed
-    touches all alike; the figure is the median over rounds of a round's mean.
+    affects all alike; the figure is the median over rounds of each round's mean.
     """
     import torch
 
@@ -38,11 +38,9 @@ def measure_steps(
     for domain in (benchmark.source, benchmark.generated):
         if not (domain_folder(results, benchmark, domain) / "index.parquet").is_file():
             make_dataset(benchmark, domain, results)
-    trainers: dict[str, Trainer] = {}
-    for name in benchmark.rows:
-        trainers[name] = Trainer(prepare_job(Run(benchmark, name, 0, results)), fabric)
-    bare = next(iter(trainers.values()))
-    reference = Trainer(bare.job, fabric)
+    trainers = {name: Trainer(prepare_job(Run(benchmark, name, 0, results)), fabric) for name in benchmark.rows}
+    first_row = next(iter(trainers))
+    reference = Trainer(trainers[first_row].job, fabric)
     batch = reference.batch(0)
 
     def bare_step(_: int) -> None:
@@ -65,7 +63,6 @@ def measure_steps(
             if round_number:  # the first round warms up
                 times[name].append(1000 * (time.perf_counter() - started) / steps)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    first_row = next(iter(trainers))
     table = Table(title=f"A step of {benchmark.name}, {threads} thread(s)", title_justify="left")
     for heading in ("step", "ms", "of bare", f"of {first_row}"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
@@ -76,10 +73,10 @@ def measure_steps(
 
 
 def measure_world(benchmark: Benchmark, images: int, console: Console) -> dict[str, float]:
-    """Print and return the images a second that each domain of the street world renders in this one process.
+    """Print and return how many images per second this one process renders of each domain of the street world.
 
     Raises:
-        UserError: the benchmark has no street world, and so no size of its images.
+        UserError: the benchmark has no street world, and so no image size.
     """
     from flexseg import world
 

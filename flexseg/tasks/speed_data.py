@@ -1,4 +1,4 @@
-"""Measuring the input pipeline: images a second from the data set's files and from cached frames, beside the need."""
+"""Measuring the input pipeline: images per second from files and from cached frames, and how many are needed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WARM_ROUNDS = 3
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second of one way to read them, by the number of workers: first reading, and again from memory."""
+    """Images per second of one way to read them, by number of workers: on first reading, and again from memory."""
 
     cold: dict[int, float]
     warm: dict[int, float]
@@ -46,23 +46,24 @@ def measure_data(
     console: Console,
     workers: Sequence[int] = (1, 2),
 ) -> dict[str, Speed]:
-    """Print and return how many training images a second the workers prepare, and how many a GPU's step needs.
+    """Print and return how many training images per second the workers prepare, and how many a GPU's step needs.
 
     *files* reads, checks, decodes and resizes an image and its label, *cache* reads the cached frame; both then crop
     and, as the benchmark's recipe has it, change colours, and normalise. *First* reads files that the operating system
     was asked to drop from its memory (as far as the disk is not cached elsewhere), *again* those it holds: the median
-    of three rounds. A worker is a thread; OpenCV has one thread, so that workers are told apart.
+    of three rounds. A worker is a thread; OpenCV gets one thread, so that only the workers count.
 
     If the source's images are missing, as many of GTA5's size are rendered into a temporary folder.
 
     Args:
-        images: how many are read a round. step_seconds: how long a training step of a GPU takes: an assumption.
+        images: how many are read per round.
+        step_seconds: how long a training step takes on a GPU (an assumption).
     """
     training = benchmark.training
     results.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=results) as name, _one_opencv_thread():
         folder = Path(name)
-        index, source = _images(benchmark, results, images, folder)
+        index, source = _find_or_render(benchmark, results, images, folder)
         places = spread(len(index.split("train")), images)
         frames = frames_of(index, "train", training.resize, places)
         started = time.perf_counter()
@@ -75,11 +76,11 @@ def measure_data(
             "cache": _measure(frames, training, lambda: FrameCache(folder / "frames"), cached, workers),
         }
         _print_setting(frames, source, training, seconds, max(workers), console)
-    _print(speeds, workers, training.batch_size, step_seconds, console)
+    _print_speeds(speeds, workers, training.batch_size, step_seconds, console)
     return speeds
 
 
-def _images(benchmark: Benchmark, results: Path, images: int, folder: Path) -> tuple[Index, str]:
+def _find_or_render(benchmark: Benchmark, results: Path, images: int, folder: Path) -> tuple[Index, str]:
     """The index of the source's images, or of rendered ones, and what they are."""
     from flexseg.data.layouts import Located
     from flexseg.data.sets import load_set
@@ -117,7 +118,7 @@ def _measure(
             crop, _ = prepare(image, label, NO_CLASS, training, generator(0, Purpose.CROP, place, 0))
             return normalise(crop[None])
 
-        if _dropped(files):
+        if _drop_from_memory(files):
             cold[count] = _rate(assemble, len(frames), count)
         _rate(assemble, len(frames), count)
         warm[count] = statistics.median(_rate(assemble, len(frames), count) for _ in range(WARM_ROUNDS))
@@ -132,7 +133,7 @@ def _rate(assemble: Callable[[int], np.ndarray], count: int, workers: int) -> fl
     return count / (time.perf_counter() - started)
 
 
-def _dropped(files: Sequence[Path]) -> bool:
+def _drop_from_memory(files: Sequence[Path]) -> bool:
     """Ask the operating system to forget the content of these files; False where it cannot be asked."""
     if not hasattr(os, "posix_fadvise"):
         return False
@@ -173,7 +174,9 @@ def _print_setting(
     )
 
 
-def _print(speeds: dict[str, Speed], workers: Sequence[int], batch: int, step_seconds: float, console: Console) -> None:
+def _print_speeds(
+    speeds: dict[str, Speed], workers: Sequence[int], batch: int, step_seconds: float, console: Console
+) -> None:
     table = Table(title="Training images a second", title_justify="left")
     table.add_column("read from")
     for count in workers:
