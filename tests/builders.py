@@ -163,6 +163,16 @@ def equal_tensors(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
 
 # Runs
 
+RARE = {"kind": "rare_classes", "temperature": 0.1, "min_pixels": 20, "min_crop_pixels": 10}
+RECIPE: dict[str, Any] = {
+    "mix": (1.0, 2.0),
+    "sampling": RARE,
+    "photometric": "mmseg",
+    "optimizer": "sgd",
+    "feature_distance": {"weight": 0.005, "classes": ["car", "person"], "cell_share": 0.75},
+}
+"""Parts of the recipe that a training can do without."""
+
 
 def open_domains(benchmark: Benchmark, results: Path, *domains: str, split: str = "train") -> Pool:
     """The images of these rendered domains of a benchmark."""

@@ -36,16 +36,13 @@ def slow_whitening(x: Tensor, weight: Tensor, classes: list[int], relax: float) 
 @pytest.mark.parametrize("relax", [0, 2, 3])
 @pytest.mark.parametrize("classes", [CLASSES, [3, 7], [4, 5, 6]])
 def test_whitening_is_that_of_sorted_channels(relax: float, classes: list[int]) -> None:
-    x, weight = (
-        relu_features(channels=17).requires_grad_(),
-        torch.randn(19, 17, generator=torch.Generator().manual_seed(2)),
-    )
+    x = relu_features(channels=17).requires_grad_()
+    weight = torch.randn(19, 17, generator=torch.Generator().manual_seed(2))
     channels, scales = channel_groups(weight, classes)
     assert channels.shape == scales.shape == (17 // len(classes), len(classes))
     losses = group_whitening_losses(x, channels, scales, relax)
-    np.testing.assert_allclose(
-        losses.detach(), slow_whitening(x.detach(), weight, classes, relax), rtol=1e-3, atol=1e-4
-    )
+    expected = slow_whitening(x.detach(), weight, classes, relax)
+    np.testing.assert_allclose(losses.detach(), expected, rtol=1e-3, atol=1e-4)
     assert (losses > 0).any()
     losses.sum().backward()
     assert x.grad.abs().max() > 0

@@ -198,8 +198,8 @@ def test_fixed_policies(make_labels) -> None:
         assert weights.dtype == torch.float32
         assert (weights[mask] == weight).all()
         assert (weights[~mask] == 1).all()
-        torch.testing.assert_close(weighted_cross_entropy(logits, label, weights).double(),
-                                   slow_loss(logits, label, weights), rtol=1e-5, atol=1e-6)  # fmt: skip
+        loss = weighted_cross_entropy(logits, label, weights).double()
+        torch.testing.assert_close(loss, slow_loss(logits, label, weights), rtol=1e-5, atol=1e-6)
 
 
 def test_the_clip_policy_and_its_gradient(make_labels) -> None:

@@ -15,6 +15,9 @@ from flexseg.data.pool import Pool
 from flexseg.engine.observe import moments, sample_images
 from flexseg.files import read_json
 
+KINDS = dict.fromkeys(("image", "label", "prediction"), "uint8") | dict.fromkeys(("entropy", "weight"), "float16")
+KINDS |= {"prototypes": "float32", "updates": "int64"}
+
 
 def pool_of(origins: list[int], sizes: list[tuple[int, int]] | None = None) -> Pool:
     sizes = sizes or [(4, 6)] * len(origins)
@@ -50,13 +53,8 @@ def test_flexseg_shows_entropy_weights_and_prototypes(undisturbed: Train) -> Non
         size = shown["label"].shape
         assert size == (3, 48, 96)
         assert shown["image"].shape == (*size, 3)
-        assert {key: shown[key].shape for key in ("prediction", "entropy", "weight")} == dict.fromkeys(
-            ("prediction", "entropy", "weight"), size
-        )
-        assert {key: value.dtype.name for key, value in shown.items()} == {
-            "image": "uint8", "label": "uint8", "prediction": "uint8", "entropy": "float16", "weight": "float16",
-            "prototypes": "float32", "updates": "int64",
-        }  # fmt: skip
+        assert all(shown[key].shape == size for key in ("prediction", "entropy", "weight"))
+        assert {key: value.dtype.name for key, value in shown.items()} == KINDS
         assert shown["entropy"].min() >= 0
         assert shown["entropy"].max() <= math.log(19) + 1e-2
         assert shown["weight"].min() == 1

@@ -11,6 +11,7 @@ import builders
 import numpy as np
 import pytest
 import torch
+from builders import RARE, RECIPE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -33,18 +34,8 @@ from flexseg.models import Output, build_segmentor
 
 MakeTrainer = Callable[..., Trainer]
 GROUPS = {"type": "GN", "num_groups": 2}
-RARE = {"kind": "rare_classes", "temperature": 0.1, "min_pixels": 30, "min_crop_pixels": 15}
 EVEN = {"kind": "class_uniform", "share": 1.0}
-RECIPE: dict[str, Any] = {
-    "mix": (1.0, 3.0),
-    "sampling": RARE,
-    "max_class_share": 0.9,
-    "photometric": "mmseg",
-    "optimizer": "sgd",
-    "momentum": 0.9,
-    "accumulate": 2,
-    "feature_distance": {"weight": 0.005, "classes": ["car", "person"], "cell_share": 0.75},
-}
+WHOLE = RECIPE | {"max_class_share": 0.9, "momentum": 0.9, "accumulate": 2}
 
 
 def schedule(crop: tuple[int, int] = (32, 64), **changes: Any) -> Training:
@@ -119,7 +110,7 @@ def test_no_class_fills_a_crop_where_another_is_found() -> None:
     assert shares[0.75] == pytest.approx(shares[None] ** (1 + RETRIES), abs=0.1)
 
 
-@pytest.mark.parametrize("changes", [{}, RECIPE, {"photometric": "jitter_blur", "sampling": EVEN, "scale": (0.5, 2.0)}])
+@pytest.mark.parametrize("changes", [{}, WHOLE, {"photometric": "jitter_blur", "sampling": EVEN, "scale": (0.5, 2.0)}])
 def test_a_slot_depends_on_its_address_alone(changes: dict[str, Any], make_job: Callable[..., Job]) -> None:
     job = make_job("dginstyle", blocks(0, 16, (48, 96)), **changes)
     _, method = build_learner(job)

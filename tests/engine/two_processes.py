@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from builders import mit
+from builders import RECIPE, mit
 from lightning_fabric import Fabric
 
 from flexseg.benchmark import Training
@@ -43,16 +43,11 @@ TRUNKS: dict[str, dict[str, Any]] = {
         "hrda": {"detail": [SIDE, SIDE], "stride": [SIDE, SIDE], "attention": ATTENTION},
     },
 }
-RECIPE: dict[str, Any] = {
+SCHEDULE: dict[str, Any] = RECIPE | {
     "iterations": STEPS,
     "batch_size": 4,
     "crop": (SIDE, SIDE),
     "scale": (1.0, 1.0),
-    "mix": (1.0, 2.0),
-    "photometric": "mmseg",
-    "sampling": {"kind": "rare_classes", "temperature": 0.1, "min_pixels": 30, "min_crop_pixels": 15},
-    "feature_distance": {"weight": 0.005, "classes": ["car", "person"], "cell_share": 0.75},
-    "optimizer": "sgd",
     "learning_rate": 0.01,
     "checkpoint_every": 2,
     "log_every": 1,
@@ -77,7 +72,7 @@ def make_job(trunk: str, directory: Path, methods: Path, exact: bool = False) ->
     method = load_method("flexseg", methods)
     chosen = parse_options(method, {"dim": 16, "has_midpoint": 30.0, "gap": not exact})
     directory.mkdir(parents=True, exist_ok=True)
-    training = Training(**RECIPE | ({"feature_distance": None} if exact else {"accumulate": 2}))
+    training = Training(**SCHEDULE | ({"feature_distance": None} if exact else {"accumulate": 2}))
     return Job(RunDirectory(directory), {}, method, chosen, training, TRUNKS[trunk], 0, images(), {})
 
 

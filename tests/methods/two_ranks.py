@@ -48,10 +48,7 @@ CURVES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "curve-rare": (
         "flexseg",
         {"gap": False, "has_midpoint": 30.0},
-        {
-            "sampling": {"kind": "rare_classes", "temperature": 0.1, "min_pixels": 20, "min_crop_pixels": 10},
-            "photometric": "mmseg",
-        },
+        {"sampling": builders.RARE, "photometric": "mmseg"},
     ),
     "curve-prototypes": ("flexseg", {"dim": 16, "momentum": 0.5}, {}),
 }

@@ -11,45 +11,22 @@ from typing import Any
 
 import pytest
 import torch
+from builders import AUXILIARY, HEAD, mit, resnet, unet
 from torch import nn
 
 from flexseg.classes import NUM_CLASSES
 from flexseg.models import ModelError, Segmentor, build_segmentor
 
 BN = {"type": "BN", "requires_grad": True}
-MIT = {
-    "type": "MixVisionTransformer",
-    "embed_dims": 16,
-    "num_layers": [1, 1, 1, 1],
-    "num_heads": [1, 2, 5, 8],
-    "sr_ratios": [8, 4, 2, 1],
-}
-RESNET = {"type": "ResNetV1c", "depth": 18, "stem_channels": 16, "base_channels": 8}
-FAST = {
-    "type": "FastSCNN",
-    "downsample_dw_channels": [8, 12],
-    "global_in_channels": 16,
-    "global_block_channels": [16, 24, 32],
-    "global_out_channels": 32,
-    "higher_in_channels": 16,
-    "lower_in_channels": 32,
-    "fusion_out_channels": 32,
-}
-
+EVERY = {"in_index": [0, 1, 2, 3], "channels": 16}
 CONFIGS: dict[str, dict[str, Any]] = {
     "unet": {
-        "backbone": {"type": "UNet", "base_channels": 8, "strides": [2, 1, 1, 1, 1]},
-        "decode_head": {"type": "FCNHead", "in_channels": 8, "channels": 8, "num_convs": 1, "concat_input": False},
-        "auxiliary_head": {
-            "type": "FCNHead",
-            "in_channels": 16,
-            "in_index": 3,
-            "channels": 8,
-            "loss_decode": {"type": "CrossEntropyLoss", "loss_weight": 0.4},
-        },
+        "backbone": unet(base_channels=8)["backbone"],
+        "decode_head": HEAD | {"in_channels": 8},
+        "auxiliary_head": AUXILIARY | {"in_channels": 16, "in_index": 3},
     },
-    "deeplab": {
-        "backbone": RESNET,
+    "deeplab": resnet()
+    | {
         "decode_head": {
             "type": "DepthwiseSeparableASPPHead",
             "in_channels": 64,
@@ -60,26 +37,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "dilations": [1, 2, 4],
         },
     },
-    "fpn": {
-        "backbone": RESNET,
+    "fpn": resnet()
+    | {
         "neck": {"type": "FPN", "in_channels": [8, 16, 32, 64], "out_channels": 16, "num_outs": 4},
-        "decode_head": {
-            "type": "FPNHead",
-            "in_channels": [16, 16, 16, 16],
-            "in_index": [0, 1, 2, 3],
-            "feature_strides": [4, 8, 16, 32],
-            "channels": 16,
-        },
+        "decode_head": EVERY | {"type": "FPNHead", "in_channels": [16] * 4, "feature_strides": [4, 8, 16, 32]},
     },
     "fastscnn": {
-        "backbone": FAST,
-        "decode_head": {
-            "type": "DepthwiseSeparableFCNHead",
-            "in_channels": 32,
-            "channels": 32,
-            "in_index": -1,
-            "concat_input": False,
+        "backbone": {
+            "type": "FastSCNN",
+            "downsample_dw_channels": [8, 12],
+            "global_in_channels": 16,
+            "global_block_channels": [16, 24, 32],
+            "global_out_channels": 32,
+            "higher_in_channels": 16,
+            "lower_in_channels": 32,
+            "fusion_out_channels": 32,
         },
+        "decode_head": HEAD | {"type": "DepthwiseSeparableFCNHead", "in_channels": 32, "channels": 32},
     },
     "bisenetv2": {
         "backbone": {
@@ -88,25 +62,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
             "semantic_channels": [8, 8, 8, 16],
             "bga_channels": 16,
         },
-        "decode_head": {"type": "FCNHead", "in_channels": 16, "in_index": 0, "channels": 16, "num_convs": 1},
-        "auxiliary_head": [
-            {"type": "FCNHead", "in_channels": 8, "channels": 8, "num_convs": 1, "in_index": 1},
-            {"type": "FCNHead", "in_channels": 8, "channels": 8, "num_convs": 1, "in_index": 2},
-        ],
+        "decode_head": HEAD | {"in_channels": 16, "in_index": 0, "channels": 16},
+        "auxiliary_head": [HEAD | {"in_channels": 8, "in_index": 1}, HEAD | {"in_channels": 8, "in_index": 2}],
     },
-    "segformer": {
-        "backbone": MIT,
-        "decode_head": {
-            "type": "SegformerHead",
-            "in_channels": [16, 32, 80, 128],
-            "in_index": [0, 1, 2, 3],
-            "channels": 16,
-        },
-    },
-    "daformer": {
-        "backbone": MIT,
-        "decode_head": {"type": "DAFormerHead", "in_channels": [16, 32, 80, 128], "channels": 16, "embed_dims": 16},
-    },
+    "segformer": mit() | {"decode_head": EVERY | {"type": "SegformerHead", "in_channels": [8, 16, 32, 64]}},
+    "daformer": mit(),
 }
 
 
@@ -299,7 +259,7 @@ PRETRAINED = {"type": "Pretrained", "checkpoint": "mit_b5.pth"}
         ),
         (changed("unet", "decode_head", in_index=7), "in_index 7 is not among the backbone's maps"),
         (changed("unet", "auxiliary_head", in_channels=9), "auxiliary_head FCNHead: in_channels 9"),
-        (changed("daformer", "decode_head", in_channels=[16, 32, 80, 99]), r"in_channels \(16, 32, 80, 99\) at"),
+        (changed("daformer", "decode_head", in_channels=[8, 16, 32, 99]), r"in_channels \(8, 16, 32, 99\) at"),
         (changed("daformer", "decode_head", in_channels=16), "DAFormerHead cannot be built: in_channels is a list"),
         (
             changed("deeplab", "decode_head", c1_in_channels=9),
@@ -323,10 +283,10 @@ def test_mistakes_are_explained(config: dict[str, Any], message: str) -> None:
 
 
 def test_heads_without_a_single_map_of_features_are_refused() -> None:
-    head = {"type": "SegmenterMaskTransformerHead", "in_channels": 128, "channels": 16, "embed_dims": 16}
+    head = {"type": "SegmenterMaskTransformerHead", "in_channels": 64, "channels": 16, "embed_dims": 16}
     head |= {"num_layers": 1, "num_heads": 1}
     with pytest.raises(ModelError, match="SegmenterMaskTransformerHead"):
-        build_segmentor({"backbone": MIT, "decode_head": head})
+        build_segmentor(mit() | {"decode_head": head})
 
 
 def test_building_is_silent_and_importing_is_lazy(patience: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from builders import equal_tensors, mit, resnet
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -17,22 +18,16 @@ from flexseg.files import file_digest
 from flexseg.models import ModelError, build_segmentor
 from flexseg.models.weights import load_weights, seems_to_be
 
-MIT = {"type": "MixVisionTransformer", "embed_dims": 8, "num_layers": [1, 2, 1, 1], "num_heads": [1, 2, 5, 8]}
-RESNET = {"type": "ResNetV1c", "depth": 18, "stem_channels": 8, "base_channels": 8}
-HEADS = {
-    "mit": {"type": "SegformerHead", "in_channels": [8, 16, 40, 64], "in_index": [0, 1, 2, 3], "channels": 8},
-    "resnet": {"type": "FCNHead", "in_channels": 64, "in_index": 3, "channels": 8, "num_convs": 1},
-}
-BACKBONES: dict[str, dict[str, Any]] = {"mit": MIT, "resnet": RESNET}
+TRUNKS = {"mit": mit(num_layers=[1, 2, 1, 1]), "resnet": resnet()}
 
 
-def trunk(kind: str, seed: int = 0, **changes: Any) -> dict[str, Any]:
+def trunk(kind: str, seed: int = 0) -> dict[str, Any]:
     torch.manual_seed(seed)
-    return {"backbone": BACKBONES[kind] | changes, "decode_head": HEADS[kind]}
+    return TRUNKS[kind]
 
 
-def backbone(kind: str, seed: int = 0, **changes: Any) -> nn.Module:
-    return build_segmentor(trunk(kind, seed, **changes)).backbone
+def backbone(kind: str, seed: int = 0) -> nn.Module:
+    return build_segmentor(trunk(kind, seed)).backbone
 
 
 def by_segformer(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,23 +68,22 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("kind", BACKBONES)
+@pytest.mark.parametrize("kind", TRUNKS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_of_pth_files(kind: str, layout: str, tmp_path: Path) -> None:
     theirs, ours = backbone(kind, seed=1), backbone(kind, seed=2)
     path = tmp_path / "weights.pth"
     torch.save(LAYOUTS[layout](theirs.state_dict()), path)
     load_weights(ours, {"file": str(path), "sha256": file_digest(path)[:8].upper(), "licence": "MIT"})
-    assert all(torch.equal(value, ours.state_dict()[key]) for key, value in theirs.state_dict().items())
+    assert equal_tensors(theirs.state_dict(), ours.state_dict())
     assert (ours.weights_sha256, ours.weights_licence) == (file_digest(path), "MIT")
 
 
 def test_segformers_own_names(tmp_path: Path) -> None:
     theirs, ours = backbone("mit", seed=1), backbone("mit", seed=2)
     renamed = by_segformer(theirs.state_dict())
-    assert {"patch_embed1.proj.weight", "block2.1.attn.kv.bias", "block1.0.attn.sr.weight", "norm4.bias"} <= set(
-        renamed
-    )
+    named = {"patch_embed1.proj.weight", "block2.1.attn.kv.bias", "block1.0.attn.sr.weight", "norm4.bias"}
+    assert named <= set(renamed)
     assert not set(renamed) & set(theirs.state_dict())
     path = tmp_path / "mit.pth"
     torch.save(renamed | {"head.weight": torch.ones(5, 64), "head.bias": torch.ones(5)}, path)
@@ -112,7 +106,7 @@ def test_a_trunk_starts_from_its_weights_or_does_without(tmp_path: Path, monkeyp
     with_weights = build_segmentor(config)
     assert config == before
     assert with_weights.training
-    assert all(torch.equal(theirs[key], value) for key, value in with_weights.backbone.state_dict().items())
+    assert equal_tensors(with_weights.backbone.state_dict(), theirs)
     torch.manual_seed(2)
     fresh = build_segmentor(config, pretrained=False)
     assert torch.equal(fresh.decode_head.conv_seg.weight, with_weights.decode_head.conv_seg.weight)
@@ -215,7 +209,7 @@ def test_other_weights_are_described(kind: str, edit: Any, message: str, tmp_pat
     with pytest.raises(ModelError, match=message) as caught:
         load_weights(ours, {"file": str(tmp_path / "w.pth"), "sha256": file_digest(tmp_path / "w.pth")})
     assert isinstance(caught.value, RunError)
-    assert all(torch.equal(value, before[key]) for key, value in ours.state_dict().items()), "nothing was touched"
+    assert equal_tensors(ours.state_dict(), before), "nothing was touched"
 
 
 def test_public_backbones_are_recognised() -> None:
