@@ -14,7 +14,8 @@ import typer
 from rich.console import Console
 
 from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
-from flexseg.cli.show import BENCHMARKS, DEFAULT, METHODS, RESULTS, bench, show
+from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
+from flexseg.cli.show import bench, show
 from flexseg.errors import UserError, did_you_mean
 from flexseg.provenance import usable_cores
 

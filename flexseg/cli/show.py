@@ -9,9 +9,7 @@ import typer
 from rich.console import Console
 
 from flexseg.benchmark import benchmark_names, load_benchmark, select_rows
-
-BENCHMARKS, METHODS, RESULTS = Path("benchmarks"), Path("methods"), Path("results")
-DEFAULT = "streetworld"
+from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 
 show = typer.Typer(help="Show what the suite knows: benchmarks, methods, the street world.", no_args_is_help=True)
 bench = typer.Typer(help="Measure the suite's own speed.", no_args_is_help=True)
