@@ -56,7 +56,7 @@ def method_file(row):
 
 
 def training_data(row):
-    domains = [BENCHMARK.source, BENCHMARK.row(row).generated or BENCHMARK.generated]
+    domains = [BENCHMARK.source, BENCHMARK.generated_of(row)]
     return [f"{RUNS}/data/{domain}/index.parquet" for domain in domains]
 
 

@@ -209,6 +209,15 @@ class Benchmark(Strict):
         """The trunk of a row: the benchmark's, or the row's own."""
         return self.row(row_name).model or self.model
 
+    def generated_of(self, row_name: str) -> str:
+        """The domain of a row's generated images: the benchmark's, or the row's own."""
+        return self.row(row_name).generated or self.generated
+
+    @property
+    def training_domains(self) -> set[str]:
+        """The domains that the rows may be trained on."""
+        return {self.source, *map(self.generated_of, self.rows)}
+
     def domain_definition(self, name: str) -> dict[str, Any]:
         """All that decides the pixels of domain ``name``: the key of its data."""
         return self.domains[name].definition(self.world)
@@ -224,7 +233,7 @@ class Benchmark(Strict):
             "method_digest": file_digest(method_file) if method_file.is_file() else "missing",
             "options": row.options,
             "source": self.domain_definition(self.source),
-            "generated": self.domain_definition(row.generated or self.generated),
+            "generated": self.domain_definition(self.generated_of(row_name)),
             "label_map": self.protocol.label_map,
             "model": self.model_of(row_name),
             "training": self.training_of(row_name).model_dump(mode="json", exclude_none=True),

@@ -225,9 +225,8 @@ def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]
     """
     from flexseg.data.frames import cache_folder, frames_of, measure_need, write_frames
 
-    used = {benchmark.source, *(benchmark.row(row).generated or benchmark.generated for row in benchmark.rows)}
     frames = []
-    for domain in sorted(used):
+    for domain in sorted(benchmark.training_domains):
         try:
             index = open_index(benchmark, domain, results)
         except UserError:  # if it is more than an index that is missing, making it says so

@@ -31,8 +31,7 @@ from flexseg.tasks.doctor_report import PartReport, Report, SetReport, WeightsRe
 
 def needed_domains(benchmark: Benchmark) -> list[str]:
     """The domains that the benchmark's rows are trained on and evaluated on, in the order of the file."""
-    training = {benchmark.source, *(benchmark.row(row).generated or benchmark.generated for row in benchmark.rows)}
-    needed = {*benchmark.targets, *(() if benchmark.runs else training)}
+    needed = {*benchmark.targets, *(() if benchmark.runs else benchmark.training_domains)}
     return [name for name in benchmark.domains if name in needed]
 
 
@@ -76,7 +75,7 @@ def _only_for(benchmark: Benchmark, domain: str) -> tuple[str, ...]:
     """The rows that need a domain, if others do not."""
     if domain in (benchmark.source, *benchmark.targets):
         return ()
-    rows = tuple(row for row in benchmark.rows if (benchmark.row(row).generated or benchmark.generated) == domain)
+    rows = tuple(row for row in benchmark.rows if benchmark.generated_of(row) == domain)
     return rows if len(rows) < len(benchmark.rows) else ()
 
 

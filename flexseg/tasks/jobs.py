@@ -97,7 +97,7 @@ def prepare_job(run: Run) -> Any:
         raise
     except UserError as error:
         raise RunError(str(error)) from error
-    domains = {"source": benchmark.source, "generated": row.generated or benchmark.generated}
+    domains = {"source": benchmark.source, "generated": benchmark.generated_of(run.row)}
     indices = {domains[part]: open_index(benchmark, domains[part], run.results) for part in method.data}
     training, model = benchmark.training_of(run.row), benchmark.model_of(run.row)
     pool = training_pool(benchmark, indices, run.seed, training.resize, run.results)

@@ -56,7 +56,7 @@ def tune(benchmark: Benchmark, results: Path, benchmarks: Path, workers: int, co
     """Run the whole search, ``workers`` trials side by side; write and return the record of it."""
     grid = trials(benchmark)
     assert benchmark.tuning is not None
-    for domain in (benchmark.source, benchmark.row(benchmark.tuning.row).generated or benchmark.generated):
+    for domain in (benchmark.source, benchmark.generated_of(benchmark.tuning.row)):
         if not (domain_folder(results, benchmark, domain) / "index.parquet").is_file():
             make_dataset(benchmark, domain, results)
     tasks = [(name, options, seed) for name, options in grid.items() for seed in benchmark.tuning.seeds]

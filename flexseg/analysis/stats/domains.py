@@ -71,7 +71,7 @@ def target_title(scores: Scores, column: str) -> str:
 
 def strength(scores: Scores, row: str) -> float | None:
     """How strongly the generated images of a row are misaligned; None where nobody knows, as on real data."""
-    domain = scores.benchmark.domains[scores.benchmark.row(row).generated or scores.benchmark.generated]
+    domain = scores.benchmark.domains[scores.benchmark.generated_of(row)]
     return domain.misalignment
 
 

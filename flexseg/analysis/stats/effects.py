@@ -96,7 +96,7 @@ def factorial_cells(records: Records, full: str) -> dict[Cell, str]:
 def _setting(records: Records, row: str) -> tuple[str, dict[str, Any]]:
     switches = set(records.benchmark.ablation.components.values())
     options = {name: value for name, value in resolved_options(records, row)[0].items() if name not in switches}
-    generated = records.benchmark.row(row).generated or records.benchmark.generated
+    generated = records.benchmark.generated_of(row)
     return generated, {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 

@@ -90,7 +90,7 @@ def published_beside(records: Records) -> dict[str, dict[str, float]]:
         row: cell
         for full in benchmark.ablation.full
         for cell, row in factorial_cells(records, full).items()
-        if (benchmark.row(row).generated or benchmark.generated) == benchmark.generated
+        if benchmark.generated_of(row) == benchmark.generated
     }
     found = {}
     for row in benchmark.rows:

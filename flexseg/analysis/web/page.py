@@ -93,7 +93,7 @@ def _settings(scores: Scores) -> str:
     for name in benchmark.rows:
         row = benchmark.row(name)
         options = [f"{key}: {value_text(value)}" for key, value in row.options.items()] + row_changes(benchmark, name)
-        generated = row.generated or benchmark.generated
+        generated = benchmark.generated_of(name)
         cells = [row.method, benchmark.domains[generated].title or generated, ", ".join(options) or "defaults"]
         texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         key = f"<code>{escape(name)}</code>"

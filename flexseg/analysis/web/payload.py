@@ -179,7 +179,7 @@ def _run(records: Records, run: RunRecords) -> Json:
         "dirty": bool(git.get("dirty")),
         "otherCode": run.other_code,
         "processor": machine.get("processor"),
-        "generated": records.benchmark.row(run.row).generated or records.benchmark.generated,
+        "generated": records.benchmark.generated_of(run.row),
         "options": json.dumps(_options(run)),
     }
 
