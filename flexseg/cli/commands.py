@@ -87,7 +87,7 @@ def doctor(
     else:
         report = survey(RESULTS, full=full, workers=workers)
     print_report(report, Console())
-    if not report.well:
+    if not report.sound:
         raise typer.Exit(1)
 
 

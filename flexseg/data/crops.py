@@ -54,7 +54,7 @@ def choose_crop(
     around the centre of the class in a tile of the image).
     """
     if wanted == NO_CLASS:
-        return _mixed_crop(label, training, rng, None)
+        return _draw_mixed_crop(label, training, rng, None)
     least, places = 1, None
     if isinstance(training.sampling, RareClasses):
         least = training.sampling.min_crop_pixels
@@ -65,13 +65,13 @@ def choose_crop(
         if places is not None and len(places):  # an image may lose a few pixels of a class when it is resized
             row, column = divmod(int(places[rng.integers(len(places))]), label.shape[1])
             focus = (row, column)
-        window, cut = _mixed_crop(label, training, rng, focus)
+        window, cut = _draw_mixed_crop(label, training, rng, focus)
         if np.count_nonzero(cut == wanted) >= least:
             break
     return window, cut
 
 
-def _mixed_crop(
+def _draw_mixed_crop(
     label: np.ndarray, training: Training, rng: np.random.Generator, focus: tuple[int, int] | None
 ) -> tuple[Window, np.ndarray]:
     """A crop in which no class has ``max_class_share`` of the labelled pixels (mmseg's ``cat_max_ratio``).

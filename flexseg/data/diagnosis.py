@@ -1,4 +1,4 @@
-"""Why a data set cannot be used where it was looked for, in words: what lies there instead, and what to do."""
+"""Explain why a data set cannot be used where it was looked for: what is there instead, and what to do."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Literal, NamedTuple
 
 from flexseg.data.places import VARIABLE, Missing, candidates
 from flexseg.data.sets import FIELD, DataSet, Layout
-from flexseg.data.templates import Tree, count_pairs, images_of, labels_of, wheres
+from flexseg.data.templates import Tree, count_pairs, images_of, labels_of, split_filters
 
 PACKED = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz")
 
 
 def diagnose(dataset: DataSet, places: list[Path], root: Path | None, override: str = "") -> Missing:
-    """Why no pair of ``dataset`` was found.
+    """Explain why no pair of ``dataset`` was found.
 
     Args:
-        places: the folders that were tried. root: the data root, if they lie below it. override: as in ``locate``.
+        places: the folders that were tried. root: the data root, if they are below it. override: as in ``locate``.
     """
     trees = [Tree(place) for place in places if os.path.isdir(place)]
     for tree in trees:
-        if problem := _half(tree, dataset):
+        if problem := _diagnose_incomplete(tree, dataset):
             if tree.denied:
                 break
             return problem
@@ -32,45 +32,39 @@ def diagnose(dataset: DataSet, places: list[Path], root: Path | None, override: 
             f"with `chmod -R u+rX {denied[0]}`, or ask its owner",
             "missing",
         )
-    if (elsewhere := _other_root(dataset, places, root, override)) or (elsewhere := _elsewhere(dataset, places)):
-        place, other = elsewhere
+    place, other = _find_below_other_root(dataset, places, root, override) or (_find_nearby(dataset, places), None)
+    if place:
         text = f"give its domain `root: {place}`, or move that folder"
         if other:
-            text += f"; or, if all your data sets lie there, set {VARIABLE} (or data_root) to {other}"
-        return Missing(f"{dataset.title} does not lie in {either(places)} but in {place}: {text}", "missing")
+            text += f"; or, if all your data sets are there, set {VARIABLE} (or data_root) to {other}"
+        tried = " or ".join(map(str, places))
+        return Missing(f"{dataset.title} is not in {tried} but in {place}: {text}", "missing")
     looked = ", ".join(map(str, places))
-    text = f"{dataset.title} was not found: no file such as {stars(dataset.layouts[0].image)} lies in {looked}. "
+    text = f"{dataset.title} was not found: there is no file such as {to_glob(dataset.layouts[0].image)} in {looked}. "
     links = [place for place in places if os.path.islink(place) and not os.path.exists(place)]
     if links:
         text += f"{links[0]} is a link to {os.readlink(links[0])}, which is not there. "
-    packed = [tree.root / name for tree in trees for name in sorted(tree.files("")) if _is_archive(dataset, name)]
+    archives = {name for archive in dataset.archives for name in archive.file.split() if name.endswith(PACKED)}
+    packed = [tree.root / name for tree in trees for name in sorted(tree.files("") & archives)]
     text += f"{packed[0]} is not unpacked yet. " if packed else ""
-    archives = archives_of(dataset, "images", "labels")
-    text += f"Get {archives} from {dataset.homepage} ({dataset.licence}) and unpack it into {places[0]}"
+    text += f"Get {name_archives(dataset, 'images', 'labels')} "
+    text += f"from {dataset.homepage} ({dataset.licence}) and unpack it into {places[0]}"
     return Missing(text, "missing")
 
 
-def _is_archive(dataset: DataSet, name: str) -> bool:
-    return name.endswith(PACKED) and any(name in archive.file.split() for archive in dataset.archives)
-
-
-def stars(template: str) -> str:
-    """A template as people write patterns of files."""
+def to_glob(template: str) -> str:
+    """A template as a glob pattern, to show to people."""
     return FIELD.sub("*", template)
 
 
-def either(items: Iterable[object]) -> str:
-    return " or ".join(map(str, items))
-
-
-def archives_of(dataset: DataSet, *holding: str) -> str:
-    """The archives that hold one of these things, by name."""
+def name_archives(dataset: DataSet, *holding: str) -> str:
+    """The names of the archives that hold any of these things."""
     names = [archive.file for archive in dataset.archives if any(what in archive.holds for what in holding)]
     return ", ".join(names) or "the data"
 
 
-class _Found(NamedTuple):
-    """What lies there of the layouts that share an image's template: an image, a label of any, the labels it needs."""
+class _Traces(NamedTuple):
+    """What was found of layouts with one image template: an image, a label of any, and the label it should have."""
 
     layouts: list[Layout]
     image: str | None
@@ -78,55 +72,55 @@ class _Found(NamedTuple):
     wanted: str
 
 
-def _found(tree: Tree, dataset: DataSet, layouts: list[Layout]) -> _Found:
-    parts = {layout.name: wheres(dataset, layout) for layout in layouts}
+def _find_traces(tree: Tree, dataset: DataSet, layouts: list[Layout]) -> _Traces:
+    parts = {layout.name: split_filters(dataset, layout) for layout in layouts}
     first = layouts[0]
     image = next((found for where in parts[first.name] for found in images_of(tree, first, where)), None)
     labels = (path for layout in layouts for where in parts[layout.name] for path in labels_of(tree, layout, where))
     texts = [text for layout in layouts for text in layout.label]
-    wanted = either([text.format(**image[1]) for text in texts] if image else map(stars, texts))
-    return _Found(layouts, image[0] if image else None, next(labels, None), wanted)
+    wanted = " or ".join(text.format(**image[1]) if image else to_glob(text) for text in texts)
+    return _Traces(layouts, image[0] if image else None, next(labels, None), wanted)
 
 
-def _half(tree: Tree, dataset: DataSet) -> Missing | None:
-    """Why a folder in which there is no pair cannot be used although some of the set's files lie there."""
+def _diagnose_incomplete(tree: Tree, dataset: DataSet) -> Missing | None:
+    """Explain why a folder without any pair cannot be used, if it has some of the set's files."""
     refused = [layout for layout in dataset.layouts if layout.refused]
     usable = [layout for layout in dataset.layouts if not layout.refused]
     for layout in refused:
         if count_pairs(tree, dataset, layout):
             return Missing(f"{tree.root} cannot be used as {dataset.title}: {layout.refused}", "refused")
     images = dict.fromkeys(layout.image for layout in usable)
-    found = [_found(tree, dataset, [layout for layout in usable if layout.image == image]) for image in images]
+    found = [_find_traces(tree, dataset, [layout for layout in usable if layout.image == image]) for image in images]
     with_image, with_label = [f for f in found if f.image], [f for f in found if f.label]
     both = [f for f in with_image if f.label]
     if both:
         text = f"no image has its label: {both[0].image} goes with {both[0].wanted}, but the labels there are others "
-        text += f"({both[0].label}). Unpack all of {archives_of(dataset, 'images', 'labels')} there"
+        text += f"({both[0].label}). Unpack all of {name_archives(dataset, 'images', 'labels')} there"
     elif with_image and with_label:
         text = f"images of one release ({with_image[0].image}) and labels of another ({with_label[0].label}): "
-        text += f"their labels would be {with_image[0].wanted}, from {archives_of(dataset, 'labels')}"
+        text += f"their labels would be {with_image[0].wanted}, from {name_archives(dataset, 'labels')}"
     elif with_image:
         text = f"images ({with_image[0].image}) but no label such as {with_image[0].wanted}: "
-        text += _mislaid(tree, dataset, with_image[0], "labels")
+        text += _suggest_remedy(tree, dataset, with_image[0], "labels")
     elif with_label:
-        text = f"labels ({with_label[0].label}) but no image such as {stars(with_label[0].layouts[0].image)}: "
-        text += _mislaid(tree, dataset, with_label[0], "images")
+        text = f"labels ({with_label[0].label}) but no image such as {to_glob(with_label[0].layouts[0].image)}: "
+        text += _suggest_remedy(tree, dataset, with_label[0], "images")
     else:
         return None
     return Missing(f"{dataset.title} is incomplete: {tree.root} holds {text}", "incomplete")
 
 
-def _mislaid(tree: Tree, dataset: DataSet, found: _Found, half: Literal["images", "labels"]) -> str:
-    """What to do about a missing half: move it from a folder below where it lies, or unpack its archive."""
-    for folder in _below([tree.root]):
-        there = _found(Tree(folder), dataset, found.layouts)
+def _suggest_remedy(tree: Tree, dataset: DataSet, found: _Traces, half: Literal["images", "labels"]) -> str:
+    """Say how to get the missing half: move it up if it is in a folder below, or unpack its archive."""
+    for folder in _subfolders([tree.root]):
+        there = _find_traces(Tree(folder), dataset, found.layouts)
         if path := there.label if half == "labels" else there.image:
             top = path.split("/")[0]
-            return f"its {half} lie one level too deep, in {folder}: move {folder / top} to {tree.root / top}"
-    return f"unpack {archives_of(dataset, half)} ({dataset.homepage}) there"
+            return f"its {half} are one level too deep, in {folder}: move {folder / top} to {tree.root / top}"
+    return f"unpack {name_archives(dataset, half)} ({dataset.homepage}) there"
 
 
-def _below(folders: Iterable[Path]) -> Iterator[Path]:
+def _subfolders(folders: Iterable[Path]) -> Iterator[Path]:
     """The folders one and two levels below."""
     for folder in folders:
         children = [folder / name for name in sorted(Tree(folder).folders(""))]
@@ -139,10 +133,10 @@ def _has_pairs(dataset: DataSet, place: Path) -> bool:
     return any(count_pairs(tree, dataset, layout) for layout in dataset.layouts if not layout.refused)
 
 
-def _other_root(
+def _find_below_other_root(
     dataset: DataSet, places: list[Path], root: Path | None, override: str
-) -> tuple[Path, Path | None] | None:
-    """A folder in which the set lies as it should below another data root, one level below or two above; and that."""
+) -> tuple[Path, Path] | None:
+    """Look for the set below another root, one level below ``root`` or up to two above: its folder and that root."""
     if root is None:
         return None
     below = [root / name for name in sorted(Tree(root).folders("")) if root / name not in places]
@@ -153,11 +147,9 @@ def _other_root(
     return None
 
 
-def _elsewhere(dataset: DataSet, places: list[Path]) -> tuple[Path, Path | None] | None:
-    """A folder up to two levels below or three above the places that were tried, in which the set lies."""
+def _find_nearby(dataset: DataSet, places: list[Path]) -> Path | None:
+    """Look for the set up to two levels below and three above the places that were tried."""
     existing = [place for place in places if os.path.isdir(place)]
     above = [parent for place in existing for parent in list(place.parents)[:3]]
-    for folder in dict.fromkeys([*_below(existing), *above]):
-        if _has_pairs(dataset, folder):
-            return folder, None
-    return None
+    folders = dict.fromkeys([*_subfolders(existing), *above])
+    return next((folder for folder in folders if _has_pairs(dataset, folder)), None)

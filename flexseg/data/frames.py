@@ -1,8 +1,8 @@
 """Frames: an image with its label at training size, decoded from the data set's own files or read from a cache.
 
-Decoding and resizing 1914×1052 PNGs anew for each draw is what starves this field's trainers. The cache holds each
-frame decoded, once, for all runs and processes: one file a frame, the (H, W, 3) image and then the (H, W) label as raw
-bytes, mapped into memory, so that a crop touches only its own lines. A file's name is a digest of what it was made from
+Decoding and resizing 1914×1052 PNGs again for each draw is what slows down training in this field. The cache holds each
+frame decoded once, for all runs and processes: one file per frame, the (H, W, 3) image and then the (H, W) label as raw
+bytes, mapped into memory, so that a crop reads only its own lines. A file's name is a digest of what it was made from
 (the hashes of image and label, the label map, the size), so benchmarks, splits and subsets share what they have in
 common, another release of a data set never meets the old one's frames, and no list of contents can go stale.
 """
@@ -34,9 +34,9 @@ from flexseg.files import digest, replacing
 
 SUFFIX = ".frame"
 RESERVE = 1 << 30
-"""Bytes that a cache leaves free on its disk: the runs that it is for have results to write."""
+"""Bytes that a cache leaves free on its disk, as the runs that use it have results to write."""
 ABANDONED_AFTER = 3600
-"""Seconds after which a half-written file is taken for one of a writer that was killed."""
+"""Seconds after which a half-written file is assumed to be left by a killed writer."""
 
 _FORMAT = 1
 _TRAILER = struct.Struct("<8sIIII32s")
@@ -45,7 +45,7 @@ _MAGIC = b"FLXFRAME"
 
 @dataclass(frozen=True)
 class Frame:
-    """One image with its label: its files, their hashes, and the (height, width) that they have and are to have."""
+    """One image with its label: its files, their hashes, and their (height, width) on disk and after the resize."""
 
     image: Path
     label: Path
@@ -80,24 +80,24 @@ class Frame:
 
     @cached_property
     def key(self) -> str:
-        """A digest of all that its pixels depend on; of the label map its content, as a name outlives a correction."""
+        """A digest of all that the pixels depend on, such as the label map's content: a name outlives a correction."""
         content = [] if self.label_map is None else [self.label_map.table.tobytes().hex(), str(self.label_map.colours)]
         return digest([_FORMAT, self.image_sha256, self.label_sha256, *content, self.encoding, *self.size])
 
     @cached_property
     def stored(self) -> Frame:
-        """The frame as the cache holds it: before the resize where that enlarges, as bytes cost more than enlarging."""
+        """The frame as the cache holds it: not resized if that enlarges it, as reading more bytes costs more time."""
         larger = self.size[0] * self.size[1] > self.native[0] * self.native[1]
         return replace(self, size=self.native) if larger else self
 
     @property
     def nbytes(self) -> int:
-        """How many bytes its pixels take, decoded: four a pixel."""
+        """Bytes of the decoded pixels: four per pixel."""
         return 4 * self.size[0] * self.size[1]
 
 
 def rows_of(index: Index, split: str, places: Sequence[int] | None = None) -> pd.DataFrame:
-    """The rows of a split, or those at ``places`` of it.
+    """The rows of a split, or only those at ``places``.
 
     Raises:
         UserError: the split holds no image.
@@ -133,7 +133,7 @@ def frames_of(
 
 
 class FrameCache:
-    """The frames in a folder. Safe to be read and written by several threads, processes and machines at a time.
+    """The frames in a folder. Several threads, processes and machines may read and write it at the same time.
 
     A frame's bytes are checked against their checksum when a process first reads it.
     """
@@ -143,13 +143,12 @@ class FrameCache:
         self._checked: set[str] = set()
 
     def path(self, frame: Frame) -> Path:
-        """Where the (stored) frame lies or would lie."""
+        """The path of the (stored) frame, whether it exists or not."""
         size = "native" if frame.size == frame.native else f"{frame.size[0]}x{frame.size[1]}"
-        name = frame.key
-        return self.folder / size / name[:2] / (name + SUFFIX)
+        return self.folder / size / frame.key[:2] / (frame.key + SUFFIX)
 
     def read_image(self, frame: Frame) -> np.ndarray:
-        """The image (H, W, 3) uint8 of a frame: bit by bit ``frame.read_image()``, which is called if it is not here.
+        """The image (H, W, 3) uint8 of a frame: that of ``frame.read_image()``, called if the cache lacks it.
 
         Raises:
             UserError: its file in the cache is damaged, or no frame of this key; or as ``Frame.read_image``.
@@ -185,13 +184,13 @@ class FrameCache:
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read ({error}): {_REMEDY}") from error
         if path.name not in self._checked:
-            if not _whole(content, stored):
+            if not _is_whole(content, stored):
                 raise UserError(f"{path} is damaged, or no frame of {stored.size[0]}×{stored.size[1]}: {_REMEDY}")
             self._checked.add(path.name)
         return content
 
     def write(self, frame: Frame) -> bool:
-        """Decode a frame into the cache unless it is there, whole; whether it was written.
+        """Decode a frame into the cache unless it is there and whole; return whether it was written.
 
         Raises:
             UserError: its image or label is missing, damaged, or not the one that was indexed.
@@ -204,13 +203,13 @@ class FrameCache:
         image, label = stored.read_image(), stored.read_label()
         pixels = image.tobytes() + label.tobytes()
         with replacing(self.path(stored)) as temporary:
-            temporary.write_bytes(pixels + _trailer(stored, zlib.crc32(pixels)))
+            temporary.write_bytes(pixels + _pack_trailer(stored, zlib.crc32(pixels)))
         return True
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a cache of some frames takes: their number and bytes, those that are still to write, and the disk's room."""
+    """The disk space of cached frames: their number and bytes, those still to be written, and what is free."""
 
     folder: Path
     frames: int
@@ -222,20 +221,20 @@ class Need:
     def __str__(self) -> str:
         there = f", {self.frames - self.missing:,} of them there already" if self.missing < self.frames else ""
         return (
-            f"{self.frames:,} frames of {_gigabytes(self.bytes)} in {self.folder}{there}: "
-            f"{_gigabytes(self.missing_bytes)} to write, {_gigabytes(self.free_bytes)} free on that disk"
+            f"{self.frames:,} frames of {_format_gigabytes(self.bytes)} in {self.folder}{there}: "
+            f"{_format_gigabytes(self.missing_bytes)} to write, {_format_gigabytes(self.free_bytes)} free on that disk"
         )
 
     def require(self) -> None:
         """Check that the disk has room.
 
         Raises:
-            UserError: it has not; says how much is needed and there.
+            UserError: it has not; says how much is needed and how much is free.
         """
         if self.missing and self.missing_bytes + RESERVE > self.free_bytes:
             raise UserError(
-                f"the frame cache does not fit on the disk: {self} ({_gigabytes(RESERVE)} must stay free). Make room, "
-                "choose another folder with FLEXSEG_CACHE, or train without the cache"
+                f"the frame cache does not fit on the disk: {self} ({_format_gigabytes(RESERVE)} must stay free). "
+                "Make room, choose another folder with FLEXSEG_CACHE, or train without the cache"
             )
 
 
@@ -244,21 +243,25 @@ def cache_folder(results: Path) -> Path:
     return Path(os.environ.get("FLEXSEG_CACHE") or results / "frames")
 
 
+def existing_folder(folder: Path) -> Path:
+    """``folder`` itself, or the nearest folder above it that exists."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+
+
 def measure_need(frames: Sequence[Frame], folder: Path) -> Need:
-    """How much disk the frames take in the cache in ``folder``. Lists folders and opens no file."""
+    """Measure how much disk space the frames take in the cache in ``folder``. Lists folders and opens no file."""
     cache = FrameCache(folder)
     wanted = {cache.path(frame.stored): frame.stored.nbytes + _TRAILER.size for frame in frames}
-    there = {path for parent in {path.parent for path in wanted} for path in _listed(parent)}
+    there = {path for parent in {path.parent for path in wanted} for path in _list_files(parent)}
     missing = [size for path, size in wanted.items() if path not in there]
-    above = next(parent for parent in (folder, *folder.absolute().parents) if parent.is_dir())
-    free = shutil.disk_usage(above).free
+    free = shutil.disk_usage(existing_folder(folder)).free
     return Need(folder, len(wanted), sum(wanted.values()), len(missing), sum(missing), free)
 
 
 def write_frames(
     frames: Sequence[Frame], folder: Path, workers: int = 1, progress: Callable[[int], None] | None = None
 ) -> int:
-    """Decode the frames into the cache in ``folder``, in ``workers`` threads; the number that had to be written.
+    """Decode the frames into the cache in ``folder``, in ``workers`` threads; return how many were written.
 
     Frames that are there are checked, and written again if damaged; so a second call resumes an interrupted one.
     ``progress`` is called with 1 for each frame.
@@ -305,31 +308,31 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], how: int) -> np.ndarray:
     return cv2.resize(pixels, (size[1], size[0]), interpolation=how)
 
 
-def _trailer(frame: Frame, checksum: int) -> bytes:
+def _pack_trailer(frame: Frame, checksum: int) -> bytes:
     return _TRAILER.pack(_MAGIC, *frame.size, checksum, 0, bytes.fromhex(frame.key))
 
 
-def _whole(content: np.ndarray, frame: Frame) -> bool:
+def _is_whole(content: np.ndarray, frame: Frame) -> bool:
     """Whether a file's bytes are this frame's pixels and their trailer."""
     if content.size != frame.nbytes + _TRAILER.size:
         return False
     pixels, trailer = content[: frame.nbytes], content[frame.nbytes :]
-    return trailer.tobytes() == _trailer(frame, zlib.crc32(pixels.data))
+    return trailer.tobytes() == _pack_trailer(frame, zlib.crc32(pixels.data))
 
 
-def _listed(folder: Path) -> Iterator[Path]:
+def _list_files(folder: Path) -> Iterator[Path]:
     with contextlib.suppress(FileNotFoundError):
         yield from (folder / name for name in os.listdir(folder))
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what a killed writer left half-written."""
-    for path in _listed(folder):
+    """Remove half-written files that killed writers left."""
+    for path in _list_files(folder):
         if path.suffix == ".part":
             with contextlib.suppress(FileNotFoundError):  # its writer lives, and has just renamed it
                 if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
                     path.unlink()
 
 
-def _gigabytes(count: int) -> str:
+def _format_gigabytes(count: int) -> str:
     return f"{count / 1e9:,.1f} GB"

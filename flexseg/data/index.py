@@ -1,7 +1,7 @@
 """The index of a domain: which image has which label, its condition, size, hash and pixels of each class.
 
 An index is written once, after every pair was decoded and checked (:mod:`flexseg.data.indexing`). A domain of the
-street world lies beside its index, in Cityscapes' layout; any other data set stays where it is, in its own.
+street world is stored beside its index, in Cityscapes' layout; any other data set stays where it is.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
         "class_pixels": pa.list_(pa.int64(), NUM_CLASSES),
     }
 )
-"""The columns of an index, one row an image; those from ``height`` on are :func:`facts_of` a pair."""
+"""The columns of an index, one row per image; those from ``height`` on are the :func:`facts_of` a pair."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Index:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the hashes of all images and labels: equal if and only if the data are."""
+        """SHA-256 over the hashes of all images and labels: equal if and only if the data are equal."""
         return digest(self.table[["id", "sha256", "label_sha256"]].to_numpy().tolist())
 
     def split(self, name: str) -> pd.DataFrame:
@@ -71,7 +71,7 @@ class Index:
 
 
 def facts_of(image: np.ndarray, label: np.ndarray, image_bytes: bytes, label_bytes: bytes) -> dict[str, Any]:
-    """What an index records of a decoded pair: height, width, sha256, label_sha256 and class_pixels.
+    """Compute what an index records of a decoded pair: height, width, sha256, label_sha256 and class_pixels.
 
     Args:
         image: (H, W, 3). label: (H, W) uint8 trainIds. image_bytes, label_bytes: the files that they were decoded from.
@@ -86,7 +86,7 @@ def facts_of(image: np.ndarray, label: np.ndarray, image_bytes: bytes, label_byt
 
 
 def write_index(folder: Path, index: Index) -> None:
-    """Write an index into ``folder``, whole; equal indices, equal bytes."""
+    """Write an index into ``folder`` atomically; equal indices give equal bytes."""
     metadata = {"fingerprint": index.fingerprint, "label_map": index.label_map, "encoding": index.encoding}
     written = pa.Table.from_pandas(index.table, schema=SCHEMA, preserve_index=False).replace_schema_metadata(metadata)
     with replacing(folder / INDEX_NAME) as temporary:
@@ -96,7 +96,7 @@ def write_index(folder: Path, index: Index) -> None:
 def read_index(folder: Path, fingerprint: str | None = None, root: Path | None = None) -> Index:
     """Read the index in ``folder``; with ``fingerprint``, check that it is the expected data.
 
-    ``root`` is where the data lie now, if they lie elsewhere than their index.
+    ``root`` is the folder of the data, if they are not beside their index.
 
     Raises:
         UserError: there is none, or it belongs to another definition or to an earlier version of this library.

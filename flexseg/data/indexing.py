@@ -1,9 +1,9 @@
-"""Index a data set where it lies: every pair decoded and checked once, in parallel, with a journal that survives.
+"""Index a data set in place: every pair is decoded and checked once, in parallel, with a journal of the results.
 
-A data set of 25,000 pairs takes many minutes to decode, so what is found of each pair is written down at once, in
+A data set of 25,000 pairs takes many minutes to decode, so the result for each pair is written down at once, in
 ``<cache>/<dataset>/<layout>-<split>-<label map>/*.parquet``. Parts appear there by rename, and a pair whose files have
-the size and time of the record is not read again: an interruption loses a few seconds of work, and any number of
-processes and benchmarks share what one has found. A damaged pair is recorded with its problem and stops nothing; only
+the size and time of the record is not read again: an interruption loses a few seconds of work, and all processes and
+benchmarks share the results. A damaged pair is recorded with its problem and does not stop the others; only
 :func:`select` refuses to use it.
 """
 
@@ -40,12 +40,12 @@ from flexseg.files import digest, replacing
 FORMAT = 1
 """Version of the journal: records of another one are not used."""
 FLUSH_SECONDS = 2.0
-"""How much work an interruption may lose."""
+"""How many seconds of work an interruption may lose."""
 BATCH = 4
-"""Pairs that a worker is handed at a time."""
+"""Pairs that a worker gets at a time."""
 
 FILES = ("image", "label", "image_size", "image_time", "label_size", "label_time")
-"""What a record is found by: both paths below the root, and both files' bytes and times of change (ns)."""
+"""The key of a record: both paths below the root, and both files' bytes and times of change (ns)."""
 FACTS = ("height", "width", "sha256", "label_sha256", "class_pixels")
 JOURNAL = pa.schema(
     [
@@ -56,7 +56,7 @@ JOURNAL = pa.schema(
     ]
 )
 UNREAD = "unread"
-"""Marks the record of a pair that could not be read: it may be readable the next time, so nothing was found out."""
+"""Marks a pair that could not be read. It may be readable the next time, so it is not recorded."""
 NOTHING = {"height": 0, "width": 0, "sha256": "", "label_sha256": "", "class_pixels": [0] * NUM_CLASSES}
 
 
@@ -64,7 +64,7 @@ NOTHING = {"height": 0, "width": 0, "sha256": "", "label_sha256": "", "class_pix
 class SetIndex:
     """One split of a data set, every pair read and checked.
 
-    ``table`` has a row a pair, in the order of the ids: id, condition, image and label (paths below ``located.root``),
+    ``table`` has one row per pair, in the order of the ids: id, condition, image and label (paths below ``located.root``),
     height, width, sha256, label_sha256, class_pixels, and ``problem``, which is empty where the pair is sound.
     """
 
@@ -77,7 +77,7 @@ class SetIndex:
 
     @property
     def problems(self) -> dict[str, str]:
-        """What is wrong with which image, by its id; known bad ones included."""
+        """The problem of each damaged image, by its id; known bad ones included."""
         return _problems(self.table)
 
 
@@ -94,20 +94,20 @@ def index_set(
     """Read and check every pair of a split that the journal below ``cache`` does not know yet.
 
     Args:
-        cache: None keeps no journal, for files that are written anew whenever they are indexed.
-        label_map: the user's choice, if any. pairs: the split's, where the caller has listed them already.
-        progress: is called with the number of pairs done since last time; all those known are done at once.
+        cache: None keeps no journal, for files that are rewritten whenever they are indexed.
+        label_map: the user's choice, if any. pairs: those of the split, if the caller has listed them already.
+        progress: is called with the number of pairs done since the last call; known pairs are done at once.
 
     Raises:
         UserError: the label map does not fit the set; there is no pair; without ``pairs``, the split is incomplete.
     """
-    journal = _journal(dataset, located, split, cache, label_map)
+    journal = _open_journal(dataset, located, split, cache, label_map)
     pairs = list_pairs(dataset, located, split) if pairs is None else pairs
     if not pairs:
         raise UserError(f"{located.root} holds no image of {dataset.title}, {split}")
-    listed = _listed(pairs, located.root)
+    listed = _stat_pairs(pairs, located.root)
     records = journal.read()
-    known = _found(listed, records)
+    known = _match_records(listed, records)
     waiting = listed[~listed["id"].isin(known["id"])].to_dict("records")
     tasks = [(located.root, waiting[i : i + BATCH], journal) for i in range(0, len(waiting), BATCH)]
     advance = progress or (lambda count: None)
@@ -115,7 +115,7 @@ def index_set(
     fresh: list[dict[str, Any]] = []
     saved, time_saved = 0, time.monotonic()
     try:
-        for results in _in_parallel(tasks, workers):
+        for results in _run_parallel(tasks, workers):
             fresh += results
             advance(len(results))
             if time.monotonic() - time_saved > FLUSH_SECONDS:
@@ -124,34 +124,34 @@ def index_set(
     finally:
         journal.add(fresh[saved:])
     journal.compact()
-    # Not what the journal holds by now: another process may be gathering its parts, or somebody may have removed it.
-    table = _found(listed, pd.concat([records, _table_of(fresh).to_pandas()]))
+    # Not from the journal again: another process may be compacting it, or somebody may have removed it.
+    table = _match_records(listed, pd.concat([records, _to_table(fresh).to_pandas()]))
     return SetIndex(dataset, located, split, journal.label_map, journal.encoding, table)
 
 
 def recall(
     dataset: DataSet, located: Located, split: str, cache: Path, label_map: str = "", pairs: Sequence[Pair] = ()
 ) -> tuple[int, dict[str, str]]:
-    """What earlier calls of :func:`index_set` found, without decoding: how many pairs, and the problems of which.
+    """Recall what :func:`index_set` found earlier, without decoding: the number of pairs and the problems by id.
 
-    A problem counts as long as nothing touched the files of its pair, which must be among ``pairs``.
+    A problem counts only for ``pairs``, and as long as nothing has touched the files of its pair.
     """
-    records = _journal(dataset, located, split, cache, label_map).read()
+    records = _open_journal(dataset, located, split, cache, label_map).read()
     bad = set(records.loc[records["problem"] != "", "image"])
-    suspects = [pair for pair in pairs if _below(located.root, pair.image) in bad] if bad else []
-    problems = _problems(_found(_listed(suspects, located.root), records)) if suspects else {}
+    suspects = [pair for pair in pairs if _relative(located.root, pair.image) in bad] if bad else []
+    problems = _problems(_match_records(_stat_pairs(suspects, located.root), records)) if suspects else {}
     return records["image"].nunique(), problems
 
 
 def select(index: SetIndex, split: str, conditions: Sequence[str] = (), skip: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows of a domain's index (columns of :data:`flexseg.data.index.SCHEMA`) that a set gives its ``split``.
+    """Select the rows of a domain's ``split`` from a set's index (columns of :data:`flexseg.data.index.SCHEMA`).
 
-    Left out are the images named in ``skip`` (which may be another split's), those that the set's file knows as bad
-    (also where their files happen to be sound, or two copies of a set would give two data sets), and all but
-    ``conditions``, if any are given.
+    The images named in ``skip`` (which may belong to another split) are left out, and so are those that the set's file
+    knows as bad (even if their files are sound, or two copies of a set would give two data sets) and, if ``conditions``
+    are given, all others.
 
     Raises:
-        UserError: a condition that does not exist, a damaged pair among the chosen ones, or none is left.
+        UserError: a condition that does not exist, a damaged pair is among those selected, or none is left.
     """
     table, title = index.table, f"{index.dataset.title}, {index.split}"
     there = set(table["condition"])
@@ -178,10 +178,10 @@ def select(index: SetIndex, split: str, conditions: Sequence[str] = (), skip: Se
 
 @dataclass(frozen=True)
 class Journal:
-    """What was found of each pair, as a folder of parts that appear whole; readers and writers need no lock.
+    """The results for each pair, as a folder of parts that appear whole; readers and writers need no lock.
 
-    A part is never changed. Whoever gathers parts into one writes that first and then removes them, so a reader who
-    misses a part looks again. Without a folder nothing is kept.
+    A part is never changed. Compacting writes the new part first and then removes the old ones, so a reader that
+    misses a part starts again. Without a folder nothing is kept.
     """
 
     folder: Path | None
@@ -194,12 +194,12 @@ class Journal:
         return digest([FORMAT, self.encoding, *([classes.table.tolist(), classes.known.tolist()] if classes else [])])
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write a part with these records, if there are any, but for those of files that could not be read."""
+        """Write a part with these records, if there are any, except those of files that could not be read."""
         if self.folder and (kept := [row for row in rows if UNREAD not in row]):
-            self._write(self.folder, _table_of(kept))
+            self._write(self.folder, _to_table(kept))
 
     def read(self) -> pd.DataFrame:
-        """All records (columns of :data:`JOURNAL`); several of a pair whose files were changed."""
+        """Read all records (columns of :data:`JOURNAL`); a pair whose files were changed has several."""
         return self._read()[0].to_pandas()
 
     def compact(self) -> None:
@@ -215,20 +215,20 @@ class Journal:
             pq.write_table(table.replace_schema_metadata({"version": self._version}), temporary)
 
     def _read(self) -> tuple[pa.Table, list[Path]]:
-        """All records, each once, and the parts that they were read from."""
+        """Read all records, each once, and return them with the parts that they come from."""
         while True:
             parts, tables = sorted(self.folder.glob("*.parquet") if self.folder else ()), [JOURNAL.empty_table()]
             try:
                 for part in parts:
                     tables += self._part(part)
-            except FileNotFoundError:  # gathered by another process just now
+            except FileNotFoundError:  # another process has just compacted it
                 continue
             records = pa.concat_tables(tables)
             repeated = records.select([*FILES, "touched"]).to_pandas().duplicated(keep="last")
             return records.filter(pa.array(~repeated)), parts
 
     def _part(self, part: Path) -> list[pa.Table]:
-        """The table of a part; none if it is damaged or of another version, which costs reading its pairs again."""
+        """Read the table of a part; none if it is damaged or of another version: its pairs are then decoded again."""
         try:
             table = pq.read_table(part)
         except pa.ArrowInvalid:
@@ -238,32 +238,32 @@ class Journal:
         return [table.replace_schema_metadata(None)]
 
 
-def _table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+def _to_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=JOURNAL)
 
 
-def _journal(dataset: DataSet, located: Located, split: str, cache: Path | None, label_map: str) -> Journal:
+def _open_journal(dataset: DataSet, located: Located, split: str, cache: Path | None, label_map: str) -> Journal:
     chosen = dataset.map_of(located.layout, label_map)
     folder = cache and cache / dataset.name / f"{located.layout.name}-{split}-{chosen}"
     return Journal(folder, chosen, dataset.encoding_of(located.layout))
 
 
-def _below(root: Path, path: Path) -> str:
+def _relative(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _listed(pairs: Sequence[Pair], root: Path) -> pd.DataFrame:
-    """The pairs as they lie on disk now: id, condition, :data:`FILES` and ``touched``."""
+def _stat_pairs(pairs: Sequence[Pair], root: Path) -> pd.DataFrame:
+    """The pairs as they are on disk now: id, condition, :data:`FILES` and ``touched``."""
     rows = []
     for pair in pairs:
-        image, label = _state(pair.image), _state(pair.label)
-        paths = (_below(root, pair.image), _below(root, pair.label))
+        image, label = _stat(pair.image), _stat(pair.label)
+        paths = (_relative(root, pair.image), _relative(root, pair.label))
         rows.append((pair.id, pair.condition, *paths, *image[:2], *label[:2], max(image[2], label[2])))
     return pd.DataFrame(rows, columns=["id", "condition", *FILES, "touched"])
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    """Size in bytes, time of the last change of the content and of anything (ns); −1 where there is no file."""
+def _stat(path: Path) -> tuple[int, int, int]:
+    """Size in bytes, time of the last change of the content and of anything (ns); −1 if there is no file."""
     try:
         found = path.stat()
     except OSError:
@@ -271,11 +271,11 @@ def _state(path: Path) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _found(listed: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
-    """The listed pairs of which there is a record, with it.
+def _match_records(listed: pd.DataFrame, records: pd.DataFrame) -> pd.DataFrame:
+    """Join the listed pairs with their records, if they have one.
 
-    A sound pair is known by size and time of its files. A bad one only as long as nothing touched them: unpacking an
-    archive again gives a file its old time, and a file that was damaged in place its old size as well.
+    A sound pair is known by the size and time of its files; a bad one only as long as nothing has touched them, because
+    unpacking an archive again restores a file's time, and for a file that was damaged in place its size as well.
     """
     joined = listed.merge(records, on=list(FILES), how="inner", suffixes=("", "_then"))
     usable = joined[(joined["problem"] == "") | (joined["touched"] == joined["touched_then"])]
@@ -292,28 +292,28 @@ Task = tuple[Path, list[dict[str, Any]], Journal]
 """The root of a set, some of its pairs (:data:`FILES` and ``touched``), and the journal that says how to read them."""
 
 
-def _in_parallel(tasks: Sequence[Task], workers: int) -> Iterator[list[dict[str, Any]]]:
-    """The results of all tasks, as they come."""
+def _run_parallel(tasks: Sequence[Task], workers: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the results of all tasks as they come."""
     workers = min(workers, len(tasks))
     if workers <= 1:
         yield from map(_examine_all, tasks)
         return
-    # A fresh interpreter each: a fork would copy the locks of whatever threads this process has.
+    # Fresh interpreters: a fork would copy the locks of this process's threads.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
     try:
         for done in as_completed([pool.submit(_examine_all, task) for task in tasks]):
             yield done.result()
     except BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed, perhaps for want of memory: start the same command again with fewer workers, "
-            "it goes on where it stopped"
+            "a worker process was killed, perhaps because memory ran out: start the same command again with fewer "
+            "workers; it goes on where it stopped"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it, however it ends: a worker alone would wait for work for ever."""
+    """Leave Ctrl-C to the parent, and end when the parent ends, however it does: a worker would wait for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -331,7 +331,7 @@ def _examine_all(task: Task) -> list[dict[str, Any]]:
 
 
 def _examine(root: Path, row: dict[str, Any], journal: Journal) -> dict[str, Any]:
-    """The record of a pair: its files, what :func:`facts_of` says of it, or the problem with it."""
+    """Make the record of a pair: its files, and either its :func:`facts_of` or its problem."""
     image_path, label_path = root / row["image"], root / row["label"]
     record = {name: row[name] for name in (*FILES, "touched")}
     try:
@@ -343,7 +343,7 @@ def _examine(root: Path, row: dict[str, Any], journal: Journal) -> dict[str, Any
         return record | NOTHING | {"problem": str(error)}
     except OSError as error:  # gone, a link to nowhere, not ours to read, or a disk that fails
         why = f"{error.filename or image_path} cannot be read ({error.strerror or error}): "
-        return record | NOTHING | {"problem": why + "see that it is there and may be read", UNREAD: True}
+        return record | NOTHING | {"problem": why + "check that it is there and may be read", UNREAD: True}
     except Exception as error:  # decoders raise anything at all on damaged files
         return record | NOTHING | {"problem": f"{image_path} or {label_path.name} cannot be read: {error!r}"}
     return record | facts_of(image, label, files[1], files[3]) | {"problem": ""}

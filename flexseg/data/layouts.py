@@ -1,6 +1,6 @@
-"""Finding a data set's files where they lie: its root, its layout, and which image has which label.
+"""Find a data set's files on disk: its root, its layout, and which image has which label.
 
-Nothing is decoded here: only names of files are read, each folder once.
+Nothing is decoded here: only the names of files are read, each folder once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from flexseg.data.diagnosis import archives_of, diagnose, either
+from flexseg.data.diagnosis import diagnose, name_archives
 from flexseg.data.places import Missing, roots
 from flexseg.data.sets import ANY, DataSet, Layout, Listing
 from flexseg.data.templates import Tree, count_pairs, images_of, label_of, labels_of
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Located:
-    """Where a data set lies, and how."""
+    """Where a data set is, and in which layout."""
 
     root: Path
     layout: Layout
@@ -39,21 +39,23 @@ class Located:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a split holds: pairs sorted by id, images without a label, names in its list without an image.
+    """What a split holds.
 
-    ``lonely``: labels without an image; they hurt nobody, but say which images of an incomplete set are missing.
-    ``denied``: folders that may not be read.
+    Attributes:
+        pairs: sorted by id. unlabelled: images without a label. absent: names in the split's list without an image.
+        orphans: labels without an image; harmless, but they tell which images of an incomplete set are missing.
+        denied: folders that may not be read.
     """
 
     pairs: list[Pair]
     unlabelled: list[Path]
     absent: list[str]
-    lonely: list[Path]
+    orphans: list[Path]
     denied: list[Path]
 
 
 def locate(dataset: DataSet, root: Path | str | None, override: str = "") -> Located:
-    """Find where ``dataset`` lies, and in which of its layouts: the one with the most pairs, the first one of equals.
+    """Find where ``dataset`` is, and in which of its layouts: the one with the most pairs, or the first of equals.
 
     Args:
         root: the data root. override: the set's own folder, absolute or below the data root.
@@ -73,10 +75,10 @@ def locate(dataset: DataSet, root: Path | str | None, override: str = "") -> Loc
 
 
 def take_inventory(dataset: DataSet, located: Located, split: str, conditions: Iterable[str] = ()) -> Inventory:
-    """What a split holds, complete or not.
+    """List what a split holds, complete or not.
 
     Args:
-        conditions: only images of these; none: all.
+        conditions: take only images of these; of all if none are given.
 
     Raises:
         UserError: an unknown split or condition, an unreadable list, or two images of one id.
@@ -86,10 +88,10 @@ def take_inventory(dataset: DataSet, located: Located, split: str, conditions: I
     if where is None:
         raise UserError(
             f"{dataset.title} in {located.root} has no split {split!r}: in this layout ({layout.name}) there is "
-            f"{either(layout.splits)}"
+            f"{' or '.join(layout.splits)}"
         )
     listing = dataset.listing(layout, split)
-    listed = _listed(dataset, tree, split, listing) if listing else None
+    listed = _read_listing(dataset, tree, split, listing) if listing else None
     name_pattern = layout.image.rpartition("/")[2]
     pairs, unlabelled, seen, named = [], [], set(), set()
     own = set()
@@ -119,12 +121,12 @@ def take_inventory(dataset: DataSet, located: Located, split: str, conditions: I
     for one, other in pairwise(pairs):
         if one.id == other.id:
             raise UserError(f"{one.image} and {other.image} are the same image by name ({one.id}): remove one of them")
-    lonely = [] if listing else [located.root / label for label in labels_of(tree, layout, where) if label not in own]
-    return Inventory(pairs, unlabelled, sorted((listed or set()) - named), lonely, tree.denied)
+    orphans = [] if listing else [located.root / label for label in labels_of(tree, layout, where) if label not in own]
+    return Inventory(pairs, unlabelled, sorted((listed or set()) - named), orphans, tree.denied)
 
 
 def list_pairs(dataset: DataSet, located: Located, split: str, conditions: Iterable[str] = ()) -> list[Pair]:
-    """The pairs of a split, sorted by id; as :func:`take_inventory`, but nothing may be missing.
+    """List the pairs of a split, sorted by id; like :func:`take_inventory`, but nothing may be missing.
 
     Raises:
         UserError: as there; images without labels; names in the split's list without an image.
@@ -133,7 +135,7 @@ def list_pairs(dataset: DataSet, located: Located, split: str, conditions: Itera
     if found.denied:
         raise UserError(f"{found.denied[0]} of {dataset.title} may not be read: change its permissions")
     if found.unlabelled:
-        remedy = dataset.remedy(f"unpack {archives_of(dataset, 'labels')} completely into {located.root}")
+        remedy = dataset.remedy(f"unpack {name_archives(dataset, 'labels')} completely into {located.root}")
         raise UserError(
             f"{len(found.unlabelled)} of {len(found.pairs) + len(found.unlabelled)} images of {dataset.title}, split "
             f"{split!r}, have no label, first {found.unlabelled[0]}: {remedy}"
@@ -141,7 +143,7 @@ def list_pairs(dataset: DataSet, located: Located, split: str, conditions: Itera
     if found.absent:
         raise UserError(
             f"{len(found.absent)} images of {dataset.title}, split {split!r}, are named in its list but not there, "
-            f"first {found.absent[0]}: unpack {archives_of(dataset, 'images')} completely into {located.root}"
+            f"first {found.absent[0]}: unpack {name_archives(dataset, 'images')} completely into {located.root}"
         )
     return found.pairs
 
@@ -155,17 +157,17 @@ def condition_of(dataset: DataSet, fields: dict[str, str]) -> str:
     return ANY
 
 
-def _listed(dataset: DataSet, tree: Tree, split: str, listing: Listing) -> set[str]:
-    """The names in the list of a split, without folders."""
+def _read_listing(dataset: DataSet, tree: Tree, split: str, listing: Listing) -> set[str]:
+    """Read the names of a split's images from its list, without folders."""
     path = next((tree.root / file for file in listing.file if tree.has(file)), None)
     if path is None:
         raise Missing(
-            f"the split {split!r} of {dataset.title} is given by a list, and {either(listing.file)} does not lie in "
-            f"{tree.root}: unpack {archives_of(dataset, 'lists')} ({dataset.homepage}) there",
+            f"the split {split!r} of {dataset.title} is given by a list, but {' or '.join(listing.file)} is not in "
+            f"{tree.root}: unpack {name_archives(dataset, 'lists')} ({dataset.homepage}) there",
             "incomplete",
         )
     try:
-        names = _read_list(path, listing)
+        names = _read_names(path, listing)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a list of images ({error}): unpack it again") from error
     if not names:
@@ -173,7 +175,7 @@ def _listed(dataset: DataSet, tree: Tree, split: str, listing: Listing) -> set[s
     return names
 
 
-def _read_list(path: Path, listing: Listing) -> set[str]:
+def _read_names(path: Path, listing: Listing) -> set[str]:
     if not listing.key:
         return {Path(line.strip()).name for line in path.read_text().splitlines() if line.strip()}
     from scipy.io import loadmat

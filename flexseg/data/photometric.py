@@ -58,18 +58,18 @@ def distort(
     ``hue`` is added in OpenCV's steps.
     """
     if brightness:
-        image = cv2.LUT(image, _look_up(LEVELS + brightness))
+        image = cv2.LUT(image, _to_levels(LEVELS + brightness))
     if not contrast_last and contrast != 1:
-        image = cv2.LUT(image, _look_up(LEVELS * contrast))
+        image = cv2.LUT(image, _to_levels(LEVELS * contrast))
     if saturation != 1 or hue:  # the way to HSV and back alone would change levels
-        tables = np.stack([(LEVELS + hue) % HUES, _look_up(LEVELS * saturation), LEVELS], axis=-1).astype(np.uint8)
+        tables = np.stack([(LEVELS + hue) % HUES, _to_levels(LEVELS * saturation), LEVELS], axis=-1).astype(np.uint8)
         image = cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables[None]), cv2.COLOR_HSV2RGB)
     if contrast_last and contrast != 1:
-        image = cv2.LUT(image, _look_up(LEVELS * contrast))
+        image = cv2.LUT(image, _to_levels(LEVELS * contrast))
     return image
 
 
-def _look_up(levels: np.ndarray) -> np.ndarray:
+def _to_levels(levels: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
@@ -84,19 +84,19 @@ def jitter_and_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     order, sigma = rng.permutation(4), rng.uniform(0.15, 1.3)
     levels = image.astype(np.float32)
     for change in order if jittered else ():
-        levels = _turned(levels, turn) if change == 3 else _blended(levels, int(change), float(factors[change]))
+        levels = _turn_hue(levels, turn) if change == 3 else _scale(levels, int(change), float(factors[change]))
         levels = np.clip(levels, 0, 255)
-    return _look_up(cv2.GaussianBlur(levels, (0, 0), sigma))
+    return _to_levels(cv2.GaussianBlur(levels, (0, 0), sigma))
 
 
-def _blended(levels: np.ndarray, change: int, factor: float) -> np.ndarray:
+def _scale(levels: np.ndarray, change: int, factor: float) -> np.ndarray:
     """Away from black (0: brightness), from the image's mean grey (1: contrast) or each pixel's (2: saturation)."""
     grey = levels @ LUMA
     origin = (np.float32(0), grey.mean(), grey[..., None])[change]
     return np.asarray(origin + np.float32(factor) * (levels - origin))
 
 
-def _turned(levels: np.ndarray, turn: float) -> np.ndarray:
+def _turn_hue(levels: np.ndarray, turn: float) -> np.ndarray:
     """The hue of float32 levels in 0–255, turned by a share of the circle."""
     hsv = cv2.cvtColor(levels, cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0] + np.float32(360 * turn)) % 360
@@ -114,7 +114,7 @@ def photometric_change(image: np.ndarray, rng: np.random.Generator, strength: fl
     levels = image.astype(np.float32) * brightness
     grey = levels @ LUMA
     levels = grey.mean() + contrast * (grey[..., None] - grey.mean() + saturation * (levels - grey[..., None]))
-    levels = _turned(np.clip(levels, 0, 255).astype(np.float32), turn)
+    levels = _turn_hue(np.clip(levels, 0, 255).astype(np.float32), turn)
     if sigma > 0:
         levels = cv2.GaussianBlur(levels, (0, 0), sigma)
     return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)

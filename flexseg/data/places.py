@@ -1,4 +1,4 @@
-"""Where data sets may lie: the data root, and the folders below it."""
+"""Where data sets may be: the data root, and the folders below it."""
 
 from __future__ import annotations
 
@@ -10,43 +10,45 @@ from flexseg.data.sets import DataSet
 from flexseg.errors import UserError
 
 VARIABLE = "FLEXSEG_DATA"
-"""The environment's variable that names the data root where a benchmark names none."""
+"""The environment variable that names the data root if a benchmark names none."""
 
 
 class Missing(UserError):
-    """A data set cannot be used as it lies: nothing was found, half of it, or labels that do not serve."""
+    """A data set cannot be used as it is: nothing was found, only half of it, or labels that cannot be used."""
 
     def __init__(self, message: str, state: Literal["missing", "incomplete", "refused"]) -> None:
         super().__init__(message)
         self.state = state
 
 
-def _expanded(text: Path | str) -> Path:
+def _expand(text: Path | str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{text}: nobody here is called {Path(text).parts[0][1:]!r}; give the whole path") from error
+        raise UserError(f"{text}: there is no user {Path(text).parts[0][1:]!r}; give the whole path") from error
 
 
 def data_root(setting: str = "") -> Path | None:
-    """The folder below which data sets lie: ``setting``, else the environment's ``FLEXSEG_DATA``, else none."""
+    """The folder that holds data sets: ``setting``, else the environment's ``FLEXSEG_DATA``, else none."""
     chosen = setting or os.environ.get(VARIABLE, "")
-    return _expanded(chosen).absolute() if chosen else None
+    return _expand(chosen).absolute() if chosen else None
 
 
 def roots(dataset: DataSet, root: Path | str | None, override: str = "") -> list[Path]:
-    """The folders where a set may lie, in the order in which they are tried.
+    """The folders where a set may be, in the order in which they are tried.
 
     Raises:
         Missing: there is no data root to look in.
     """
-    place = _expanded(override)
+    place = _expand(override)
     if override and place.is_absolute():
         return [place]
-    remedy = f"Set the environment's {VARIABLE} or the benchmark's data_root to the folder that holds your data sets"
+    remedy = (
+        f"Set the environment variable {VARIABLE} or the benchmark's data_root to the folder that holds your data sets"
+    )
     if not root:
         raise Missing(f"{dataset.title} cannot be looked for: no data root is known. {remedy}", "missing")
-    below = _expanded(root).absolute()
+    below = _expand(root).absolute()
     if not os.path.isdir(below):
         raise Missing(f"{dataset.title} cannot be looked for: the data root {below} is no folder. {remedy}", "missing")
     if not os.access(below, os.R_OK | os.X_OK):
@@ -56,5 +58,5 @@ def roots(dataset: DataSet, root: Path | str | None, override: str = "") -> list
 
 
 def candidates(dataset: DataSet, root: Path, override: str = "") -> list[Path]:
-    """The folders below ``root`` where a set may lie; ``override`` is its own, if it has one."""
+    """The folders below ``root`` where a set may be; ``override`` is its own, if it has one."""
     return [root / override] if override else [root / folder for folder in dataset.folders]

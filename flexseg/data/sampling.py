@@ -48,9 +48,9 @@ def base_drawing(
     """
     everywhere = np.arange(len(origins))
     if mix is None:
-        return _within(everywhere, class_pixels, len(origins), sampling)
+        return _draw_among(everywhere, class_pixels, len(origins), sampling)
     kinds = [everywhere[chosen] for chosen, weight in zip((origins == 0, origins > 0), mix, strict=True) if weight]
-    drawings = [_within(places, class_pixels, len(origins), sampling) for places in kinds if len(places)]
+    drawings = [_draw_among(places, class_pixels, len(origins), sampling) for places in kinds if len(places)]
     if not drawings:
         kind = "generated" if mix[0] else "source"
         raise UserError(
@@ -75,18 +75,18 @@ def uniform(places: np.ndarray, count: int) -> Drawing:
     return Drawing(lambda rng: (int(places[rng.integers(len(places))]), NO_CLASS), probabilities)
 
 
-def _within(
+def _draw_among(
     places: np.ndarray, class_pixels: np.ndarray, count: int, sampling: RareClasses | ClassUniform | None
 ) -> Drawing:
     match sampling:
         case RareClasses():
-            return _rare_classes(places, class_pixels[places], count, sampling)
+            return _draw_rare_classes(places, class_pixels[places], count, sampling)
         case ClassUniform():
-            return _class_uniform(places, class_pixels[places], count, sampling.share)
+            return _draw_class_uniform(places, class_pixels[places], count, sampling.share)
     return uniform(places, count)
 
 
-def _rare_classes(places: np.ndarray, class_pixels: np.ndarray, count: int, settings: RareClasses) -> Drawing:
+def _draw_rare_classes(places: np.ndarray, class_pixels: np.ndarray, count: int, settings: RareClasses) -> Drawing:
     """A class by its rarity, then an image with more than ``min_pixels`` of it (Hoyer et al., DAFormer, CVPR 2022)."""
     try:
         sampler = RareClassSampler(class_pixels, temperature=settings.temperature, min_pixels=settings.min_pixels)
@@ -105,7 +105,7 @@ def _rare_classes(places: np.ndarray, class_pixels: np.ndarray, count: int, sett
     return Drawing(draw, probabilities)
 
 
-def _class_uniform(places: np.ndarray, class_pixels: np.ndarray, count: int, share: float) -> Drawing:
+def _draw_class_uniform(places: np.ndarray, class_pixels: np.ndarray, count: int, share: float) -> Drawing:
     """For this ``share`` of the draws a class, all alike, and an image that shows it; otherwise an image, all alike.
 
     Zhu et al., *Improving Semantic Segmentation via Video Propagation and Label Relaxation*, CVPR 2019; RobustNet
@@ -115,16 +115,16 @@ def _class_uniform(places: np.ndarray, class_pixels: np.ndarray, count: int, sha
     classes = np.array([each for each, images in enumerate(shown) if len(images)])
     if not len(classes):
         raise UserError(f"training.sampling: none of {len(places)} training images shows any class")
-    plain = uniform(places, count)
+    evenly = uniform(places, count)
 
     def draw(rng: np.random.Generator) -> tuple[int, int]:
         if rng.random() >= share:
-            return plain.draw(rng)
+            return evenly.draw(rng)
         drawn = int(classes[rng.integers(len(classes))])
         return int(shown[drawn][rng.integers(len(shown[drawn]))]), drawn
 
     by_class = np.sum([uniform(shown[each], count).probabilities for each in classes], axis=0) / len(classes)
-    return Drawing(draw, (1 - share) * plain.probabilities + share * by_class)
+    return Drawing(draw, (1 - share) * evenly.probabilities + share * by_class)
 
 
 def subset(count: int, images: int, seed: int, domain: str) -> np.ndarray:

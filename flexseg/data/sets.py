@@ -23,17 +23,17 @@ from flexseg.errors import UserError, did_you_mean
 
 SETS = Path(__file__).parent / "sets"
 ANY = "any"
-"""The condition of images of a set that tells none apart."""
+"""The condition of all images of a set that has no conditions."""
 
 Encoding = Literal["index", "red16", "colours"]
 FIELD = re.compile(r"\{(\w+)\}")
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-Texts = Annotated[list[str], BeforeValidator(_listed)]
+Texts = Annotated[list[str], BeforeValidator(_as_list)]
 """A list of strings; a single string is short for a list of one."""
 
 
@@ -42,7 +42,7 @@ class _Strict(BaseModel):
 
 
 class Archive(_Strict):
-    """A file to be downloaded, and what it holds."""
+    """A file to download, and what it holds."""
 
     file: str
     holds: Literal["images", "labels", "images and labels", "lists"]
@@ -51,7 +51,7 @@ class Archive(_Strict):
 class Listing(_Strict):
     """A file that names the images of a split.
 
-    A text file names one image a line, by its id or by a path; a MATLAB file holds a vector of image numbers under
+    A text file names one image per line, by its id or by a path; a MATLAB file holds a vector of image numbers under
     ``key``, which ``number`` (a format such as ``{:05d}``) turns into ids.
     """
 
@@ -65,7 +65,7 @@ class Split(_Strict):
     """A labelled part of a set."""
 
     images: int | None = None
-    """How many images the published set has; None where that is not fixed."""
+    """How many images the published set has; None if that is not fixed."""
     conditions: dict[str, int] = Field(default_factory=dict)
     """Likewise for each condition."""
     where: dict[str, str] = Field(default_factory=dict)
@@ -76,7 +76,7 @@ class Split(_Strict):
 
 
 class Layout(_Strict):
-    """How the files of a set lie below its root."""
+    """How the files of a set are arranged below its root."""
 
     name: str
     image: str
@@ -87,18 +87,18 @@ class Layout(_Strict):
     fields: dict[str, str] = Field(default_factory=dict)
     """A regular expression for a field; otherwise a field is any text without a slash."""
     splits: list[str] = Field(default_factory=list)
-    """The splits that lie in this layout; empty: all."""
+    """The splits that this layout has; empty: all."""
     where: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Takes the place of a split's :attr:`Split.where` and :attr:`Split.listing`."""
+    """Replaces a split's :attr:`Split.where` and :attr:`Split.listing`."""
     label_map: str = ""
     """The one label map that fits this layout; empty: the set's."""
     encoding: Encoding | None = None
     refused: str = ""
-    """Why these labels cannot be used. Such a layout is recognised, and answered with this reason."""
+    """Why these labels cannot be used. Such a layout is recognised, and this reason given."""
     example: dict[str, Texts] = Field(default_factory=dict)
     """What the fields look like (``{n}`` is a number), taken in turn: for data written in this layout."""
     besides: list[str] = Field(default_factory=list)
-    """Other files that lie among the images and labels and are neither."""
+    """Other files among the images and labels that are neither."""
 
     @property
     def image_fields(self) -> set[str]:
@@ -111,12 +111,12 @@ class Layout(_Strict):
         used = {field for text in (*self.label, self.id) for field in FIELD.findall(text)}
         used |= {*self.fields, *(field for where in self.where.values() for field in where)}
         if not self.refused and used - fields:
-            raise ValueError(f"layout {self.name}: {', '.join(sorted(used - fields))} is no field of {self.image}")
+            raise ValueError(f"layout {self.name}: {', '.join(sorted(used - fields))} is not a field of {self.image}")
         return self
 
 
 class DataSet(_Strict):
-    """One data set: where it comes from, how it lies on disk, its splits, and how its labels are read."""
+    """One data set: where it comes from, its files on disk, its splits, and how its labels are read."""
 
     name: str
     title: str
@@ -127,7 +127,7 @@ class DataSet(_Strict):
     folders: list[str]
     """Folders below the data root where the set is looked for, in turn; ``.`` is the data root itself."""
     label_map: str
-    """The label map that is used unless another one is asked for; empty: files hold trainIds, and may hold no other."""
+    """The label map that is used unless another one is asked for; empty: files hold trainIds and nothing else."""
     other_label_maps: list[str] = Field(default_factory=list)
     """Further label maps that fit the set's ids."""
     encoding: Encoding = "index"
@@ -135,13 +135,13 @@ class DataSet(_Strict):
     palette: bool = False
     """Whether label files carry a palette, whose index is the id."""
     alpha: bool = False
-    """Whether image files may carry an alpha channel, which means nothing."""
+    """Whether image files may carry an alpha channel, which is ignored."""
     layouts: list[Layout]
     splits: dict[str, Split]
     conditions: dict[str, dict[str, str]] = Field(default_factory=dict)
-    """Conditions told by fields (regular expressions), in turn, where the paths have no field ``condition``."""
+    """Regular expressions for fields that tell the condition, tried in turn, if paths have no field ``condition``."""
     rendered: bool = False
-    """Whether the suite renders it itself, so that nobody has it to look for."""
+    """Whether the suite renders it itself, so that there is nothing to look for."""
     known_bad: dict[str, str] = Field(default_factory=dict)
     """Images that are known to be unusable, id → reason: listed, left out, not an error."""
     note: str = ""
@@ -208,19 +208,19 @@ class DataSet(_Strict):
         return layout.encoding or self.encoding
 
     def where(self, layout: Layout, split: str) -> dict[str, str] | None:
-        """The regular expressions that tell the images of ``split`` in ``layout``; None: it has no such split."""
+        """The regular expressions that select the images of ``split`` in ``layout``; None: it has no such split."""
         if layout.splits and split not in layout.splits:
             return None
         chosen = layout.where.get(split, self.split(split).where)
         return chosen or ({"split": split} if "split" in layout.image_fields else {})
 
     def listing(self, layout: Layout, split: str) -> Listing | None:
-        """The file that names the images of ``split``, where it takes one to tell them."""
+        """The file that names the images of ``split``, if there is one."""
         return None if split in layout.where else self.split(split).listing
 
 
 def set_names() -> list[str]:
-    """The names of all data sets that lie somewhere on disk, sorted: not that which the suite renders."""
+    """The names of all data sets that users have on disk, sorted; the one that the suite renders is left out."""
     return sorted(path.stem for path in SETS.glob("*.yaml") if not load_set(path.stem).rendered)
 
 
@@ -239,4 +239,4 @@ def load_set(name: str) -> DataSet:
         content = yaml.safe_load(path.read_text())
         return DataSet.model_validate({"name": name} | content)
     except (yaml.YAMLError, ValidationError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} describes no data set: {error}") from error
+        raise UserError(f"{path} does not describe a data set: {error}") from error

@@ -1,4 +1,4 @@
-"""Templates of paths matched against a folder: the images and labels of a layout, by the names of files alone."""
+"""Match path templates against a folder: the images and labels of a layout, by the names of files alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Fields = dict[str, str]
 
 
 class Tree:
-    """A folder whose subfolders are listed once each, when they are first asked for.
+    """A folder whose subfolders are listed once each, when first asked for.
 
     Hidden files are left out: no data set has any, but macOS writes ``._x.png`` beside each ``x.png`` that it unpacks.
     """
@@ -22,7 +22,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.denied: list[Path] = []
-        """Folders that were asked for and may not be read; to us they are empty."""
+        """Folders that were asked for and may not be read; they count as empty."""
         self._seen: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
 
     def _list(self, folder: str) -> tuple[frozenset[str], frozenset[str]]:
@@ -42,7 +42,7 @@ class Tree:
         return self._seen[folder]
 
     def _deny(self, place: Path) -> None:
-        while place != self.root and not os.access(place.parent, os.X_OK):  # it is a folder above that is closed
+        while place != self.root and not os.access(place.parent, os.X_OK):  # a folder above it is closed
             place = place.parent
         if place not in self.denied:
             self.denied.append(place)
@@ -63,7 +63,7 @@ class Tree:
 
 @cache
 def _pattern(part: str, allowed: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
-    """One component of a template as a regular expression. A field that occurs twice has one value."""
+    """Turn a component of a template into a regular expression. A field that occurs twice has one value."""
     expressions, text, end = dict(allowed), "", 0
     for found in FIELD.finditer(part):
         name = found[1]
@@ -74,7 +74,7 @@ def _pattern(part: str, allowed: tuple[tuple[str, str], ...]) -> re.Pattern[str]
 
 
 def _walk(tree: Tree, parts: list[str], allowed: Fields, folder: str = "") -> Iterator[tuple[str, Fields]]:
-    """All files that match the components ``parts`` of a template, with the fields they fill in."""
+    """Yield all files that match the components ``parts`` of a template, with their fields."""
     part, rest = parts[0], parts[1:]
     names = tree.folders(folder) if rest else tree.files(folder)
     if not FIELD.search(part):
@@ -89,7 +89,7 @@ def _walk(tree: Tree, parts: list[str], allowed: Fields, folder: str = "") -> It
         if not rest:
             yield path, fields
             continue
-        # A field that a folder has filled in is fixed for what lies below.
+        # A field that a folder name has set is fixed below that folder.
         for below, more in _walk(tree, rest, allowed | {key: re.escape(value) for key, value in fields.items()}, path):
             yield below, fields | more
 
@@ -111,14 +111,14 @@ def label_of(tree: Tree, layout: Layout, fields: Fields) -> str | None:
     return next((path for path in (text.format(**fields) for text in layout.label) if tree.has(path)), None)
 
 
-def wheres(dataset: DataSet, layout: Layout) -> list[Fields]:
-    """What tells the images of each split that ``layout`` has."""
+def split_filters(dataset: DataSet, layout: Layout) -> list[Fields]:
+    """The regular expressions that select the images of each split of ``layout``."""
     return [where for split in dataset.splits if (where := dataset.where(layout, split)) is not None]
 
 
 def count_pairs(tree: Tree, dataset: DataSet, layout: Layout) -> int:
-    """How many pairs of any labelled split lie below a root in this layout."""
-    distinct = {tuple(sorted(where.items())) for where in wheres(dataset, layout)}
+    """Count the pairs of all labelled splits below a root in this layout."""
+    distinct = {tuple(sorted(where.items())) for where in split_filters(dataset, layout)}
     return sum(
         label_of(tree, layout, fields) is not None
         for where in distinct

@@ -50,7 +50,7 @@ def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int 
         cache = None if settings.rendered else sets_folder(results)  # what was rendered just now is in no journal
         index = build_index(settings, located, name, cache, workers, domain)
         if settings.has("test") and not settings.rendered:
-            _write_shown(index, folder / "shown", benchmark.predictions, benchmark.protocol.size_of(domain))
+            _write_examples(index, folder / "shown", benchmark.predictions, benchmark.protocol.size_of(domain))
         write_index(folder, index)  # last: it tells that all is there
 
 
@@ -140,7 +140,7 @@ def list_domain_pairs(dataset: Any, located: Any, part: Part) -> Any:
     return pairs
 
 
-def _write_shown(index: Index, folder: Path, count: int, size: Size) -> None:
+def _write_examples(index: Index, folder: Path, count: int, size: Size) -> None:
     """Write the test images whose predictions are kept, and their labels as trainIds, for the reports to show."""
     from PIL import Image
 

@@ -1,7 +1,7 @@
-"""``flexseg doctor``: whether a benchmark's data sets and weights are there, whole and sound, and what to do if not.
+"""``flexseg doctor``: check that a benchmark's data sets and weights are there and sound, and say what to do if not.
 
-Quickly by counting files, or in full by decoding every pair (:mod:`flexseg.data.indexing` keeps what was found, so that
-nothing is decoded twice). Nothing here imports torch.
+It counts files, or decodes every pair (:mod:`flexseg.data.indexing` keeps what was found, so that nothing is decoded
+twice). Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from flexseg.tasks.doctor_report import PartReport, Report, SetReport, WeightsRe
 
 
 def needed_domains(benchmark: Benchmark) -> list[str]:
-    """The domains that the benchmark's rows are trained on and evaluated on, in the order of the file."""
+    """The domains that the rows are trained and evaluated on, in the order of the file."""
     needed = {*benchmark.targets, *(() if benchmark.runs else benchmark.training_domains)}
     return [name for name in benchmark.domains if name in needed]
 
 
 @dataclass(frozen=True)
-class _Look:
-    """How closely to look, and where."""
+class _Scope:
+    """Where to look, and how closely."""
 
     root: Path | None
     results: Path
@@ -46,16 +46,16 @@ class _Look:
 
 
 def examine(benchmark: Benchmark, results: Path, *, full: bool = False, fit: bool = False, workers: int = 1) -> Report:
-    """Look at every data set and weights file that the benchmark's rows need.
+    """Examine every data set and weights file that the benchmark's rows need.
 
     Args:
         full: decode and check every pair, with a progress bar; what was checked before is not read again.
-        fit: see that the weights fit their backbones; part of ``full``. It takes some seconds, for mmseg does.
+        fit: check that the weights fit their backbones; part of ``full``. Importing mmseg for this takes some seconds.
 
     Raises:
-        UserError: what was found cannot be written down.
+        UserError: the findings cannot be written.
     """
-    look = _Look(data_root(benchmark.data_root), results, full, workers)
+    scope = _Scope(data_root(benchmark.data_root), results, full, workers)
     sets, rendered = [], []
     for name in needed_domains(benchmark):
         settings = benchmark.domains[name]
@@ -65,14 +65,14 @@ def examine(benchmark: Benchmark, results: Path, *, full: bool = False, fit: boo
         uses: dict[str, list[str]] = {}
         for use, part in settings.parts.items():
             uses.setdefault(part.split, []).append(use)
-        report = _examine_set(name, settings, {split: ", ".join(names) for split, names in uses.items()}, look)
-        sets.append(replace(report, rows=_only_for(benchmark, name)))
-    weights, frames = _weights(benchmark, fit or full), _frames(benchmark, sets)
-    return Report(benchmark.name, look.root, tuple(sets), weights, tuple(rendered), frames, cache_folder(results))
+        report = _examine_set(name, settings, {split: ", ".join(names) for split, names in uses.items()}, scope)
+        sets.append(replace(report, rows=_find_dependent_rows(benchmark, name)))
+    weights, frames = _examine_all_weights(benchmark, fit or full), _count_frame_bytes(benchmark, sets)
+    return Report(benchmark.name, scope.root, tuple(sets), weights, tuple(rendered), frames, cache_folder(results))
 
 
-def _only_for(benchmark: Benchmark, domain: str) -> tuple[str, ...]:
-    """The rows that need a domain, if others do not."""
+def _find_dependent_rows(benchmark: Benchmark, domain: str) -> tuple[str, ...]:
+    """The rows that need a domain; none if all do."""
     if domain in (benchmark.source, *benchmark.targets):
         return ()
     rows = tuple(row for row in benchmark.rows if benchmark.generated_of(row) == domain)
@@ -80,40 +80,40 @@ def _only_for(benchmark: Benchmark, domain: str) -> tuple[str, ...]:
 
 
 def survey(results: Path, *, full: bool = False, workers: int = 1) -> Report:
-    """Look for every data set that the suite knows below the data root, and at what there is of it."""
-    look = _Look(data_root(), results, full, workers)
+    """Look below the data root for every data set that the suite knows, and examine what is there."""
+    scope = _Scope(data_root(), results, full, workers)
     sets = []
     for name in set_names():
-        report = _examine_set(name, SetDomain(dataset=name), dict.fromkeys(load_set(name).splits, ""), look)
+        report = _examine_set(name, SetDomain(dataset=name), dict.fromkeys(load_set(name).splits, ""), scope)
         sets.append(replace(report, parts=tuple(part for part in report.parts if part.found)))
-    return Report("all data sets", look.root, tuple(sets), optional=True)
+    return Report("all data sets", scope.root, tuple(sets), optional=True)
 
 
 def require(benchmark: Benchmark, results: Path) -> None:
-    """See, without decoding anything, that the benchmark's data are there and its weights fit.
+    """Check, without decoding anything, that the benchmark's data are there and its weights fit.
 
     Raises:
-        UserError: they are not or do not; the message is the doctor's.
+        UserError: something is missing or does not fit; the message is the doctor's.
     """
     report = examine(benchmark, results, fit=True)
-    if not report.well:
+    if not report.sound:
         text = io.StringIO()
         print_report(report, Console(file=text, width=120), faults_only=True)
         raise UserError(text.getvalue().rstrip())
 
 
-def _examine_set(name: str, settings: SetDomain, uses: Mapping[str, str], look: _Look) -> SetReport:
-    """The report on a set, of which the splits in ``uses`` are wanted."""
+def _examine_set(name: str, settings: SetDomain, uses: Mapping[str, str], scope: _Scope) -> SetReport:
+    """Examine the splits in ``uses`` of a set."""
     dataset = load_set(settings.dataset)
     try:
-        located = locate(dataset, look.root, settings.root)
+        located = locate(dataset, scope.root, settings.root)
     except Missing as missing:
         return SetReport(name, dataset, lost=missing.state, trouble=str(missing))
     try:
         label_map = dataset.map_of(located.layout, settings.label_map)
     except UserError as error:
         return SetReport(name, dataset, lost="refused", trouble=str(error))
-    parts = tuple(_examine_part(dataset, settings, located, split, use, look) for split, use in uses.items())
+    parts = tuple(_examine_part(dataset, settings, located, split, use, scope) for split, use in uses.items())
     if settings.skip and all(part.found for part in parts):
         there = {pair.id for split in uses for pair in take_inventory(dataset, located, split).pairs}
         if problem := unknown_skips(settings, there):
@@ -122,7 +122,7 @@ def _examine_set(name: str, settings: SetDomain, uses: Mapping[str, str], look: 
 
 
 def _examine_part(
-    dataset: DataSet, settings: SetDomain, located: Located, split: str, use: str, look: _Look
+    dataset: DataSet, settings: SetDomain, located: Located, split: str, use: str, scope: _Scope
 ) -> PartReport:
     try:
         published, inventory = dataset.split(split), take_inventory(dataset, located, split)
@@ -132,11 +132,11 @@ def _examine_part(
     own = max((part.expected for part in wanted if part.expected), default=None)
     expected, of_each = (own, {}) if own else (published.images, published.conditions)
     pairs, decoded, problems = inventory.pairs, 0, {}
-    place = (dataset, located, split, sets_folder(look.results), settings.label_map, pairs)
-    if pairs and look.full:
+    place = (dataset, located, split, sets_folder(scope.results), settings.label_map, pairs)
+    if pairs and scope.full:
         name = f"checking {dataset.name}, {split}"
-        with progress_bar(name, len(pairs)) as advance, disk_errors(sets_folder(look.results)):
-            problems, decoded = index_set(*place, look.workers, advance).problems, len(pairs)
+        with progress_bar(name, len(pairs)) as advance, disk_errors(sets_folder(scope.results)):
+            problems, decoded = index_set(*place, scope.workers, advance).problems, len(pairs)
     elif pairs:
         decoded, problems = recall(*place)
     kept = {pair.id for pair in pairs if not settings.conditions or pair.condition in settings.conditions}
@@ -154,11 +154,11 @@ def _examine_part(
         {name: problem for name, problem in problems.items() if name in kept},
         {pair.id: problems.get(pair.id, dataset.known_bad[pair.id]) for pair in pairs if pair.id in dataset.known_bad},
     )
-    return replace(part, trouble=_trouble(part, settings, len(kept), inventory))
+    return replace(part, trouble=_describe_faults(part, settings, len(kept), inventory))
 
 
-def _trouble(part: PartReport, settings: SetDomain, usable: int, inventory: Inventory) -> str:
-    """What a split lacks, in words; nothing if it is whole."""
+def _describe_faults(part: PartReport, settings: SetDomain, usable: int, inventory: Inventory) -> str:
+    """Describe what a split lacks; empty if it is complete."""
     lacks = []
     if inventory.denied:
         lacks.append(f"{inventory.denied[0]} may not be read (permission denied)")
@@ -170,8 +170,8 @@ def _trouble(part: PartReport, settings: SetDomain, usable: int, inventory: Inve
     if part.expected is not None and part.found != part.expected:
         what = "are missing" if part.found < part.expected else "too many"
         lacks.append(f"{abs(part.expected - part.found)} of {part.expected} pairs {what}")
-        if part.found < part.expected and inventory.lonely:
-            lacks.append(f"{len(inventory.lonely)} labels have no image (first {inventory.lonely[0]})")
+        if part.found < part.expected and inventory.orphans:
+            lacks.append(f"{len(inventory.orphans)} labels have no image (first {inventory.orphans[0]})")
     elif not part.found:
         lacks.append("there is no pair")
     else:
@@ -184,8 +184,8 @@ def _trouble(part: PartReport, settings: SetDomain, usable: int, inventory: Inve
     return "; ".join(lacks)
 
 
-def _weights(benchmark: Benchmark, fit: bool) -> tuple[WeightsReport, ...]:
-    """The files of pretrained weights that the rows' trunks start from; none where nothing is trained."""
+def _examine_all_weights(benchmark: Benchmark, fit: bool) -> tuple[WeightsReport, ...]:
+    """Examine the pretrained weights that the rows' trunks start from; none where nothing is trained."""
     if benchmark.runs:
         return ()
     models: dict[str, Mapping[str, Any]] = {}
@@ -209,21 +209,21 @@ def _examine_weights(model: Mapping[str, Any], fit: bool) -> WeightsReport:
         try:
             found = check_digest(path, weights.sha256)
             if fit:
-                _see_that_they_fit(model, path)
+                _check_fit(model, path)
         except UserError as error:
             return WeightsReport(weights.file, "damaged", str(error))
         return WeightsReport(weights.file, "found", f"{path}, SHA-256 {found[:16]}…")
     if weights.url:
-        return WeightsReport(weights.file, "to download", f"from {weights.url}{licence} to {looked[0]}, by itself")
+        return WeightsReport(weights.file, "to download", f"automatically, from {weights.url}{licence} to {looked[0]}")
     wanted = f"the file with the SHA-256 {weights.sha256}{licence}"
-    return WeightsReport(weights.file, "missing", f"put {wanted} to {' or '.join(map(str, looked))}")
+    return WeightsReport(weights.file, "missing", f"put {wanted} at {' or '.join(map(str, looked))}")
 
 
-def _see_that_they_fit(model: Mapping[str, Any], path: Path) -> None:
-    """Load weights into the backbone of a trunk's description.
+def _check_fit(model: Mapping[str, Any], path: Path) -> None:
+    """Check that weights can be loaded into the backbone of a trunk's description.
 
     Raises:
-        UserError: they cannot be read or are those of another backbone; names the keys.
+        UserError: they cannot be read or belong to another backbone; names the keys.
     """
     from flexseg.models.build import describe
     from flexseg.models.registry import MODELS, building
@@ -233,14 +233,14 @@ def _see_that_they_fit(model: Mapping[str, Any], path: Path) -> None:
         fit(MODELS.build(describe(model)["backbone"]), read_tensors(path), path)
 
 
-def _frames(benchmark: Benchmark, sets: Iterable[SetReport]) -> int:
-    """Bytes of the decoded training frames of all sets that are trained on: N · h · w · 4.
+def _count_frame_bytes(benchmark: Benchmark, sets: Iterable[SetReport]) -> int:
+    """Count the bytes of the decoded training frames of all sets: N · h · w · 4.
 
-    Those of sets whose images keep their size are not counted, for it is not known here.
+    Sets whose images keep their size are not counted, as that size is not known here.
     """
     if benchmark.runs:
         return 0
-    found = {  # domains that take different numbers of images of one split share its frames
+    found = {  # domains that take different numbers of images from one split share its frames
         (report.located and report.located.root, part.split, size): part.found
         for report in sets
         for part in report.parts

@@ -1,4 +1,4 @@
-"""What the doctor found, and how it is printed: the state of every data set and weights file, and what to do."""
+"""The doctor's report and how it is printed: the state of every data set and weights file, and what to do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Literal, get_args
 
 from rich.console import Console
 
+from flexseg.data.frames import existing_folder
 from flexseg.data.layouts import Located
 from flexseg.data.places import VARIABLE
 from flexseg.data.sets import DataSet
@@ -18,22 +19,26 @@ from flexseg.data.sets import DataSet
 State = Literal["refused", "missing", "incomplete", "damaged", "to download", "found"]
 WORST: tuple[State, ...] = get_args(State)
 SIGNS: dict[State, tuple[str, str]] = {
-    "refused": ("✗", "bold red"), "missing": ("✗", "bold red"), "incomplete": ("◐", "yellow"),
-    "damaged": ("!", "bold red"), "to download": ("↓", "yellow"), "found": ("✓", "green"),
-}  # fmt: skip
+    "refused": ("✗", "bold red"),
+    "missing": ("✗", "bold red"),
+    "incomplete": ("◐", "yellow"),
+    "damaged": ("!", "bold red"),
+    "to download": ("↓", "yellow"),
+    "found": ("✓", "green"),
+}
 SHOWN = 5
-"""How many problems are named before the rest is counted."""
+"""How many problems are named; the rest are counted."""
 
 
 @dataclass(frozen=True)
 class PartReport:
-    """One split of a set, as it lies on disk.
+    """One split of a set as it is on disk.
 
     Attributes:
-        uses: what the benchmark takes it for (train, val, test); empty where no benchmark asked.
+        uses: what the benchmark uses it for (train, val, test); empty where no benchmark asked.
         conditions: by name, how many pairs were found, and how many the published set has (None: not fixed).
-        decoded: how many of its pairs were decoded so far, by whomever.
-        problems: what is wrong with which image that is used; ``left_out`` likewise of those that are not.
+        decoded: how many of its pairs any process has decoded so far.
+        problems: what is wrong with each damaged image that is used. left_out: likewise for those that are not used.
         trouble: what is missing, in words.
     """
 
@@ -50,15 +55,15 @@ class PartReport:
 
     @property
     def state(self) -> State:
-        """How the split is; what is not there comes before what is damaged."""
+        """The state of the split; missing images count before damaged ones."""
         return "incomplete" if self.trouble else "damaged" if self.problems else "found"
 
 
 @dataclass(frozen=True)
 class SetReport:
-    """A data set of a benchmark, or of the suite: where it lies and how its splits are.
+    """A data set of a benchmark or of the suite: where it is and the state of its splits.
 
-    ``rows`` are those that cannot run without it, where others can.
+    ``rows`` are those that cannot run without it, if others can.
     """
 
     name: str
@@ -87,12 +92,12 @@ class WeightsReport:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the doctor found.
+    """Everything that the doctor found.
 
     Attributes:
-        title: what was examined. root: the data root, or None where nobody names one.
-        rendered: domains that the street world renders. frames: bytes that a cache of decoded training frames takes.
-        optional: whether a missing set is no fault, as nobody asked for it.
+        title: what was examined. root: the data root, or None if there is none.
+        rendered: domains that the street world renders. frames: bytes of a cache of decoded training frames.
+        optional: whether a missing set is no fault, because nobody asked for it.
     """
 
     title: str
@@ -105,38 +110,45 @@ class Report:
     optional: bool = False
 
     @property
-    def faults(self) -> list[SetReport | WeightsReport]:
-        """What has to be mended before the benchmark can run."""
-        harmless = {"found", "to download"} | ({"missing"} if self.optional else set())
-        everything: list[SetReport | WeightsReport] = [*self.sets, *self.weights]
-        return [each for each in everything if each.state not in harmless]
+    def entries(self) -> list[SetReport | WeightsReport]:
+        """The reports on all sets and weights."""
+        return [*self.sets, *self.weights]
 
     @property
-    def well(self) -> bool:
+    def faults(self) -> list[SetReport | WeightsReport]:
+        """What must be fixed before the benchmark can run."""
+        harmless = {"found", "to download"} | ({"missing"} if self.optional else set())
+        return [entry for entry in self.entries if entry.state not in harmless]
+
+    @property
+    def sound(self) -> bool:
         """Whether everything is there and nothing is known to be damaged."""
         return not self.faults
 
 
 def print_report(report: Report, console: Console, faults_only: bool = False) -> None:
-    """Print what was found and, where something is wrong, what to do; ``faults_only`` leaves out what is well."""
+    """Print what was found and, where something is wrong, what to do; ``faults_only`` leaves out everything else."""
 
     def say(text: str, style: str = "") -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-    say(f"{report.title}: {_summary(report)}", "bold")
-    everything: list[SetReport | WeightsReport] = [*report.sets, *report.weights]
-    for each in report.faults if faults_only else everything:
-        sign, style = SIGNS[each.state]
-        name = each.name if isinstance(each, SetReport) else "weights"
-        what = each.dataset.title if isinstance(each, SetReport) else each.file
-        say(f"{sign} {name}: {what}, {each.state}", style)
-        for line in _lines(each) if isinstance(each, SetReport) else [each.note]:
+    say(f"{report.title}: {_summarise(report)}", "bold")
+    for entry in report.faults if faults_only else report.entries:
+        sign, style = SIGNS[entry.state]
+        if isinstance(entry, SetReport):
+            what, lines = f"{entry.name}: {entry.dataset.title}", _describe_set(entry)
+        else:
+            what, lines = f"weights: {entry.file}", [entry.note]
+        say(f"{sign} {what}, {entry.state}", style)
+        for line in lines:
             say(f"    {line}")
     if report.frames and not faults_only:
-        say(f"a cache of decoded training frames would take {_bytes(report.frames)} ({_free(report.frames_folder)})")
+        folder = existing_folder(report.frames_folder)
+        free = f"{_format_bytes(shutil.disk_usage(folder).free)} are free at {folder}"
+        say(f"a cache of decoded training frames would take {_format_bytes(report.frames)} ({free})")
 
 
-def _summary(report: Report) -> str:
+def _summarise(report: Report) -> str:
     parts = []
     if report.rendered:
         parts.append(f"the street world renders {', '.join(report.rendered)}: nothing to download")
@@ -148,8 +160,8 @@ def _summary(report: Report) -> str:
     return "; ".join(parts)
 
 
-def _lines(report: SetReport) -> list[str]:
-    """What there is to say about a set, below its name."""
+def _describe_set(report: SetReport) -> list[str]:
+    """The lines below the name of a set."""
     dataset, lines = report.dataset, [report.trouble] if report.trouble else []
     if report.rows and report.state != "found":
         more = f" and {len(report.rows) - SHOWN} more" if len(report.rows) > SHOWN else ""
@@ -158,7 +170,7 @@ def _lines(report: SetReport) -> list[str]:
         layout = report.located.layout.name
         lines.append(f"{report.located.root} (layout {layout}, label map {report.label_map})")
     for part in report.parts:
-        lines += _part_lines(part)
+        lines += _describe_part(part)
     if report.state in ("missing", "incomplete", "damaged") and dataset.homepage not in report.trouble:
         archives = ", ".join(archive.file for archive in dataset.archives)
         lines.append(f"get it: {archives} from {dataset.homepage} ({dataset.licence})")
@@ -173,7 +185,7 @@ def _lines(report: SetReport) -> list[str]:
     return lines
 
 
-def _part_lines(part: PartReport) -> list[str]:
+def _describe_part(part: PartReport) -> list[str]:
     of = f" of {part.expected}" if part.expected is not None else ""
     drawn = f", {part.wanted} of them used" if part.wanted else ""
     name = f"{part.uses}: {part.split}" if part.uses and part.uses != part.split else part.split
@@ -192,10 +204,5 @@ def _part_lines(part: PartReport) -> list[str]:
     return lines
 
 
-def _bytes(count: float) -> str:
+def _format_bytes(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
-def _free(folder: Path) -> str:
-    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
-    return f"{_bytes(shutil.disk_usage(existing).free)} are free at {existing}"

@@ -103,7 +103,7 @@ def export_run(run: Run, output: Path, *, target: str = "") -> tuple[Path, Path]
             torch.save(checkpoint, temporary)
         with replacing(paths[0]) as temporary:
             temporary.write_text(
-                _heading(benchmark, run.row, facts, target, paths) + python_source(config), encoding="utf-8"
+                _format_heading(benchmark, run.row, facts, target, paths) + python_source(config), encoding="utf-8"
             )
     return paths
 
@@ -147,7 +147,7 @@ def mmseg_config(description: Mapping[str, Any], protocol: Protocol, target: str
     }
     # As the suite decodes: Pillow, which differs from OpenCV where an image is transparent or unusual.
     load = {"type": "LoadImageFromFile", "imdecode_backend": "pillow"}
-    pipeline = [load, *_resizing(protocol.size_of(target)), {"type": "PackSegInputs"}]
+    pipeline = [load, *_resize_transforms(protocol.size_of(target)), {"type": "PackSegInputs"}]
     imports = _imports([model, *pipeline])
     return {
         "default_scope": "mmseg",
@@ -161,7 +161,7 @@ def mmseg_config(description: Mapping[str, Any], protocol: Protocol, target: str
     }
 
 
-def _resizing(size: Size) -> list[dict[str, Any]]:
+def _resize_transforms(size: Size) -> list[dict[str, Any]]:
     """The transforms that bring a test image to its size: mmcv's where it has one that does the same."""
     changes = size.model_dump(exclude_defaults=True)
     if set(changes) == {"fit"}:
@@ -201,7 +201,9 @@ def check_same(model: Any, description: Mapping[str, Any], method: str) -> None:
     ours, built = _modules(model), _modules(theirs)
     other = [name for name in built | ours if ours.get(name) is not built.get(name)]
     if other:
-        listed = [f"{name} is {_kind(ours.get(name))} instead of {_kind(built.get(name))}" for name in other[:3]]
+        listed = [
+            f"{name} is {_type_name(ours.get(name))} instead of {_type_name(built.get(name))}" for name in other[:3]
+        ]
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         raise UserError(
             f"{method} changes the network itself ({'; '.join(listed)}{more}), which an mmseg configuration cannot "
@@ -226,11 +228,11 @@ def _modules(model: Any) -> dict[str, type]:
     return {name: kind for name, kind in found.items() if name and name.partition(".")[0] != "data_preprocessor"}
 
 
-def _kind(cls: type | None) -> str:
+def _type_name(cls: type | None) -> str:
     return "missing" if cls is None else cls.__name__
 
 
-def _heading(
+def _format_heading(
     benchmark: Benchmark, row_name: str, facts: Mapping[str, Any], target: str, paths: tuple[Path, Path]
 ) -> str:
     protocol = benchmark.protocol
@@ -252,10 +254,10 @@ def _heading(
 
 def python_source(variables: Mapping[str, Any]) -> str:
     """Assignments in the style of mmseg's configurations: ``dict(key=value)``, one entry a line where it is long."""
-    return "\n".join(f"{name} = {_source(value, len(name) + 3)}\n" for name, value in variables.items())
+    return "\n".join(f"{name} = {_format_value(value, len(name) + 3)}\n" for name, value in variables.items())
 
 
-def _source(value: Any, column: int = 0, indent: int = 0) -> str:
+def _format_value(value: Any, column: int = 0, indent: int = 0) -> str:
     """``value`` as Python, on one line if it fits behind ``column``."""
     if not isinstance(value, Mapping | list | tuple):
         return repr(value)
@@ -267,13 +269,13 @@ def _source(value: Any, column: int = 0, indent: int = 0) -> str:
         entries = [(f"{key}=" if named else f"{key!r}: ", item) for key, item in value.items()]
     else:
         entries = [("", item) for item in value]
-    flat = ", ".join(lead + _source(item, -(10**6)) for lead, item in entries)
+    flat = ", ".join(lead + _format_value(item, -(10**6)) for lead, item in entries)
     if isinstance(value, tuple) and len(value) == 1:
         flat += ","
     if column + len(opening) + len(flat) + len(closing) <= WIDTH:
         return opening + flat + closing
     inner = indent + 4
-    lines = [f"{' ' * inner}{lead}{_source(item, inner + len(lead) + 1, inner)}," for lead, item in entries]
+    lines = [f"{' ' * inner}{lead}{_format_value(item, inner + len(lead) + 1, inner)}," for lead, item in entries]
     return "\n".join([opening, *lines, " " * indent + closing])
 
 

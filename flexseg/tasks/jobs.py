@@ -159,7 +159,7 @@ def evaluate_row(benchmark: Benchmark, row: str, results: Path, threads: int = 1
         run
         for run in finished
         if not all(
-            _evaluated(run.evaluated.records(target), (run.fingerprint, protocol, index.digest))
+            _is_evaluated(run.evaluated.records(target), (run.fingerprint, protocol, index.digest))
             for target, index in indices.items()
         )
     ]
@@ -184,7 +184,7 @@ def evaluate_row(benchmark: Benchmark, row: str, results: Path, threads: int = 1
     _write_receipt(receipt, {"evaluation": protocol, "seeds": states})
 
 
-def _evaluated(path: Path, expected: tuple[str, str, str]) -> bool:
+def _is_evaluated(path: Path, expected: tuple[str, str, str]) -> bool:
     """Whether the records at ``path`` are of the expected run, evaluation and images."""
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -53,7 +53,7 @@ def predict_images(
 
     run.require_trained()
     check_target(run.benchmark, target)
-    protocol = shown_whole(run.benchmark.protocol, target, height)
+    protocol = adapt_protocol(run.benchmark.protocol, target, height)
     files = list(find_images(images))
     if not files:
         raise UserError(f"no image ({', '.join(SUFFIXES)}) in {', '.join(map(str, images)) or 'nothing'}")
@@ -71,7 +71,7 @@ def predict_images(
         for path, name in zip(files, output_names(files), strict=True):
             try:
                 photo = read_photo(path)
-                label = _predicted(label_of, path, photo)
+                label = _predict(label_of, path, photo)
             except UserError as error:
                 failures.append(str(error))
             else:
@@ -85,7 +85,7 @@ def predict_images(
     return written
 
 
-def _predicted(label_of: Callable[[np.ndarray], np.ndarray], path: Path, photo: np.ndarray) -> np.ndarray:
+def _predict(label_of: Callable[[np.ndarray], np.ndarray], path: Path, photo: np.ndarray) -> np.ndarray:
     try:
         return label_of(photo)
     except (MemoryError, RuntimeError) as error:  # torch raises either where memory is short
@@ -93,7 +93,7 @@ def _predicted(label_of: Callable[[np.ndarray], np.ndarray], path: Path, photo: 
         raise UserError(f"{path} ({photo.shape[0]}×{photo.shape[1]} pixels) cannot be predicted: {reason}") from error
 
 
-def shown_whole(protocol: Protocol, target: str = "", height: int | None = None) -> Protocol:
+def adapt_protocol(protocol: Protocol, target: str = "", height: int | None = None) -> Protocol:
     """The protocol for images without labels: one size for all, and the prediction covers the whole image.
 
     A crop belongs to scoring, and so does preparing the labels: both are left out.

@@ -83,7 +83,7 @@ def rehearse(
     content = read_content(name, benchmarks)
     if content.get("runs"):
         raise UserError(f"benchmark {name} only evaluates the runs of {content['runs']!r}: rehearse that one")
-    small, changes = shrunk(content, settings)
+    small, changes = shrink(content, settings)
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(small, folder / "weights", changes)
     (folder / "benchmarks").mkdir(exist_ok=True)
@@ -114,16 +114,16 @@ def _print_changes(changes: list[Change], console: Console) -> None:
         table.add_column(heading, overflow="fold")
     for change in changes:
         before = "the default" if change.before is None else change.before
-        table.add_row(change.key, _short(before), _short(change.after))
+        table.add_row(change.key, _shorten(before), _shorten(change.after))
     console.print(table)
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
-def shrunk(content: Content, settings: Settings) -> tuple[Content, list[Change]]:
+def shrink(content: Content, settings: Settings) -> tuple[Content, list[Change]]:
     """A benchmark file's content, made small, and what was changed; what it extends is merged in already."""
     small, changes = deepcopy(content), []
     for key in ("extends", "data_root", "tuning"):
@@ -145,16 +145,16 @@ def shrunk(content: Content, settings: Settings) -> tuple[Content, list[Change]]
     for where, path in _sizes(small["protocol"]):
         for key in ("fit", "height", "crop", "window", "stride"):
             if where.get(key):
-                put(where, key, _divided(where[key], by), path)
+                put(where, key, _divide(where[key], by), path)
     for where, path in _models(small):
         if "hrda" in where:
             for key in ("detail", "stride"):
-                put(where["hrda"], key, _divided(where["hrda"][key], by), f"{path}hrda.")
+                put(where["hrda"], key, _divide(where["hrda"][key], by), f"{path}hrda.")
         if settings.trunk:
-            _exchange_trunk(where, path, settings.trunk, put)
+            _replace_trunk(where, path, settings.trunk, put)
     for domain, keys in small["domains"].items():
         if keys.get("resize"):
-            put(keys, "resize", _divided(keys["resize"], by), f"domains.{domain}.")
+            put(keys, "resize", _divide(keys["resize"], by), f"domains.{domain}.")
         for split in ("train", "val", "test"):
             _shrink_split(keys, split, f"domains.{domain}.", settings, put)
     return small, changes
@@ -182,7 +182,7 @@ def _sizes(protocol: Content) -> Iterator[tuple[Content, str]]:
         yield size, f"protocol.sizes.{target}."
 
 
-def _divided(value: Any, by: int) -> Any:
+def _divide(value: Any, by: int) -> Any:
     return [max(each // by, 1) for each in value] if isinstance(value, list | tuple) else max(value // by, 1)
 
 
@@ -199,7 +199,7 @@ def _shrink_training(training: Content, path: str, settings: Settings, put: Put)
         put(training, "batch_size", min(training["batch_size"], 2), path)
     for key in ("crop", "resize"):
         if training.get(key):
-            put(training, key, _divided(training[key], settings.shrink), path)
+            put(training, key, _divide(training[key], settings.shrink), path)
     for key in ("min_pixels", "min_crop_pixels"):
         if (training.get("sampling") or {}).get(key):
             smaller = max(training["sampling"][key] // settings.shrink**2, 1)
@@ -224,7 +224,7 @@ def _count(domain: Content, split: str, settings: Settings) -> int:
     return settings.frames * max(len(domain.get("conditions", [])), 1)
 
 
-def _exchange_trunk(model: Content, path: str, trunk: str, put: Put) -> None:
+def _replace_trunk(model: Content, path: str, trunk: str, put: Put) -> None:
     from flexseg.models.weights import MIT  # imports torch
 
     if trunk not in MIT:

@@ -247,7 +247,7 @@ def test_what_cannot_be_read_is_tried_again(root: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(Path, "read_bytes", failing)
     problems = index_set(*located(root), "val", tmp_path).problems
     assert problems == {"d3": f"{image_of(root, 'd3')} cannot be read (Input/output error): "
-                              "see that it is there and may be read"}  # fmt: skip
+                              "check that it is there and may be read"}  # fmt: skip
     monkeypatch.undo()
     assert index_set(*located(root), "val", tmp_path).problems == {}
 

@@ -130,7 +130,7 @@ def test_names_of_roots(tmp_path: Path, touch: Touch, monkeypatch: pytest.Monkey
         monkeypatch.setenv("FLEXSEG_DATA", root)
         assert len(ids("cityscapes", data_root(), "val")) == 2
     monkeypatch.setenv("FLEXSEG_DATA", "~nobody-here/data")
-    with pytest.raises(UserError, match="nobody here is called 'nobody-here'; give the whole path"):
+    with pytest.raises(UserError, match="there is no user 'nobody-here'; give the whole path"):
         data_root()
 
 
@@ -144,7 +144,7 @@ def test_what_other_programs_leave_among_the_files(tmp_path: Path, touch: Touch)
     )
     dataset = load_set("generated")
     found = take_inventory(dataset, locate(dataset, tmp_path), "all")
-    assert ([pair.id for pair in found.pairs], found.unlabelled, found.lonely) == (["a"], [], [])
+    assert ([pair.id for pair in found.pairs], found.unlabelled, found.orphans) == (["a"], [], [])
 
 
 def test_folders_that_may_not_be_read(tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +203,7 @@ def test_half_unpacked(tmp_path: Path, touch: Touch) -> None:
     assert f"labels ({ACDC_LABEL}) but no image such as rgb_anon/" in text
     assert "unpack rgb_anon_trainvaltest.zip" in text
     touch(f"acdc/deeper/{ACDC}")
-    assert f"images lie one level too deep, in {tmp_path}/acdc/deeper: move" in problem("acdc", tmp_path)[1]
+    assert f"images are one level too deep, in {tmp_path}/acdc/deeper: move" in problem("acdc", tmp_path)[1]
     touch(f"acdc/{ACDC.replace('000854', '000900')}")
     assert "no image has its label" in problem("acdc", tmp_path)[1]
 
@@ -220,9 +220,9 @@ def test_some_labels_or_images_are_missing(tmp_path: Path, touch: Touch) -> None
     found = take_inventory(dataset, located, "val")
     assert (len(found.pairs), [path.name[:10] for path in found.unlabelled]) == (4, ["ulm_000003"])
     assert list_pairs(dataset, located, "train") == []
-    lonely = tmp_path / "cityscapes" / CITY_LABEL.format("ulm", "000009_000019", "labelIds")
-    touch(str(lonely.relative_to(tmp_path)))
-    assert take_inventory(dataset, located, "val").lonely == [lonely]
+    orphans = tmp_path / "cityscapes" / CITY_LABEL.format("ulm", "000009_000019", "labelIds")
+    touch(str(orphans.relative_to(tmp_path)))
+    assert take_inventory(dataset, located, "val").orphans == [orphans]
 
 
 def test_labels_of_the_wrong_release(tmp_path: Path, touch: Touch) -> None:
@@ -266,7 +266,7 @@ def test_acdcs_references_are_left_out(tmp_path: Path, touch: Touch) -> None:
 def test_gta5s_split_is_a_list_of_numbers(tmp_path: Path, touch: Touch) -> None:
     touch(*(f"gta5/{kind}/{n:05d}.png" for kind in ("images", "labels") for n in range(1, 8)))
     touch("gta5/labels/00001_labelTrainIds.png")
-    with pytest.raises(Missing, match=r"split\.mat .*does not lie in .*unpack read_mapping\.zip"):
+    with pytest.raises(Missing, match=r"split\.mat .*is not in .*unpack read_mapping\.zip"):
         ids("gta5", tmp_path, "official_val")
     savemat(tmp_path / "gta5/split.mat", {"valIds": [[2], [5]], "trainIds": [[1], [99]]})
     assert ids("gta5", tmp_path, "official_val") == ["00002", "00005"]

@@ -99,11 +99,11 @@ splits: {val: {images: 1}}
     ("old", "new", "problem"),
     [
         ("train_ids", "train_idz", "no label map train_idz"),
-        ("b/{split}", "b/{city}", "city is no field of"),
+        ("b/{split}", "b/{city}", "city is not a field of"),
         ("val:", "val: {image: 2}, test:", "image"),
         ("name: one", "name: one, where: {train: {id: a}}", "there is no split train"),
         ("layouts: [", "layouts: [{name: one, image: '{id}', label: '{id}'}, ", "same name"),
-        ("title: Mine", "- 1", "describes no data set"),
+        ("title: Mine", "- 1", "does not describe a data set"),
     ],
 )
 def test_a_wrong_file(old: str, new: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ def test_an_index_is_there_only_when_all_is(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("flexseg.tasks.datasets._write_shown", full)
+    monkeypatch.setattr("flexseg.tasks.datasets._write_examples", full)
     with pytest.raises(UserError, match=r"no space left .* start the same command again"):
         make_dataset(benchmark, "night", results)
     assert not list(domain_folder(results, benchmark, "night").glob("*.parquet"))

@@ -90,7 +90,7 @@ def test_all_is_well(
     benchmark = benchmark_of(source=GAME, city=CITY, adverse=adverse)
     monkeypatch.setattr(indexing, "decode_pair", None)  # nothing is decoded
     report = examine(benchmark, tmp_path)
-    assert report.well
+    assert report.sound
     text = told(report)
     assert f"3 data sets below {data}: 3 found" in text
     assert f"{data / 'gta5'} (layout official, label map gta5)" in text
@@ -105,7 +105,7 @@ def test_missing_set(data: Path, tmp_path: Path, benchmark_of: Callable[..., Ben
     benchmark = benchmark_of(source=GAME, city=CITY)
     report = examine(benchmark, tmp_path)
     assert [each.state for each in report.sets] == ["found", "missing"]
-    assert not report.well
+    assert not report.sound
     for message in (told(report), told(report, faults_only=True)):
         for part in ("city: Cityscapes, missing", "https://www.cityscapes-dataset.com", "gtFine_trainvaltest.zip"):
             assert part in message
@@ -214,7 +214,7 @@ def test_one_damaged_file_among_many(
     write(data / "gta5" / "labels" / "15188.png", np.zeros((3, 3), np.uint8))  # known, so no harm
     mixed = {"dataset": "bdd100k", "test": {"split": "val", "expected": 40}}
     benchmark = benchmark_of(source=GAME, mixed=mixed)
-    assert examine(benchmark, tmp_path).well, "counting does not see it"
+    assert examine(benchmark, tmp_path).sound, "counting does not see it"
     for full in (True, False):  # what was found is remembered
         report = examine(benchmark, tmp_path, full=full)
         assert [each.state for each in report.sets] == ["found", "damaged"]
@@ -225,12 +225,12 @@ def test_one_damaged_file_among_many(
         assert "15188.png is 3×3 pixels, its image 15188.png is 6×9" in text
     with pytest.raises(UserError, match="1 found, 1 damaged"):
         require(benchmark, tmp_path)
-    assert examine(benchmark_of(source=GAME, mixed=mixed | {"skip": [names[17]]}), tmp_path).well
+    assert examine(benchmark_of(source=GAME, mixed=mixed | {"skip": [names[17]]}), tmp_path).sound
     decoded: list[Path] = []
     decode = indexing.decode_pair
     monkeypatch.setattr(indexing, "decode_pair", lambda path, *rest: decoded.append(path) or decode(path, *rest))
     bad.write_bytes(whole)
-    assert examine(benchmark, tmp_path, full=True).well
+    assert examine(benchmark, tmp_path, full=True).sound
     assert decoded == [bad], "nothing is decoded twice"
 
 
@@ -242,7 +242,7 @@ def test_only_what_the_rows_need_is_asked_for(
     benchmark = benchmark.model_copy(
         update={"domains": benchmark.domains | {"other": SetDomain.model_validate(absent)}}
     )
-    assert examine(benchmark, tmp_path).well
+    assert examine(benchmark, tmp_path).sound
     row = benchmark.rows["only"].model_copy(update={"generated": "other"})
     needing = benchmark.model_copy(update={"rows": benchmark.rows | {"further": row}})
     report = examine(needing, tmp_path)
@@ -256,7 +256,7 @@ def test_only_what_the_rows_need_is_asked_for(
 
 def test_the_street_world_needs_nothing(tmp_path: Path) -> None:
     report = examine(load_benchmark("smoke"), tmp_path)
-    assert report.well
+    assert report.sound
     assert "the street world renders source, generated, clear_city" in told(report)
     assert "nothing to download" in told(report)
 
@@ -299,7 +299,7 @@ def test_weights(
         benchmark = benchmark_of(city=CITY)
         benchmark = benchmark.model_copy(update={"model": benchmark.model | {"weights": entry}})
         report = examine(benchmark, tmp_path)
-        assert report.well == (report.weights[0].state in ("found", "to download"))
+        assert report.sound == (report.weights[0].state in ("found", "to download"))
         return report.weights[0].state, told(report)
 
     digest = hashlib.sha256(content).hexdigest()
@@ -307,7 +307,7 @@ def test_weights(
     assert state(file="mit.pth", sha256="0" * 64)[0] == "damaged"
     missing, text = state(file="other.pth", sha256=digest, licence="NVIDIA")
     assert missing == "missing"
-    assert f"put the file with the SHA-256 {digest} (NVIDIA) to {tmp_path / 'other.pth'}" in text
+    assert f"put the file with the SHA-256 {digest} (NVIDIA) at {tmp_path / 'other.pth'}" in text
     assert state(file="other.pth", sha256=digest, url="https://weights.example/other.pth")[0] == "to download"
     assert state(file="other.pth", sha="x")[0] == "refused"
 
@@ -330,7 +330,7 @@ def test_weights_of_another_backbone(data: Path, tmp_path: Path, benchmark_of: C
     require(using(state), tmp_path)
     first = next(iter(state))
     wrong = using({key: value for key, value in state.items() if key != first})
-    assert examine(wrong, tmp_path).well, "a glance does not see it"
+    assert examine(wrong, tmp_path).sound, "a glance does not see it"
     assert examine(wrong, tmp_path, full=True).weights[0].state == "damaged"
     with pytest.raises(UserError, match=rf"(?s)w\.safetensors, damaged.*it lacks 1 \({first}\) of"):
         require(wrong, tmp_path)
@@ -343,10 +343,10 @@ def test_survey_of_all_sets(data: Path, tmp_path: Path) -> None:
     report = survey(tmp_path)
     assert {each.name for each in report.sets if each.state != "missing"} == {"acdc", "cityscapes", "gta5"}
     assert [each.state for each in report.sets if each.name == "acdc"] == ["incomplete"]
-    assert not report.well
+    assert not report.sound
     for name in ("acdc", "cityscapes", "gta5"):
         shutil.rmtree(data / name)
-    assert survey(tmp_path).well, "nobody asked for what is missing"
+    assert survey(tmp_path).sound, "nobody asked for what is missing"
 
 
 def test_counting_opens_no_image_and_imports_no_torch(tmp_path: Path) -> None:

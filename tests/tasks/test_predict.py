@@ -14,7 +14,7 @@ import flexseg.tasks.predict as module
 from flexseg.benchmark import Benchmark, Protocol, Run
 from flexseg.classes import CLASS_SETS
 from flexseg.errors import UserError
-from flexseg.tasks.predict import find_images, output_names, overlay, predict_images, read_photo, shown_whole
+from flexseg.tasks.predict import adapt_protocol, find_images, output_names, overlay, predict_images, read_photo
 
 ORIENTATION = 0x0112
 
@@ -76,10 +76,10 @@ def test_overlays_blend_and_name_the_classes_that_are_there() -> None:
 def test_the_whole_image_is_shown_at_the_protocols_size(smoke: Benchmark) -> None:
     sizes = {"night": {"height": 32, "crop": (32, 32), "labels": True}}
     protocol = Protocol(**(smoke.protocol.model_dump() | {"size": {"fit": (64, 128)}, "sizes": sizes}))
-    assert shown_whole(protocol).size_of("") == protocol.size
-    night = shown_whole(protocol, "night").size_of("")
+    assert adapt_protocol(protocol).size_of("") == protocol.size
+    night = adapt_protocol(protocol, "night").size_of("")
     assert (night.height, night.crop, night.labels) == (32, None, False)
-    assert shown_whole(protocol, "night", height=50).size_of("").height == 50
+    assert adapt_protocol(protocol, "night", height=50).size_of("").height == 50
 
 
 class Brightest(torch.nn.Module):

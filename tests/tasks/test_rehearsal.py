@@ -12,7 +12,7 @@ from rich.console import Console
 from flexseg.benchmark import load_benchmark
 from flexseg.benchmark.reading import read_content
 from flexseg.errors import UserError
-from flexseg.tasks.rehearse import Change, Settings, rehearse, shrunk
+from flexseg.tasks.rehearse import Change, Settings, rehearse, shrink
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PAPERS = ("gta5_daformer", "gta5_hrda", "gta5_resnet50", "gta5_resnet101")
@@ -31,7 +31,7 @@ def keys_of(content: Any, place: str = "") -> dict[str, Any]:
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_small_file_is_a_right_one_and_all_that_differs_is_listed(name: str, tmp_path: Path) -> None:
     content = read_content(name, BENCHMARKS)
-    small, changes = shrunk(content, Settings())
+    small, changes = shrink(content, Settings())
     (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(small))
     benchmark = load_benchmark(name, tmp_path)
     assert benchmark.seeds == [0]
@@ -44,7 +44,7 @@ def test_the_small_file_is_a_right_one_and_all_that_differs_is_listed(name: str,
 
 
 def test_sizes_shrink_together() -> None:
-    small, changes = shrunk(read_content("gta5_hrda", BENCHMARKS), Settings(shrink=4))
+    small, changes = shrink(read_content("gta5_hrda", BENCHMARKS), Settings(shrink=4))
     assert (small["training"]["crop"], small["training"]["resize"]) == ([256, 256], [360, 640])
     assert (small["model"]["hrda"]["detail"], small["model"]["hrda"]["stride"]) == ([128, 128], [64, 64])
     assert (small["protocol"]["window"], small["protocol"]["stride"]) == ([256, 256], [128, 128])
@@ -55,13 +55,13 @@ def test_sizes_shrink_together() -> None:
 
 
 def test_a_smaller_trunk_is_listed_and_must_fit() -> None:
-    small, changes = shrunk(read_content("gta5_daformer", BENCHMARKS), Settings(trunk="b0"))
+    small, changes = shrink(read_content("gta5_daformer", BENCHMARKS), Settings(trunk="b0"))
     assert small["model"]["decode_head"]["in_channels"] == [32, 64, 160, 256]
     assert "model.backbone.num_layers" in {change.key for change in changes}
     with pytest.raises(UserError, match="there is no MiT 'b9'"):
-        shrunk(read_content("gta5_daformer", BENCHMARKS), Settings(trunk="b9"))
+        shrink(read_content("gta5_daformer", BENCHMARKS), Settings(trunk="b9"))
     with pytest.raises(UserError, match=r"ResNetV1c, which no MiT can replace"):
-        shrunk(read_content("gta5_resnet50", BENCHMARKS), Settings(trunk="b0"))
+        shrink(read_content("gta5_resnet50", BENCHMARKS), Settings(trunk="b0"))
 
 
 def test_a_benchmark_that_only_evaluates_is_not_rehearsed(tmp_path: Path) -> None:
