@@ -1,6 +1,6 @@
-"""Augmentations of appearance that leave the layout alone: PixMix and a bilateral filter, and a batch's view by one.
+"""Augmentations of appearance that keep the layout: PixMix, a bilateral filter, and a view of a batch by one of them.
 
-Both take (H, W, 3) uint8 RGB and a generator and return the same shape and type; the image given is not written into.
+Both take (H, W, 3) uint8 RGB and a generator and return the same shape and type; the input is not modified.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def changed_view(images: Tensor, generators: Sequence[np.random.Generator], change: Change) -> Tensor:
-    """A second view of a batch: ``change`` of each image, with a generator of its own.
+    """Make a second view of a batch: ``change`` of each image, with its own generator.
 
     Args:
         images: (B, 3, H, W) normalised float, on any device. generators: B of them.
@@ -89,18 +89,18 @@ def pixmix(
 
 
 def mix_add(one: np.ndarray, other: np.ndarray, a: float, b: float) -> np.ndarray:
-    """a·x + b·y of two images on [−1, 1], which are given, and given back, on [0, 1]; not clipped."""
+    """a·x + b·y of two images on [−1, 1], given and returned on [0, 1]; not clipped."""
     return (a * (2 * one - 1) + b * (2 * other - 1) + 1) / 2
 
 
 def mix_multiply(one: np.ndarray, other: np.ndarray, a: float, b: float) -> np.ndarray:
-    """x^a · y^b of two images on [0, 2], which are given, and given back, on [0, 1]; not clipped, a ≥ 0."""
-    half_level = 1 / 255  # b may be negative: what is black in y must not become infinite
+    """x^a · y^b of two images on [0, 2], given and returned on [0, 1]; not clipped, a ≥ 0."""
+    half_level = 1 / 255  # b may be negative: black in y must not become infinite
     return (2 * one) ** a * np.maximum(2 * other, half_level) ** b / 2
 
 
 def recolour(image: np.ndarray, rng: np.random.Generator, severity: float = 1.0) -> np.ndarray:
-    """One of the paper's base augmentations that keep the layout: autocontrast, equalize, posterize or solarize.
+    """Apply one of the paper's base augmentations that keep the layout: autocontrast, equalize, posterize or solarize.
 
     The strength is drawn in (0.1, ``severity``) of 10: 4 − 0.4·strength bits are kept, levels from 256 − 25.6·strength
     on are inverted.
@@ -120,8 +120,8 @@ def recolour(image: np.ndarray, rng: np.random.Generator, severity: float = 1.0)
 def mixing_picture(number: int) -> np.ndarray:
     """The mixing picture of this number: (192, 192, 3) uint8, read only, the same in every run.
 
-    The paper mixes in fractals from artists and feature visualisations of networks, which cannot be had without a
-    download. In their place stand, in turn, noise with a spectrum that falls as a power of the frequency ("plasma"),
+    The paper mixes in fractals from artists and feature visualisations of networks, which need a
+    download. They are replaced, in turn, by noise with a spectrum that falls as a power of the frequency ("plasma"),
     Julia sets, and attractors of random iterated functions, in random colours.
     """
     rng = np.random.default_rng([number])
@@ -143,7 +143,7 @@ def _exponents(rng: np.random.Generator, beta: float) -> tuple[float, float]:
 
 
 def _random_window(picture: np.ndarray, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A window of ``shape`` (height, width) somewhere in the picture, resized to cover it with room to spare."""
+    """Cut a random window of ``shape`` (height, width) from the picture, resized to be larger than it."""
     side = math.ceil(COVER * max(shape))
     method = cv2.INTER_AREA if side < len(picture) else cv2.INTER_LINEAR
     resized = cv2.resize(picture, (side, side), interpolation=method)
@@ -152,7 +152,7 @@ def _random_window(picture: np.ndarray, shape: tuple[int, ...], rng: np.random.G
 
 
 def _palette(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Values (H, W) → colours (H, W, 3) in [0, 1], by a random cosine for each of R, G and B."""
+    """Map values (H, W) to colours (H, W, 3) in [0, 1], by a random cosine for each of R, G and B."""
     turns, phases = rng.uniform(0.5, 2.5, 3), rng.uniform(0, 1, 3)
     return 0.5 + 0.5 * np.cos(2 * np.pi * (values[..., None] * turns + phases))
 
@@ -181,7 +181,7 @@ def _julia(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _attractor(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Density of points that random contractions throw about, each in the colour of the last one, on a flat ground."""
+    """Density of points under random contractions, coloured by the contractions, on a flat ground."""
     count, points = int(rng.integers(3, 6)), 6000
     angles, shrinks = rng.uniform(0, 2 * np.pi, (2, count)), rng.uniform(0.35, 0.75, (2, count))
     cosine, sine = np.cos(angles) * shrinks, np.sin(angles) * shrinks

@@ -1,6 +1,6 @@
-"""From a whole training image to a crop: the window for its class, and the colours, as the benchmark's recipe has it.
+"""From a whole training image to a crop: choose the window and change the colours, as the benchmark's recipe says.
 
-Every part is off unless ``training`` in the benchmark file names it, and then nothing of it is computed or drawn.
+A part that ``training`` in the benchmark file does not name is off: nothing is computed or drawn for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from flexseg.data.transforms import Window, random_window
 from flexseg.errors import RunError
 
 RETRIES = 10
-"""How often a crop is drawn again, for its class as for the share of the largest class; the last one is taken."""
+"""How often a crop is redrawn, both for its class and for the share of the largest class; the last one is used."""
 
 COLOURS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "mmseg": photometric_distortion,
@@ -29,13 +29,13 @@ COLOURS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 def prepare(
     image: np.ndarray, label: np.ndarray, wanted: int, training: Training, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Crop a training image and change its colours, as the recipe has it.
+    """Crop a training image and change its colours, as the recipe says.
 
     Args:
         image: (H, W, 3) uint8. label: (H, W) uint8 trainIds. wanted: the class for which the image was drawn, or -1.
 
     Returns:
-        (crop_h, crop_w, 3) uint8 and (crop_h, crop_w) uint8, arrays of their own.
+        (crop_h, crop_w, 3) uint8 and (crop_h, crop_w) uint8, new arrays.
     """
     window, cut = choose_crop(label, wanted, training, rng)
     pixels = window.cut_image(image)
@@ -62,7 +62,7 @@ def choose_crop(
         places = np.flatnonzero(label == wanted)
     for _ in range(1 + RETRIES):
         focus = None
-        if places is not None and len(places):  # an image may lose a few pixels of a class when it is resized
+        if places is not None and len(places):  # resizing an image may remove a few pixels of a class
             row, column = divmod(int(places[rng.integers(len(places))]), label.shape[1])
             focus = (row, column)
         window, cut = _draw_mixed_crop(label, training, rng, focus)
@@ -74,9 +74,9 @@ def choose_crop(
 def _draw_mixed_crop(
     label: np.ndarray, training: Training, rng: np.random.Generator, focus: tuple[int, int] | None
 ) -> tuple[Window, np.ndarray]:
-    """A crop in which no class has ``max_class_share`` of the labelled pixels (mmseg's ``cat_max_ratio``).
+    """Draw a crop in which no class has ``max_class_share`` of the labelled pixels (mmseg's ``cat_max_ratio``).
 
-    There must be two classes. What is drawn again is the whole window, also its scale and mirroring.
+    It must have two classes. The whole window is redrawn, including its scale and mirroring.
     """
     retries = 0 if training.max_class_share is None else RETRIES
     for attempt in range(1 + retries):
@@ -91,10 +91,10 @@ def _draw_mixed_crop(
 
 
 def check_ids(label: np.ndarray, image: str) -> None:
-    """Refuse a label that holds anything but the ids of the 19 classes and void: a loss must never see it.
+    """Check that a label holds only the ids of the 19 classes and void: a loss must never see others.
 
     Raises:
-        RunError: with the ids and the image's name.
+        RunError: it holds others; names them and the image.
     """
     if ((label >= NUM_CLASSES) & (label != IGNORE)).any():
         wrong = sorted(set(np.unique(label).tolist()) - {*range(NUM_CLASSES), IGNORE})

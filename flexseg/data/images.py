@@ -1,4 +1,4 @@
-"""Decoding an image and its label, with every check that bad files need: one clear error that names the file.
+"""Decode an image and its label, with every check for bad files: one clear error that names the file.
 
 The suite's own data are RGB images and trainId labels. Labels of a data set hold that set's ids; a label map turns them
 into trainIds (:mod:`flexseg.data.label_maps`).
@@ -22,9 +22,9 @@ VALID_IDS[[*range(NUM_CLASSES), IGNORE]] = True
 
 IDS = (("L", "P"), "a label holds ids in 8 bits, not colours. Take the label that the archive holds")
 COLOURS = (("RGB", "RGBA", "P"), "these labels are colours. Take the label that the archive holds")
-"""The modes of labels, and what to say of others."""
+"""The modes of labels, and the advice for others."""
 RED = 2
-"""The place of red in the pixels that OpenCV decodes, which are B, G, R or B, G, R, A."""
+"""The index of red in the pixels that OpenCV decodes, which are B, G, R or B, G, R, A."""
 
 
 def _damaged(path: Path, reason: object) -> UserError:
@@ -37,7 +37,7 @@ def _decode(path: Path, content: bytes, modes: tuple[str, ...], hint: str) -> Im
     try:
         picture = Image.open(io.BytesIO(content))
         picture.load()
-    except UnidentifiedImageError as error:  # whose text is no more than an address in memory
+    except UnidentifiedImageError as error:  # whose text is only an address in memory
         raise _damaged(path, "it is no picture" if content else "it is empty") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise _damaged(path, error) from error
@@ -54,10 +54,10 @@ def decode_image(path: Path, content: bytes, convert: bool = True) -> np.ndarray
 
     Args:
         convert: drop an alpha channel (UrbanSyn and SYNTHIA may have one). Pictures of one channel or with a palette
-            are refused in any case: a label that lies in the images' place must not pass.
+            are refused in any case: a label in the place of an image must not pass.
 
     Raises:
-        UserError: the bytes are no whole picture, or one of another mode.
+        UserError: the bytes are not a complete picture, or it has another mode.
     """
     modes = ("RGB", "RGBA") if convert else ("RGB",)
     picture = _decode(path, content, modes, "is it a label, or a converted copy? Take the image that the archive holds")
@@ -75,7 +75,7 @@ def decode_label(
             16-bit colour (SYNTHIA); ``colours``, the map's colours.
 
     Raises:
-        UserError: the bytes are no whole picture, or hold another id (the first ones are named).
+        UserError: the bytes are not a complete picture, or hold another id (the first ones are named).
     """
     if not label_map:
         label = np.asarray(_decode(path, content, *IDS))
@@ -97,7 +97,7 @@ def decode_label(
 
 
 def _red_channel(path: Path, content: bytes) -> np.ndarray:
-    """The ids in the red channel of a 16-bit PNG, which Pillow would cut down to its upper 8 bits, which are 0."""
+    """Read the ids in the red channel of a 16-bit PNG; Pillow would keep only its upper 8 bits, which are 0."""
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:  # no bytes at all
@@ -117,7 +117,7 @@ def _red_channel(path: Path, content: bytes) -> np.ndarray:
 
 
 def _ids_of_colours(path: Path, content: bytes, label_map: LabelMap) -> np.ndarray:
-    """The ids of an RGB label by the colours of ``label_map``."""
+    """Read the ids of an RGB label by the colours of ``label_map``."""
     colours = np.asarray(_decode(path, content, *COLOURS).convert("RGB")).astype(np.int32)
     ids = label_map.of_colour[(colours[:, :, 0] << 16) | (colours[:, :, 1] << 8) | colours[:, :, 2]]
     if (ids < 0).any():
@@ -140,8 +140,8 @@ def decode_pair(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decode an image with its label and check that their sizes agree: (H, W, 3) RGB and (H, W) trainIds, both uint8.
 
-    ``label_map`` and ``encoding`` are as for :func:`decode_label`. Without a map the data are the suite's own, and an
-    image is nothing but RGB.
+    ``label_map`` and ``encoding`` are as for :func:`decode_label`. Without a map the data are the suite's own, and
+    images must be RGB.
 
     Raises:
         UserError: either is damaged, the label holds a wrong id, or the sizes differ.

@@ -64,7 +64,7 @@ NOTHING = {"height": 0, "width": 0, "sha256": "", "label_sha256": "", "class_pix
 class SetIndex:
     """One split of a data set, every pair read and checked.
 
-    ``table`` has one row per pair, in the order of the ids: id, condition, image and label (paths below ``located.root``),
+    ``table`` has one row per pair, ordered by id: id, condition, image and label (paths below ``located.root``),
     height, width, sha256, label_sha256, class_pixels, and ``problem``, which is empty where the pair is sound.
     """
 

@@ -1,4 +1,4 @@
-"""Label maps as data: what each id of a data set is in the 19 classes, one YAML file each in ``data/label_maps``.
+"""Label maps: which of the 19 classes each id of a data set is, one YAML file per map in ``data/label_maps``.
 
 A file names its source and, for every id, its name and the class that it counts as (or ``void``)::
 
@@ -64,7 +64,7 @@ class LabelMap:
 
     @cached_property
     def of_colour(self) -> np.ndarray:
-        """(2²⁴,) int16: the id of the colour 65536·R + 256·G + B, −1 for colours that mean nothing."""
+        """(2²⁴,) int16: the id of the colour 65536·R + 256·G + B, −1 for unknown colours."""
         lookup = np.full(1 << 24, -1, dtype=np.int16)
         for place, (red, green, blue) in self.colours.items():
             lookup[red << 16 | green << 8 | blue] = place
@@ -90,7 +90,7 @@ def _read(name: str) -> dict[str, Any]:
         base = _read(content["base"]) if "base" in content else {"classes": {}}
         return base | content | {"classes": base["classes"] | content["classes"]}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} describes no label map: {error!r}") from error
+        raise UserError(f"{path} does not describe a label map: {error!r}") from error
 
 
 @lru_cache
@@ -114,7 +114,7 @@ def load_map(name: str) -> LabelMap:
                 red, green, blue = colour[0]
                 colours[place] = (red, green, blue)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{MAPS / name}.yaml describes no label map: {error!r}") from error
+        raise UserError(f"{MAPS / name}.yaml does not describe a label map: {error!r}") from error
     table.setflags(write=False)
     known.setflags(write=False)
     return LabelMap(name, content["source"], table, known, names, colours)

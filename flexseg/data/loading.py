@@ -1,4 +1,4 @@
-"""Assembling the next batches in the background, while the device computes on this one."""
+"""Assemble the next batches in the background while the device computes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Prefetcher(Generic[Item, Batch]):
     """``assemble(item)`` for each of ``items``, in their order, computed ahead by ``workers`` threads.
 
     The results are those of a plain loop, as long as ``assemble`` is a function of its argument alone; ``items`` may
-    be endless (``itertools.count(start)``). An exception of ``assemble`` is raised where its result was due, and
-    nothing after it. Threads suffice, as reading, decoding, warping and normalising release the interpreter's lock.
+    be endless (``itertools.count(start)``). An exception of ``assemble`` is raised when its result is due, and
+    ends the iteration. Threads suffice, as reading, decoding, warping and normalising release the interpreter's lock.
 
-    Use it in a ``with`` statement: leaving it, also by an interruption, drops what is not yet begun and waits for what
-    is. With no workers, ``assemble`` runs when its result is asked for.
+    Use it in a ``with`` statement: leaving it, also by an interruption, drops what has not begun and waits for what
+    has. With no workers, ``assemble`` runs when its result is asked for.
 
     Args:
-        depth: how many results, beside the one that is due, are at work or waiting; two for each worker if not given.
+        depth: how many results, besides the one that is due, are in progress or waiting; by default two per worker.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Prefetcher(Generic[Item, Batch]):
             self._ahead.append(threads.submit(self._assemble, item))
 
     def close(self) -> None:
-        """Drop what is not yet begun and wait for what is; there is no next result then."""
+        """Drop what has not begun and wait for what has; there is no next result after that."""
         self._items = iter(())
         self._ahead.clear()
         if self._threads is not None:

@@ -1,10 +1,10 @@
-"""Other colours and less sharpness, the same layout: a change of one image, or of a batch in training.
+"""Change the colours and the sharpness of an image or a training batch, but not the layout.
 
 Two changes are parts of published recipes, which all rows of a benchmark may share: :func:`photometric_distortion` of
 the transformers' line and :func:`jitter_and_blur` of the ResNets'.
 
-Methods of invariance compare a batch with a second view of it. :func:`photometric_view` gives that view of images that
-are already normalised, each drawn by a generator of its own, so that it does not depend on the batch around it.
+Methods of invariance compare a batch with a second view of it. :func:`photometric_view` makes that view of images that
+are already normalised, each with its own generator, so that it does not depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def photometric_distortion(
     """Distort the colours of (H, W, 3) uint8 RGB: each of :func:`distort`'s four changes with ``probability``.
 
     Liu et al., *SSD: Single Shot MultiBox Detector*, ECCV 2016, its data augmentation; mmsegmentation's
-    ``PhotoMetricDistortion`` with these defaults (which cuts levels off where this rounds them). Contrast comes second
+    ``PhotoMetricDistortion`` with these defaults (which truncates levels; this rounds them). Contrast comes second
     or, half of the time, last.
     """
     happens = rng.random(4) < probability
@@ -61,7 +61,7 @@ def distort(
         image = cv2.LUT(image, _to_levels(LEVELS + brightness))
     if not contrast_last and contrast != 1:
         image = cv2.LUT(image, _to_levels(LEVELS * contrast))
-    if saturation != 1 or hue:  # the way to HSV and back alone would change levels
+    if saturation != 1 or hue:  # converting to HSV and back alone would change levels
         tables = np.stack([(LEVELS + hue) % HUES, _to_levels(LEVELS * saturation), LEVELS], axis=-1).astype(np.uint8)
         image = cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), tables[None]), cv2.COLOR_HSV2RGB)
     if contrast_last and contrast != 1:
@@ -90,14 +90,14 @@ def jitter_and_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _scale(levels: np.ndarray, change: int, factor: float) -> np.ndarray:
-    """Away from black (0: brightness), from the image's mean grey (1: contrast) or each pixel's (2: saturation)."""
+    """Scale away from black (0: brightness), the image's mean grey (1: contrast) or each pixel's (2: saturation)."""
     grey = levels @ LUMA
     origin = (np.float32(0), grey.mean(), grey[..., None])[change]
     return np.asarray(origin + np.float32(factor) * (levels - origin))
 
 
 def _turn_hue(levels: np.ndarray, turn: float) -> np.ndarray:
-    """The hue of float32 levels in 0–255, turned by a share of the circle."""
+    """Turn the hue of float32 levels in 0–255 by a share of the circle."""
     hsv = cv2.cvtColor(levels, cv2.COLOR_RGB2HSV)
     hsv[..., 0] = (hsv[..., 0] + np.float32(360 * turn)) % 360
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
@@ -121,7 +121,7 @@ def photometric_change(image: np.ndarray, rng: np.random.Generator, strength: fl
 
 
 def photometric_view(images: Tensor, generators: Sequence[np.random.Generator], strength: float, blur: float) -> Tensor:
-    """A second view of a batch, :func:`photometric_change` with one generator an image.
+    """Make a second view of a batch by :func:`photometric_change`, with one generator per image.
 
     Args:
         images: (B, 3, H, W) normalised float, on any device. generators: B of them, e.g.

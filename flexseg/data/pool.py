@@ -59,7 +59,7 @@ class Pool:
 
 
 class Lazy(Sequence[np.ndarray]):
-    """A sequence of arrays, each of which is made anew whenever it is asked for."""
+    """A sequence of arrays, each of which is made again whenever it is accessed."""
 
     def __init__(self, make: Callable[[Frame], np.ndarray], frames: Sequence[Frame]) -> None:
         self._make, self._frames = make, frames
@@ -85,13 +85,13 @@ def open_pool(
     progress: Callable[[int], None] | None = None,
     memory: int = MEMORY,
 ) -> Pool:
-    """The images of the given parts, in order, as one pool.
+    """Open the images of the given parts, in order, as one pool.
 
-    It is held in memory if it takes at most ``memory`` bytes there; ``progress`` is then called with 1 for each image.
-    Otherwise images are read, checked and decoded anew each time. The pixels are the same.
+    It is held in memory if it takes at most ``memory`` bytes; ``progress`` is then called with 1 for each image.
+    Otherwise images are read, checked and decoded each time. The pixels are the same.
 
     Args:
-        resize: (height, width) to which every image is resized (bilinear; labels nearest neighbour), or one a part.
+        resize: (height, width) to which every image is resized (bilinear; labels nearest neighbour), or one per part.
         frames: the folder of a cache of decoded frames (``data/frames.py``); frames that it lacks are decoded.
 
     Raises:
@@ -124,7 +124,7 @@ def open_pool(
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """At most ``wanted`` of the places 0 … ``count`` − 1, ascending, first and last among them, evenly spread."""
+    """At most ``wanted`` of the places 0 … ``count`` − 1, ascending, evenly spread, with the first and the last."""
     return sorted({int(place) for place in np.linspace(0, count - 1, wanted)})
 
 

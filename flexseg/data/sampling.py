@@ -1,8 +1,8 @@
-"""Which image fills a slot of a batch, before a method has its say: the base draw. And subsets of a domain.
+"""The base draw, which image fills a slot of a batch before a method changes it; and subsets of a domain.
 
 Every draw is a function of a generator that the caller makes of (seed, iteration, slot), so it depends on no other
-draw. A draw gives an image and the class for which it was drawn, :data:`NO_CLASS` if for none: the crop then looks for
-that class (:mod:`flexseg.data.crops`).
+draw. A draw gives an image and the class for which it was drawn, or :data:`NO_CLASS`: the crop then looks for that
+class (:mod:`flexseg.data.crops`).
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def base_drawing(
     mix: Sequence[float] | None = None,
     sampling: RareClasses | ClassUniform | None = None,
 ) -> Drawing:
-    """The base draw over a pool: all images alike, or the kind by the ratio ``mix``, then within it as ``sampling``.
+    """The base draw over a pool: all images equally, or the kind by ``mix`` and then an image by ``sampling``.
 
-    Frequencies of classes are those of the images that are drawn among: of each kind by itself where ``mix`` draws the
-    kind first (assumed), otherwise of all. Where a run has images of one kind alone, the ratio says nothing.
+    Class frequencies are those of the images to draw from: of each kind separately if ``mix`` draws the kind first
+    (assumed), otherwise of all. If a run has images of only one kind, the ratio is ignored.
 
     Args:
         origins: (N,), 0 for a source image, 1 for a generated one. class_pixels: (N, 19) int64, as on disk.
         mix: weights of source and generated images; a kind of weight 0 is never drawn.
 
     Raises:
-        UserError: no image has enough of any class, or the ratio gives nothing to the only kind that there is.
+        UserError: no image has enough of any class, or the ratio gives no share to the only kind there is.
     """
     everywhere = np.arange(len(origins))
     if mix is None:
@@ -69,7 +69,7 @@ def base_drawing(
 
 
 def uniform(places: np.ndarray, count: int) -> Drawing:
-    """All of ``places`` alike, of a pool of ``count`` images."""
+    """Draw from ``places`` equally, in a pool of ``count`` images."""
     probabilities = np.zeros(count)
     probabilities[places] = 1 / len(places)
     return Drawing(lambda rng: (int(places[rng.integers(len(places))]), NO_CLASS), probabilities)
@@ -106,7 +106,7 @@ def _draw_rare_classes(places: np.ndarray, class_pixels: np.ndarray, count: int,
 
 
 def _draw_class_uniform(places: np.ndarray, class_pixels: np.ndarray, count: int, share: float) -> Drawing:
-    """For this ``share`` of the draws a class, all alike, and an image that shows it; otherwise an image, all alike.
+    """For this ``share`` of draws a class, all equally, and an image that shows it; otherwise any image, all equally.
 
     Zhu et al., *Improving Semantic Segmentation via Video Propagation and Label Relaxation*, CVPR 2019; RobustNet
     trains so, with one half.
@@ -128,10 +128,10 @@ def _draw_class_uniform(places: np.ndarray, class_pixels: np.ndarray, count: int
 
 
 def subset(count: int, images: int, seed: int, domain: str) -> np.ndarray:
-    """The places (images,) int64, ascending, of the ``images`` that a run takes of a domain of ``count``.
+    """Draw the places (images,) int64, ascending, of the ``images`` that a run uses from a domain of ``count``.
 
-    A function of the run's seed and the domain's name; a smaller subset lies within a larger one, so that a study of
-    the number of images adds to what was there.
+    A function of the run's seed and the domain's name; a smaller subset is part of a larger one, so that a study of the
+    number of images only adds images.
 
     Raises:
         UserError: the domain has fewer images.

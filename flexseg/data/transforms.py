@@ -38,7 +38,7 @@ class Window:
         return self._cut(label, cv2.INTER_NEAREST, IGNORE)
 
     def _cut(self, pixels: np.ndarray, interpolation: int, beyond: int | tuple[int, int, int]) -> np.ndarray:
-        """Always an array of its own: callers may write into it."""
+        """Always a new array: callers may write into it."""
         if self.factor == 1:
             return self._cut_whole_pixels(pixels, beyond)
         # Pixel centres lie at half-integers: x' = (x + ½)·s − left − ½, and mirroring maps x' to w − 1 − x'.
@@ -72,12 +72,12 @@ def random_window(
     rng: np.random.Generator,
     focus: tuple[int, int] | None = None,
 ) -> Window:
-    """Draw a crop of an image of ``shape`` (H, W): scaled at random, at a random place, mirrored half of the time.
+    """Draw a crop of an image of ``shape`` (H, W): random scale and place, mirrored half of the time.
 
-    The factor is log-uniform in ``scale``. At factor 1 the crop lies on whole pixels, so that nothing is interpolated.
+    The factor is log-uniform in ``scale``. At factor 1 the crop is aligned to whole pixels, so that nothing is interpolated.
 
     Args:
-        focus: (row, column) of a pixel that the crop must hold.
+        focus: (row, column) of a pixel that the crop must contain.
     """
     factor = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
     row, column = focus or (None, None)
@@ -87,7 +87,7 @@ def random_window(
 
 
 def _offset(side: int, wanted: int, factor: float, rng: np.random.Generator, focus: int | None) -> float:
-    """Where a crop of ``wanted`` pixels begins on a side that is scaled by ``factor``; always takes one number."""
+    """Draw where a crop of ``wanted`` pixels begins on a side that is scaled by ``factor``; draws one number."""
     slack = side * factor - wanted
     low, high = min(slack, 0), max(slack, 0)
     if factor == 1:
@@ -103,7 +103,7 @@ def _offset(side: int, wanted: int, factor: float, rng: np.random.Generator, foc
 def normalise(images: np.ndarray) -> np.ndarray:
     """(B, H, W, 3) uint8 → (B, 3, H, W) float32 with ImageNet's mean and deviation.
 
-    The result is a view with the channels last in memory, as the trunks want it.
+    The result is a view with the channels last in memory, as the trunks expect.
     """
     width = images.shape[2]
     # Whole lines at a time: NumPy is slow where the innermost axis is three channels long.

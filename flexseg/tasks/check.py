@@ -1,4 +1,4 @@
-"""Checking a benchmark before any work: what its file cannot know alone."""
+"""Check a benchmark before any work, beyond what its file alone can tell."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from flexseg.files import digest
 def check_benchmark(benchmark: Benchmark) -> list[str]:
     """Check methods, their options, the trunks, and the world's version.
 
-    Returns lines to print. A method file that is broken, or a package that is missing, is a line and not an error, for
-    it costs only its own rows.
+    Returns lines to print. A broken method file or a missing package is a line and not an error, because
+    it only affects its own rows.
 
     Raises:
         UserError: an unknown method, a wrong option, a trunk that cannot be built, another version of the world.
@@ -44,7 +44,7 @@ def _check_world(benchmark: Benchmark) -> None:
 
 
 def _check_methods(benchmark: Benchmark) -> list[str]:
-    """Every row's method and options; the lines on those that cannot be loaded."""
+    """Check every row's method and options; return lines on those that cannot be loaded."""
     from flexseg.method import parse_options
     from flexseg.method_files import load_method, method_names
 
@@ -69,9 +69,9 @@ def _check_methods(benchmark: Benchmark) -> list[str]:
 
 
 def _check_trunks(benchmark: Benchmark, lines: list[str]) -> dict[str, Any]:
-    """Build every trunk once and compare it with its rows' crops; by the digest of its description.
+    """Build every trunk once, check it against its rows' crops, and return it by the digest of its description.
 
-    Where an optional package is missing there is no trunk, and a line for each row.
+    If an optional package is missing, there is no trunk but a line for each row.
     """
     from flexseg.models import build_segmentor
 
@@ -99,7 +99,7 @@ def _check_trunks(benchmark: Benchmark, lines: list[str]) -> dict[str, Any]:
 
 
 def require_data(benchmark: Benchmark, results: Path) -> None:
-    """See that all data sets and weights are there; weights are downloaded where the benchmark says from where.
+    """Check that all data sets and weights are there; weights are downloaded if the benchmark gives a URL.
 
     Raises:
         UserError: something is missing or incomplete; says what, where it was looked for, and where to get it.

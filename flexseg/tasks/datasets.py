@@ -1,4 +1,4 @@
-"""The data of a benchmark: rendering its domains, indexing its data sets, and opening what was made."""
+"""The data of a benchmark: render its domains, index its data sets, and open the results."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def domain_folder(results: Path, benchmark: Benchmark, domain: str) -> Path:
-    """Where a domain of a benchmark lies; of a data set, its index and what the reports show of it."""
+    """The folder of a domain; for a data set it holds only the index and the images that the reports show."""
     return results / benchmark.name / "data" / domain
 
 
 def sets_folder(results: Path) -> Path:
-    """Where what was found out about data sets is kept, for all benchmarks."""
+    """The folder of the journals of checked data sets, shared by all benchmarks."""
     return results / "datasets"
 
 
 def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int = 1) -> None:
-    """Index a data set where it lies, in ``results/<benchmark>/data/<domain>``; render it there first if it is ours.
+    """Write the index of a domain into ``results/<benchmark>/data/<domain>``; render it there first if it is ours.
 
     Raises:
         UserError: the benchmark has no such domain; the data set is missing, incomplete or damaged.
@@ -47,15 +47,15 @@ def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int 
             assert benchmark.world is not None
             render_domain(settings, folder, (benchmark.world.height, benchmark.world.width), domain)
         located = locate_domain(benchmark, domain, results)
-        cache = None if settings.rendered else sets_folder(results)  # what was rendered just now is in no journal
+        cache = None if settings.rendered else sets_folder(results)  # what was just rendered is in no journal
         index = build_index(settings, located, name, cache, workers, domain)
         if settings.has("test") and not settings.rendered:
             _write_examples(index, folder / "shown", benchmark.predictions, benchmark.protocol.size_of(domain))
-        write_index(folder, index)  # last: it tells that all is there
+        write_index(folder, index)  # last, as it shows that the domain is complete
 
 
 def render_domain(settings: WorldDomain, root: Path, size: tuple[int, int], name: str) -> None:
-    """Render all images of a domain below ``root``, of ``size`` (height, width); what was there before goes."""
+    """Render all images of a domain below ``root``, of ``size`` (height, width); what was there before is removed."""
     from flexseg.world.write import write_domain
 
     for folder in ("leftImg8bit", "gtFine"):
@@ -79,10 +79,10 @@ def render_domain(settings: WorldDomain, root: Path, size: tuple[int, int], name
 def build_index(
     settings: Domain, located: Any, fingerprint: str, cache: Path | None = None, workers: int = 1, name: str = ""
 ) -> Index:
-    """The index of all that a domain takes of its data set, every pair read and checked; it is not written yet.
+    """Build the index of a domain without writing it; every pair is read and checked.
 
     Args:
-        located: where the data lie (:class:`flexseg.data.layouts.Located`). cache: where what was found out is kept.
+        located: where the data are (:class:`flexseg.data.layouts.Located`). cache: the folder of the journals.
 
     Raises:
         UserError: the data are incomplete or damaged.
@@ -107,9 +107,9 @@ def build_index(
 
 
 def unknown_skips(settings: Domain, there: Collection[str]) -> str:
-    """What is wrong with a domain's ``skip:``, in words; ``there`` are the ids in all of its splits.
+    """Say what is wrong with a domain's ``skip:``; ``there`` are the ids in all of its splits.
 
-    A name that no split holds is a slip. Who says ``expected:`` uses a part of the set, where some may well be missing.
+    A name that is in no split is a mistake. But ``expected:`` means that a part of the set is used, which may lack some.
     """
     if any(part.expected for part in settings.parts.values()):
         return ""
@@ -122,10 +122,10 @@ def unknown_skips(settings: Domain, there: Collection[str]) -> str:
 
 
 def list_domain_pairs(dataset: Any, located: Any, part: Part) -> Any:
-    """The pairs of a part, sorted by id.
+    """List the pairs of a part, sorted by id.
 
     Raises:
-        UserError: there are not as many as there should be.
+        UserError: there are more or fewer than there should be.
     """
     from flexseg.data.layouts import list_pairs
 
@@ -141,7 +141,7 @@ def list_domain_pairs(dataset: Any, located: Any, part: Part) -> Any:
 
 
 def _write_examples(index: Index, folder: Path, count: int, size: Size) -> None:
-    """Write the test images whose predictions are kept, and their labels as trainIds, for the reports to show."""
+    """Write the test images whose predictions are kept, and their labels as trainIds, for the reports."""
     from PIL import Image
 
     from flexseg.data.pool import open_pool, spread
@@ -159,10 +159,10 @@ def _write_examples(index: Index, folder: Path, count: int, size: Size) -> None:
 
 
 def locate_domain(benchmark: Benchmark, domain: str, results: Path) -> Any:
-    """Where a domain's images lie and in which layout (:class:`flexseg.data.layouts.Located`).
+    """Find a domain's images and their layout (:class:`flexseg.data.layouts.Located`).
 
     Raises:
-        UserError: a data set is not there, or not as it should be; says where it was looked for and what to do.
+        UserError: a data set is missing or not as it should be; says where it was looked for and what to do.
     """
     from flexseg.data.layouts import Located, locate
     from flexseg.data.places import data_root
@@ -176,7 +176,7 @@ def locate_domain(benchmark: Benchmark, domain: str, results: Path) -> Any:
 
 
 def open_index(benchmark: Benchmark, domain: str, results: Path) -> Index:
-    """The index of a domain, checked to be the data that the benchmark defines."""
+    """Read the index of a domain and check that it belongs to the benchmark's definition of it."""
     name = fingerprint(benchmark.domain_definition(domain))
     root = locate_domain(benchmark, domain, results).root
     return read_index(domain_folder(results, benchmark, domain), name, root)
@@ -185,9 +185,9 @@ def open_index(benchmark: Benchmark, domain: str, results: Path) -> Index:
 def training_pool(
     benchmark: Benchmark, indices: Mapping[str, Index], seed: int, resize: tuple[int, int] | None, results: Path
 ) -> Any:
-    """The training images of these domains as one :class:`flexseg.data.pool.Pool`, in order.
+    """Open the training images of these domains as one :class:`flexseg.data.pool.Pool`, in order.
 
-    Of a data set that a benchmark takes in part, the run's seed draws the images.
+    If a benchmark uses only part of a data set, the run's seed draws the images.
 
     Args:
         indices: by domain. resize: (height, width) of every training image, or None to leave them as they are.
@@ -202,7 +202,7 @@ def training_pool(
         wanted = settings.parts["train"].images
         if wanted is None:
             parts.append((index, "train"))
-        else:  # by the folder's name, so that a smaller part of it lies within a larger one of another domain
+        else:  # by the folder's name, so that parts of one folder are nested across domains
             name = settings.root or settings.dataset
             parts.append((index, "train", subset(len(index.split("train")), wanted, seed, name)))
     sizes = [training_size(benchmark, domain, resize) for domain in indices]
@@ -216,7 +216,7 @@ def training_size(benchmark: Benchmark, domain: str, resize: tuple[int, int] | N
 
 
 def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]:
-    """Decode all training images of the benchmark's rows at training size into the cache; what was done, in lines.
+    """Decode all training images of the benchmark's rows at training size into the cache; return lines to print.
 
     A domain without an index of its present definition is made first.
 
@@ -229,7 +229,7 @@ def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]
     for domain in sorted(benchmark.training_domains):
         try:
             index = open_index(benchmark, domain, results)
-        except UserError:  # if it is more than an index that is missing, making it says so
+        except UserError:  # if more than the index is missing, make_dataset says so
             make_dataset(benchmark, domain, results, workers)
             index = open_index(benchmark, domain, results)
         for size in {training_size(benchmark, domain, benchmark.training_of(row).resize) for row in benchmark.rows}:
@@ -243,7 +243,7 @@ def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]
 
 @contextmanager
 def disk_errors(place: Path) -> Iterator[None]:
-    """Turn a full disk, and a place where nothing may be written, into one clear message."""
+    """Turn the errors of a full or read-only disk into one clear message."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""A trained run as mmsegmentation has it: a configuration and a checkpoint, for ``mmseg.apis``.
+"""Export a trained run to mmsegmentation: a configuration and a checkpoint, for ``mmseg.apis``.
 
-What can be exported is a trunk that mmseg's registry builds, with our registered heads if need be: that of every method
-that changes the training alone. Methods that change the network itself cannot be said in a configuration and are
+A trunk can be exported if mmseg's registry can build it, with our registered heads if need be: that of every method
+that changes the training alone. Methods that change the network itself cannot be written as a configuration and are
 refused: blindnet, ibn_net, iternorm, lora, rein, robustnet, san_saw, switchable_whitening; and detectron2's trunks.
 """
 
@@ -21,19 +21,19 @@ from flexseg.tasks.datasets import disk_errors
 from flexseg.tasks.jobs import load_trained
 
 WIDTH = 110
-"""Columns of a configuration's lines, as far as they can be broken."""
+"""Columns of a configuration's lines, where they can be broken."""
 TOLERANCE = 1e-4
-"""How far the exported network's logits may lie from the suite's, as a part of the largest: rounding."""
+"""How much the exported network's logits may differ from the suite's, relative to the largest: rounding."""
 
 
 def parse_run(words: Sequence[str], load: Callable[[str, str], Benchmark], results: Path) -> tuple[Run, list[str]]:
-    """The run that the first words name, ``BENCHMARK ROW SEED`` or a run's directory, and the words behind them.
+    """The run that the first words name, ``BENCHMARK ROW SEED`` or a run's directory, and the remaining words.
 
     Args:
-        load: the benchmark of a name with a row selected.
+        load: loads a benchmark by its name, for a row.
 
     Raises:
-        UserError: they name none, or the directory holds no finished run.
+        UserError: they name no run, or the directory holds no finished run.
     """
     place = Path(words[0]) if words else Path()
     if words and place.is_dir():
@@ -55,10 +55,10 @@ def parse_run(words: Sequence[str], load: Callable[[str, str], Benchmark], resul
 
 
 def check_target(benchmark: Benchmark, target: str) -> None:
-    """Refuse what is no target of the benchmark; none at all is right.
+    """Check that ``target`` is a target of the benchmark, or empty.
 
     Raises:
-        UserError: with the nearest one.
+        UserError: it is not; suggests the nearest one.
     """
     if target and target not in benchmark.targets:
         hint = did_you_mean(target, benchmark.targets)
@@ -72,7 +72,7 @@ def export_run(run: Run, output: Path, *, target: str = "") -> tuple[Path, Path]
     logits tie within rounding. Before anything is written, the exported network is compared with the trained one.
 
     Args:
-        target: write the size of this target's test images into the pipeline; by default that of all of them.
+        target: use the size of this target's test images in the pipeline; by default that of all targets.
 
     Raises:
         UserError: the run is not finished, there is no such target, or mmseg cannot build this trunk.
@@ -88,12 +88,7 @@ def export_run(run: Run, output: Path, *, target: str = "") -> tuple[Path, Path]
     check_same(model, config["model"], method)
     name = f"{run.row}_seed{run.seed}"
     paths = output / f"{name}{'_' if target else ''}{target}.py", output / f"{name}.pth"
-    facts = {
-        "benchmark": benchmark.trained_as,
-        "row": run.row,
-        "seed": run.seed,
-        "fingerprint": run.fingerprint,
-    }
+    facts = {"benchmark": benchmark.trained_as, "row": run.row, "seed": run.seed, "fingerprint": run.fingerprint}
     checkpoint = {
         "meta": {"dataset_meta": config["metainfo"], "flexseg": facts},
         "state_dict": {key: value.contiguous().clone() for key, value in model.state_dict().items()},
@@ -102,14 +97,13 @@ def export_run(run: Run, output: Path, *, target: str = "") -> tuple[Path, Path]
         with replacing(paths[1]) as temporary:
             torch.save(checkpoint, temporary)
         with replacing(paths[0]) as temporary:
-            temporary.write_text(
-                _format_heading(benchmark, run.row, facts, target, paths) + python_source(config), encoding="utf-8"
-            )
+            heading = _format_heading(benchmark, facts, target, paths)
+            temporary.write_text(heading + python_source(config), encoding="utf-8")
     return paths
 
 
 def mmseg_description(trunk: Mapping[str, Any], model: Any, method: str) -> dict[str, Any]:
-    """A trunk of a benchmark file as a ``model`` of mmseg, without preprocessor and test settings.
+    """Describe a trunk of a benchmark file as a ``model`` of mmseg, without preprocessor and test settings.
 
     Raises:
         UserError: it is one of detectron2's.
@@ -162,7 +156,7 @@ def mmseg_config(description: Mapping[str, Any], protocol: Protocol, target: str
 
 
 def _resize_transforms(size: Size) -> list[dict[str, Any]]:
-    """The transforms that bring a test image to its size: mmcv's where it has one that does the same."""
+    """The transforms that bring a test image to its size: mmcv's if it has one that does the same."""
     changes = size.model_dump(exclude_defaults=True)
     if set(changes) == {"fit"}:
         return [{"type": "Resize", "scale": changes["fit"][::-1], "keep_ratio": True}]
@@ -207,7 +201,7 @@ def check_same(model: Any, description: Mapping[str, Any], method: str) -> None:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         raise UserError(
             f"{method} changes the network itself ({'; '.join(listed)}{more}), which an mmseg configuration cannot "
-            "say: only rows whose method trains the benchmark's trunk as it is can be exported"
+            "express: only rows whose method trains the benchmark's trunk as it is can be exported"
         )
     theirs.load_state_dict(model.state_dict())
     image = torch.randn(1, 3, 129, 193, generator=torch.Generator().manual_seed(0))
@@ -232,12 +226,10 @@ def _type_name(cls: type | None) -> str:
     return "missing" if cls is None else cls.__name__
 
 
-def _format_heading(
-    benchmark: Benchmark, row_name: str, facts: Mapping[str, Any], target: str, paths: tuple[Path, Path]
-) -> str:
+def _format_heading(benchmark: Benchmark, facts: Mapping[str, Any], target: str, paths: tuple[Path, Path]) -> str:
     protocol = benchmark.protocol
     lines = [
-        f"{benchmark.row(row_name).title}, seed {facts['seed']}, of the benchmark {facts['benchmark']} (run "
+        f"{benchmark.row(facts['row']).title}, seed {facts['seed']}, of the benchmark {facts['benchmark']} (run "
         f"{facts['fingerprint']}).",
         f"Written by `flexseg export` for the protocol {protocol.id}{f', target {target}' if target else ''}.",
         "",
@@ -253,21 +245,20 @@ def _format_heading(
 
 
 def python_source(variables: Mapping[str, Any]) -> str:
-    """Assignments in the style of mmseg's configurations: ``dict(key=value)``, one entry a line where it is long."""
+    """Assignments in the style of mmseg's configurations: ``dict(key=value)``, one entry per line if it is long."""
     return "\n".join(f"{name} = {_format_value(value, len(name) + 3)}\n" for name, value in variables.items())
 
 
 def _format_value(value: Any, column: int = 0, indent: int = 0) -> str:
-    """``value`` as Python, on one line if it fits behind ``column``."""
+    """``value`` as Python, on one line if it fits after ``column``."""
     if not isinstance(value, Mapping | list | tuple):
         return repr(value)
-    named = isinstance(value, Mapping) and all(_is_name(key) for key in value)
-    opening, closing = ("dict(", ")") if named else ("{", "}") if isinstance(value, Mapping) else (
-        ("[", "]") if isinstance(value, list) else ("(", ")")
-    )  # fmt: skip
     if isinstance(value, Mapping):
+        named = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
+        opening, closing = ("dict(", ")") if named else ("{", "}")
         entries = [(f"{key}=" if named else f"{key!r}: ", item) for key, item in value.items()]
     else:
+        opening, closing = "[]" if isinstance(value, list) else "()"
         entries = [("", item) for item in value]
     flat = ", ".join(lead + _format_value(item, -(10**6)) for lead, item in entries)
     if isinstance(value, tuple) and len(value) == 1:
@@ -277,7 +268,3 @@ def _format_value(value: Any, column: int = 0, indent: int = 0) -> str:
     inner = indent + 4
     lines = [f"{' ' * inner}{lead}{_format_value(item, inner + len(lead) + 1, inner)}," for lead, item in entries]
     return "\n".join([opening, *lines, " " * indent + closing])
-
-
-def _is_name(key: Any) -> bool:
-    return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)

@@ -21,7 +21,7 @@ from flexseg.tasks.datasets import FULL_DISK, disk_errors, open_index, training_
 
 @dataclass(frozen=True)
 class Resources:
-    """What a training may use.
+    """The resources of a training.
 
     Attributes:
         devices: how many; ``auto`` takes all GPUs, or one CPU process.
@@ -40,14 +40,14 @@ class Resources:
 def train_run(
     run: Run, resources: Resources = Resources(), *, supersede: bool = False, receipt: Path | None = None
 ) -> None:
-    """Train a run, or go on with it, or find it finished.
+    """Train a run or resume it; do nothing if it is finished.
 
-    With ``receipt`` the outcome is written there and a failure of the method's own making is recorded instead of
-    raised, so that the workflow goes on with the other rows and shows the reason in this one's cells.
+    With ``receipt`` the outcome is written there and a failure caused by the method is recorded instead of raised, so
+    that the workflow goes on with the other rows and shows the reason in this row's cells.
 
     Raises:
         UserError: the data are missing or damaged, the directory belongs to another configuration, another process
-            trains this run, the disk is full; without ``receipt`` also what the method did wrong.
+            trains this run, the disk is full; without ``receipt`` also failures of the method.
     """
     directory = run.directory
     if run.trained:
@@ -80,7 +80,7 @@ def train_run(
 
 
 def prepare_job(run: Run) -> Any:
-    """The run as the engine takes it (:class:`flexseg.engine.batches.Job`): method, options, and data opened.
+    """Prepare a run for the engine (:class:`flexseg.engine.batches.Job`): its method, options and open data.
 
     Raises:
         UserError: the data are missing or damaged. RunError: the method cannot be loaded or refuses its options.
@@ -105,10 +105,10 @@ def prepare_job(run: Run) -> Any:
 
 
 def load_trained(run: Run) -> Any:
-    """The trained model of a finished run, in eval mode and with the channels last, on the CPU.
+    """Load the trained model of a finished run, in eval mode and with the channels last, on the CPU.
 
     Raises:
-        UserError: the method cannot be loaded, or the weights are damaged or another model's.
+        UserError: the method cannot be loaded, or the weights are damaged or belong to another model.
     """
     import numpy as np
 
@@ -130,8 +130,8 @@ def load_trained(run: Run) -> Any:
 def evaluate_row(benchmark: Benchmark, row: str, results: Path, threads: int = 1, receipt: Path | None = None) -> None:
     """Evaluate a row's finished runs (all seeds of the benchmark) on all targets, in one process.
 
-    Runs that failed have nothing to evaluate; records that are there already are kept. With ``receipt`` a failure of
-    the method's own making is recorded instead of raised.
+    Runs that failed have nothing to evaluate; existing records are kept. With ``receipt`` a failure caused by the
+    method is recorded instead of raised.
 
     Raises:
         UserError: a run is not finished, or a target's data are missing or damaged.
@@ -231,12 +231,12 @@ def evaluate_model(
 
 @contextmanager
 def recording(directory: RunDirectory, *, recorded: bool, fingerprint: str = "") -> Iterator[None]:
-    """Write what a method did wrong to ``failure.json``; unless ``recorded`` is enough, raise it as well.
+    """Write a failure of the method to ``failure.json``; raise it as well unless it is to be ``recorded`` only.
 
-    ``fingerprint`` is the run's, where its configuration does not lie in the directory.
+    ``fingerprint`` is the run's, if its configuration is not in the directory.
 
-    A user's mistake (missing data, a full disk) and an interruption are no failure of the method: they are raised, the
-    run stays unfinished, and starting it again goes on.
+    A user's mistake (missing data, a full disk) and an interruption are not failures of the method: they are raised, the
+    run stays unfinished, and starting it again resumes it.
     """
     try:
         yield

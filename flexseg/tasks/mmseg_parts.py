@@ -1,4 +1,4 @@
-"""What an exported configuration needs beside mmseg's own classes and our heads, to predict as the suite does.
+"""What an exported configuration needs, besides mmseg's own classes and our heads, to predict as the suite does.
 
 Importing this module registers both classes with mmseg; a configuration that uses one names it in ``custom_imports``.
 """
@@ -20,10 +20,10 @@ from flexseg.models.segmentor import Segmentor, parts_of
 
 @MODELS.register_module()
 class PaddedEncoderDecoder(EncoderDecoder):
-    """An ``EncoderDecoder`` for backbones that take multiples of some pixels only, such as mmseg's UNet.
+    """An ``EncoderDecoder`` for backbones that only take multiples of some number of pixels, such as mmseg's UNet.
 
-    Every image or window is extended by its own border to the next multiple, and the logits are cut back. mmseg's own
-    padding, of the preprocessor, would fill up with a constant and be done before windows are laid.
+    Every image or window is extended by its own border to the next multiple, and the logits are cut back. The
+    padding of mmseg's preprocessor uses a constant and comes before the division into windows.
     """
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Any) -> Tensor:
@@ -33,7 +33,7 @@ class PaddedEncoderDecoder(EncoderDecoder):
 
 @TRANSFORMS.register_module()
 class ProtocolSize(BaseTransform):
-    """Bring an image to the size of a protocol that mmcv's transforms cannot say.
+    """Bring an image to a protocol's size that mmcv's transforms cannot express.
 
     Args:
         **size: the keys of :class:`flexseg.benchmark.blocks.Size`. With ``labels`` the prediction gets the size at

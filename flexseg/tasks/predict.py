@@ -1,4 +1,4 @@
-"""A trained run on a person's own images: overlays to look at, and the label maps as numbers."""
+"""Predict a user's own images with a trained run: overlays to look at, and label maps as numbers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from flexseg.tasks.export import check_target
 from flexseg.tasks.jobs import load_trained
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""What is taken for an image in a folder; a file that is named itself may be called as it likes."""
+"""The images in a folder; a file that is named by itself may have any suffix."""
 OVERLAY, LABELS = "_overlay.png", "_trainIds.png"
-"""How the two files of an image end."""
+"""The endings of the two files per image."""
 BEHIND = (124, 117, 104)
-"""What is seen through transparent pixels: ImageNet's mean, which is 0 to the network, as mmcv has it."""
+"""The colour behind transparent pixels: ImageNet's mean, which is 0 to the network, as in mmcv."""
 FONT = 11, 40
-"""Smallest and largest size of the legend's letters, in pixels."""
+"""Smallest and largest font size of the legend, in pixels."""
 
 
 def predict_images(
@@ -40,12 +40,12 @@ def predict_images(
 
     Args:
         images: files, or folders of them.
-        target: the images are brought to the size of this target's test images; by default to that of all of them.
-        height: bring them to this height in pixels instead, at which things look as large as in training.
+        target: resize the images as this target's test images; by default as those of all targets.
+        height: resize them to this height in pixels instead, so that objects are as large as in training.
 
     Raises:
-        UserError: the run is not finished, or there is no such target. At the end, when all other images are done:
-            some cannot be read or are too large; says which and why.
+        UserError: the run is not finished, or there is no such target; or, after all other images are done, some cannot
+            be read or are too large: says which and why.
     """
     import torch
 
@@ -94,9 +94,9 @@ def _predict(label_of: Callable[[np.ndarray], np.ndarray], path: Path, photo: np
 
 
 def adapt_protocol(protocol: Protocol, target: str = "", height: int | None = None) -> Protocol:
-    """The protocol for images without labels: one size for all, and the prediction covers the whole image.
+    """Adapt a protocol to images without labels: one size for all, and the prediction covers the whole image.
 
-    A crop belongs to scoring, and so does preparing the labels: both are left out.
+    Crops and the preparation of labels belong to scoring and are left out.
     """
     rule = protocol.size_of(target)
     size = Size(fit=rule.fit, height=rule.height) if height is None else Size(height=height)
@@ -104,7 +104,7 @@ def adapt_protocol(protocol: Protocol, target: str = "", height: int | None = No
 
 
 def find_images(places: Sequence[Path]) -> Iterator[Path]:
-    """The files among ``places``, and the images in the folders among them by name; files of ours are left aside."""
+    """Yield the files among ``places`` and the images in the folders, sorted by name, except our own output."""
     for place in places:
         if place.is_dir():
             yield from sorted(
@@ -117,7 +117,7 @@ def find_images(places: Sequence[Path]) -> Iterator[Path]:
 
 
 def output_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file's output: its stem, numbered from the second file of that stem on."""
+    """Name each file's output: its stem, numbered from the second file of that stem on."""
     taken: dict[str, None] = {}
     for path in files:
         name, number = path.stem, 1
@@ -129,13 +129,13 @@ def output_names(files: Sequence[Path]) -> list[str]:
 
 
 def read_photo(path: Path) -> np.ndarray:
-    """An image of any kind as a person sees it: (H, W, 3) uint8 RGB.
+    """Read an image of any kind as a person sees it: (H, W, 3) uint8 RGB.
 
-    It is turned as its EXIF orientation says; grey, palette and CMYK images become RGB, 16 bits become 8, and
+    Its EXIF orientation is applied; grey, palette and CMYK images become RGB, 16 bits become 8, and
     transparent pixels show :data:`BEHIND`.
 
     Raises:
-        UserError: there is no such file, or it is no whole picture.
+        UserError: there is no such file, or it is not a complete picture.
     """
     try:
         with Image.open(path) as opened:
@@ -144,7 +144,7 @@ def read_photo(path: Path) -> np.ndarray:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        reason = "no picture that can be read" if isinstance(error, UnidentifiedImageError) else f"damaged ({error})"
+        reason = "not a readable picture" if isinstance(error, UnidentifiedImageError) else f"damaged ({error})"
         raise UserError(f"{path} is {reason}") from error
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -158,10 +158,10 @@ def read_photo(path: Path) -> np.ndarray:
 
 
 def overlay(photo: np.ndarray, label: np.ndarray, classes: ClassSet, alpha: float = 0.5) -> Image.Image:
-    """The image under the colours of its classes, above a legend of those that are in it.
+    """Blend an image with the colours of its classes, and add a legend of those that occur.
 
     Args:
-        photo: (H, W, 3) uint8. label: (H, W) ``train_id`` of ``classes``. alpha: how much colour there is, 0 to 1.
+        photo: (H, W, 3) uint8. label: (H, W) ``train_id`` of ``classes``. alpha: the share of the colours, 0 to 1.
     """
     colours = np.array([each.colour for each in CLASSES], dtype=np.uint8)[label]
     blended = (photo * np.float32(1 - alpha) + colours * np.float32(alpha) + 0.5).astype(np.uint8)
@@ -173,7 +173,7 @@ def overlay(photo: np.ndarray, label: np.ndarray, classes: ClassSet, alpha: floa
 
 
 def _legend(label: np.ndarray, classes: ClassSet, width: int) -> Image.Image:
-    """A strip that names the classes of a label with colours and shares, in lines of ``width`` pixels if they fit."""
+    """Draw the classes of a label with colours and shares, in lines of ``width`` pixels if they fit."""
     pixels = np.bincount(label.ravel(), minlength=len(CLASSES))
     found = [train_id for train_id in classes.names if pixels[train_id]]
     size = min(max(width // 55, FONT[0]), FONT[1])

@@ -1,8 +1,8 @@
-"""A benchmark in little: its real file, its data sets rendered in their official clothes, its whole workflow.
+"""Rehearse a benchmark in miniature: its real file, rendered data in its data sets' formats, its whole workflow.
 
-``flexseg rehearse gta5_daformer`` shows on any machine, without a download, that everything works which the real run
+``flexseg rehearse gta5_daformer`` shows on any machine, without a download, that everything works that the real run
 needs: the layouts and label encodings, the trunk and its weights, the recipe, the methods, sliding windows, tables and
-reports. What had to be made smaller is listed. The numbers mean nothing.
+reports. It lists what was made smaller. The numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from flexseg.files import file_digest
 
 Content = dict[str, Any]
 MEANING = (
-    "A rehearsal: rendered stand-ins in the place of the data sets, small sizes, a few steps, random weights. It shows "
+    "A rehearsal: rendered stand-ins instead of the data sets, small sizes, a few steps, random weights. It shows "
     "that the benchmark runs. Its numbers mean nothing."
 )
 STAND_INS: dict[str, tuple[str, list[tuple[int, int]]]] = {
@@ -40,13 +40,13 @@ STAND_INS: dict[str, tuple[str, list[tuple[int, int]]]] = {
     "bdd100k": ("mixed", [(720, 1280)]),
     "mapillary": ("places", [(2448, 3264), (2988, 1681), (1537, 2049)]),
 }
-"""The street world's domain that stands in for a data set, and heights and widths of images, odd ones among them."""
+"""The street world's domain that stands in for a data set, and (height, width) of its images, some of them odd."""
 ANY_STAND_IN = ("clear_city", [(1080, 1920)])
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How small a rehearsal is: sizes divided by ``shrink``, steps of a training, images a split, another MiT."""
+    """How small a rehearsal is: sizes divided by ``shrink``, steps per training, images per split, another MiT."""
 
     shrink: int = 4
     iterations: int = 4
@@ -56,7 +56,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Change:
-    """A key of the benchmark file that is another one in the rehearsal."""
+    """A key of the benchmark file whose value differs in the rehearsal."""
 
     key: str
     before: Any
@@ -74,7 +74,7 @@ def rehearse(
     methods: Path,
     console: Console,
 ) -> int:
-    """Rehearse ``benchmarks/<name>.yaml`` in ``folder``; the exit code of its workflow.
+    """Rehearse ``benchmarks/<name>.yaml`` in ``folder`` and return the exit code of its workflow.
 
     Raises:
         UserError: the benchmark evaluates another one's runs, or the smaller trunk does not fit it.
@@ -109,7 +109,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def _print_changes(changes: list[Change], console: Console) -> None:
-    table = Table(title="Smaller than the real benchmark, or otherwise another", title_justify="left")
+    table = Table(title="Different from the real benchmark", title_justify="left")
     for heading in ("key", "benchmark", "rehearsal"):
         table.add_column(heading, overflow="fold")
     for change in changes:
@@ -124,7 +124,7 @@ def _shorten(value: Any) -> str:
 
 
 def shrink(content: Content, settings: Settings) -> tuple[Content, list[Change]]:
-    """A benchmark file's content, made small, and what was changed; what it extends is merged in already."""
+    """Shrink a benchmark file's content, in which what it extends is merged already; return it and the changes."""
     small, changes = deepcopy(content), []
     for key in ("extends", "data_root", "tuning"):
         small.pop(key, None)
@@ -134,44 +134,39 @@ def shrink(content: Content, settings: Settings) -> tuple[Content, list[Change]]
             changes.append(Change(f"{path}{key}", where.get(key), value))
             where[key] = value
 
-    by = settings.shrink
+    def divide(where: Content, keys: Iterable[str], path: str) -> None:
+        for key in keys:
+            if value := where.get(key):
+                sides = [max(side // settings.shrink, 1) for side in (value if isinstance(value, list) else [value])]
+                put(where, key, sides if isinstance(value, list) else sides[0], path)
+
     put(small, "title", f"Rehearsal of {small['title']}", "")
     put(small, "description", MEANING, "")
     put(small, "seeds", small["seeds"][:1], "")
     put(small, "predictions", 1, "")
     put(small, "published", [], "")
-    for where, path in _trainings(small):
+    for where, path in _blocks(small, "training"):
         _shrink_training(where, path, settings, put)
+        divide(where, ("crop", "resize"), path)
     for where, path in _sizes(small["protocol"]):
-        for key in ("fit", "height", "crop", "window", "stride"):
-            if where.get(key):
-                put(where, key, _divide(where[key], by), path)
-    for where, path in _models(small):
-        if "hrda" in where:
-            for key in ("detail", "stride"):
-                put(where["hrda"], key, _divide(where["hrda"][key], by), f"{path}hrda.")
+        divide(where, ("fit", "height", "crop", "window", "stride"), path)
+    for where, path in _blocks(small, "model"):
+        divide(where.get("hrda", {}), ("detail", "stride"), f"{path}hrda.")
         if settings.trunk:
             _replace_trunk(where, path, settings.trunk, put)
     for domain, keys in small["domains"].items():
-        if keys.get("resize"):
-            put(keys, "resize", _divide(keys["resize"], by), f"domains.{domain}.")
+        divide(keys, ("resize",), f"domains.{domain}.")
         for split in ("train", "val", "test"):
             _shrink_split(keys, split, f"domains.{domain}.", settings, put)
     return small, changes
 
 
-def _trainings(content: Content) -> Iterator[tuple[Content, str]]:
-    yield content["training"], "training."
+def _blocks(content: Content, key: str) -> Iterator[tuple[Content, str]]:
+    """The benchmark's own block ``key`` and those of its rows, with their paths."""
+    yield content[key], f"{key}."
     for name, row in content["rows"].items():
-        if "training" in row:
-            yield row["training"], f"rows.{name}.training."
-
-
-def _models(content: Content) -> Iterator[tuple[Content, str]]:
-    yield content["model"], "model."
-    for name, row in content["rows"].items():
-        if "model" in row:
-            yield row["model"], f"rows.{name}.model."
+        if key in row:
+            yield row[key], f"rows.{name}.{key}."
 
 
 def _sizes(protocol: Content) -> Iterator[tuple[Content, str]]:
@@ -180,10 +175,6 @@ def _sizes(protocol: Content) -> Iterator[tuple[Content, str]]:
         yield protocol["size"], "protocol.size."
     for target, size in protocol.get("sizes", {}).items():
         yield size, f"protocol.sizes.{target}."
-
-
-def _divide(value: Any, by: int) -> Any:
-    return [max(each // by, 1) for each in value] if isinstance(value, list | tuple) else max(value // by, 1)
 
 
 Put = Callable[[Content, str, Any, str], None]
@@ -197,9 +188,6 @@ def _shrink_training(training: Content, path: str, settings: Settings, put: Put)
         put(training, "log_every", 1, path)
         put(training, "checkpoint_every", 2, path)
         put(training, "batch_size", min(training["batch_size"], 2), path)
-    for key in ("crop", "resize"):
-        if training.get(key):
-            put(training, key, _divide(training[key], settings.shrink), path)
     for key in ("min_pixels", "min_crop_pixels"):
         if (training.get("sampling") or {}).get(key):
             smaller = max(training["sampling"][key] // settings.shrink**2, 1)
@@ -216,12 +204,8 @@ def _shrink_split(domain: Content, split: str, path: str, settings: Settings, pu
     named: Content = {"split": part} if isinstance(part, str) else dict(part)
     if named.get("images"):
         named["images"] = min(named["images"], max(settings.frames - 1, 1))
-    put(domain, split, named | {"expected": _count(domain, split, settings)}, path)
-
-
-def _count(domain: Content, split: str, settings: Settings) -> int:
-    """Images that are rendered of a split; in each of its conditions, where the benchmark names some."""
-    return settings.frames * max(len(domain.get("conditions", [])), 1)
+    rendered = settings.frames * max(len(domain.get("conditions", [])), 1)  # images are rendered per condition
+    put(domain, split, named | {"expected": rendered}, path)
 
 
 def _replace_trunk(model: Content, path: str, trunk: str, put: Put) -> None:
@@ -242,12 +226,12 @@ def _replace_trunk(model: Content, path: str, trunk: str, put: Put) -> None:
 
 
 def write_weights(content: Content, folder: Path, changes: list[Change]) -> None:
-    """Write a backbone's random weights where the benchmark names ImageNet's, and their checksum into ``content``."""
+    """Write random weights wherever the benchmark names pretrained ones, and put their checksum into ``content``."""
     import torch
 
     from flexseg.models import build_segmentor
 
-    for model, path in _models(content):
+    for model, path in _blocks(content, "model"):
         named = model.get("weights")
         if not named:
             continue

@@ -1,4 +1,4 @@
-"""Measuring the suite's own speed: what a step costs beside the bare model, and how fast the world renders."""
+"""Measure the suite's own speed: the cost of a step beside the bare model, and of rendering the world."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measuring the input pipeline: images per second from files and from cached frames, and how many are needed."""
+"""Measure the input pipeline: images per second from files and from cached frames, and how many are needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from flexseg.errors import UserError
 from flexseg.tasks.datasets import build_index, open_index, render_domain
 
 GTA5_SIZE = (1052, 1914)
-"""Height and width of a GTA5 image, on which the pipeline is measured where the benchmark's own are missing."""
+"""Height and width of a GTA5 image, used if the benchmark's own images are missing."""
 WARM_ROUNDS = 3
 
 
@@ -50,7 +50,7 @@ def measure_data(
 
     *files* reads, checks, decodes and resizes an image and its label, *cache* reads the cached frame; both then crop
     and, as the benchmark's recipe has it, change colours, and normalise. *First* reads files that the operating system
-    was asked to drop from its memory (as far as the disk is not cached elsewhere), *again* those it holds: the median
+    was asked to drop from its memory (unless the disk is cached elsewhere), *again* reads them from memory: the median
     of three rounds. A worker is a thread; OpenCV gets one thread, so that only the workers count.
 
     If the source's images are missing, as many of GTA5's size are rendered into a temporary folder.
@@ -81,7 +81,7 @@ def measure_data(
 
 
 def _find_or_render(benchmark: Benchmark, results: Path, images: int, folder: Path) -> tuple[Index, str]:
-    """The index of the source's images, or of rendered ones, and what they are."""
+    """Find the source's images, or render some; return their index and what they are."""
     from flexseg.data.layouts import Located
     from flexseg.data.sets import load_set
 
@@ -111,7 +111,7 @@ def _measure(
 
     cold, warm = {}, {}
     for count in workers:
-        source = reader()  # a new one, as a cache checks a frame when it first reads it
+        source = reader()  # a new one, as a cache checks each frame once
 
         def assemble(place: int, source: type[Frame] | FrameCache = source) -> np.ndarray:
             image, label = source.read_image(frames[place]), source.read_label(frames[place])
@@ -169,7 +169,7 @@ def _print_setting(
         f"{len(frames)} images {source}: {shape(first.native)}, {files / 1e6:.2f} MB with the label, "
         f"to {shape(first.size)}, crop {shape(training.crop)}.\n"
         f"A cached frame takes {cached / 1e6:.2f} MB, 25,000 of them {25_000 * cached / 1e9:.0f} GB; {workers} workers "
-        f"wrote {rate:.1f} a second: 25,000 take {25_000 / rate / 60:.0f} min.",
+        f"wrote {rate:.1f} per second: 25,000 take {25_000 / rate / 60:.0f} min.",
         highlight=False,
     )
 
@@ -177,7 +177,7 @@ def _print_setting(
 def _print_speeds(
     speeds: dict[str, Speed], workers: Sequence[int], batch: int, step_seconds: float, console: Console
 ) -> None:
-    table = Table(title="Training images a second", title_justify="left")
+    table = Table(title="Training images per second", title_justify="left")
     table.add_column("read from")
     for count in workers:
         for when in ("first", "again"):

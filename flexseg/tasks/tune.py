@@ -1,8 +1,8 @@
-"""The recorded search for the settings that a change of scale forces, on source validation images alone.
+"""Search for the settings that a change of scale makes necessary, on source validation images alone.
 
 Every combination of the benchmark's ``tuning.grid`` is trained like a run of the benchmark, on seeds that the
-benchmark does not use, and scored by its mIoU on the source's validation split: no target image is looked at. The
-trials stand in ``benchmarks/<name>.tuning.csv``, best first.
+benchmark does not use, and scored by its mIoU on the source's validation split: no target image is used. The
+trials are recorded in ``benchmarks/<name>.tuning.csv``, best first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from flexseg.tasks.validate import validation_miou
 
 
 def trials(benchmark: Benchmark) -> dict[str, dict[str, Any]]:
-    """Every combination of the grid: its name and its options.
+    """List every combination of the grid: its name and its options.
 
     Raises:
         UserError: the benchmark has no ``tuning`` block.
@@ -53,7 +53,7 @@ def run_trial(benchmark: Benchmark, name: str, options: dict[str, Any], seed: in
 
 
 def tune(benchmark: Benchmark, results: Path, benchmarks: Path, workers: int, console: Console) -> Path:
-    """Run the whole search, ``workers`` trials side by side; write and return the record of it."""
+    """Run the whole search, ``workers`` trials in parallel; write the record and return its path."""
     grid = trials(benchmark)
     assert benchmark.tuning is not None
     for domain in (benchmark.source, benchmark.generated_of(benchmark.tuning.row)):

@@ -1,7 +1,7 @@
-"""What a finished run reaches on the source's own validation images: whether a row that does badly has learnt at all.
+"""Score finished runs on the source's own validation images, to see whether a poor row has learnt at all.
 
-A row that falls on the targets and on the source alike has learnt less; one that falls on the targets alone has learnt
-something that does not carry over. No target image is looked at here.
+A row that is worse on the targets and on the source has learnt less; one that is worse on the targets alone has learnt
+something that does not generalise. No target image is used here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from flexseg.tasks.jobs import load_trained
 
 
 def validation_miou(model: Any, benchmark: Benchmark, pool: Any) -> float:
-    """mIoU in percent of a model on a pool of images, over the classes that occur."""
+    """Compute the mIoU in percent of a model on a pool of images, over the classes that occur."""
     import torch
 
     from flexseg.analysis.stats.metrics import mean_iou

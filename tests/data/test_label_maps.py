@@ -130,10 +130,10 @@ def test_an_unknown_map() -> None:
     [
         ("source: x\nclasses: {1: [a, street]}", "street"),
         ("source: x\nclasses: {256: [a, road]}", "256 does not fit"),
-        ("source: x\nclasses: {1: road}", "describes no label map"),
+        ("source: x\nclasses: {1: road}", "does not describe a label map"),
         ("source: x\nclass: {}", "unknown key class"),
         ("classes: {1: [a, road]}", "source"),
-        ("[", "describes no label map"),
+        ("[", "does not describe a label map"),
     ],
 )
 def test_a_wrong_file(text: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
