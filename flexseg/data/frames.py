@@ -287,7 +287,7 @@ def write_frames(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_REMEDY = "delete it (frames are decoded anew where they are missing), or write the frames again"
+_REMEDY = "delete it (missing frames are decoded each time), or write the frames again"
 
 
 def _read(path: Path, expected: str) -> bytes:

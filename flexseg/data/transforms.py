@@ -41,7 +41,7 @@ class Window:
         """Always a new array: callers may write into it."""
         if self.factor == 1:
             return self._cut_whole_pixels(pixels, beyond)
-        # Pixel centres lie at half-integers: x' = (x + ½)·s − left − ½, and mirroring maps x' to w − 1 − x'.
+        # Pixel centres are at half-integers: x' = (x + ½)·s − left − ½, and mirroring maps x' to w − 1 − x'.
         factor = self.factor
         matrix = np.array([[factor, 0, factor / 2 - self.left - 0.5], [0, factor, factor / 2 - self.top - 0.5]])
         if self.mirrored:
@@ -74,7 +74,7 @@ def random_window(
 ) -> Window:
     """Draw a crop of an image of ``shape`` (H, W): random scale and place, mirrored half of the time.
 
-    The factor is log-uniform in ``scale``. At factor 1 the crop is aligned to whole pixels, so that nothing is interpolated.
+    The factor is log-uniform in ``scale``. At factor 1 the crop is on whole pixels: nothing is interpolated.
 
     Args:
         focus: (row, column) of a pixel that the crop must contain.

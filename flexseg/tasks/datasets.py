@@ -109,7 +109,7 @@ def build_index(
 def unknown_skips(settings: Domain, there: Collection[str]) -> str:
     """Say what is wrong with a domain's ``skip:``; ``there`` are the ids in all of its splits.
 
-    A name that is in no split is a mistake. But ``expected:`` means that a part of the set is used, which may lack some.
+    A name that is in no split is a mistake, unless ``expected:`` says that only a part of the set is used.
     """
     if any(part.expected for part in settings.parts.values()):
         return ""

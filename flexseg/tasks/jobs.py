@@ -235,7 +235,7 @@ def recording(directory: RunDirectory, *, recorded: bool, fingerprint: str = "")
 
     ``fingerprint`` is the run's, if its configuration is not in the directory.
 
-    A user's mistake (missing data, a full disk) and an interruption are not failures of the method: they are raised, the
+    A user's mistake (missing data, a full disk) or an interruption is not a failure of the method: it is raised, the
     run stays unfinished, and starting it again resumes it.
     """
     try:

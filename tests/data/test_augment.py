@@ -85,7 +85,7 @@ def test_mixing_is_the_formula(x: float, y: float, a: float, b: float) -> None:
 
 
 @given(level=st.floats(0, 1))
-def test_what_leaves_an_image_alone(level: float) -> None:
+def test_mixing_parameters_that_keep_the_image(level: float) -> None:
     one, other = np.full((2, 2, 3), level), np.zeros((2, 2, 3))
     np.testing.assert_allclose(mix_add(one, other, 1, 0), one, atol=1e-12)
     np.testing.assert_allclose(mix_multiply(one, other, 1, 0), one, atol=1e-12)

@@ -51,7 +51,7 @@ def test_frames_are_those_decoded_and_resized(frames: list[Frame], folder: Path)
         assert not cache.read_image(frame).flags.writeable
 
 
-def test_a_second_call_writes_what_is_missing_only(frames: list[Frame], folder: Path) -> None:
+def test_a_second_call_writes_only_what_is_missing(frames: list[Frame], folder: Path) -> None:
     assert write_frames(frames[:3], folder) == 3
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.frame")}
     assert write_frames(frames, folder) == 1
@@ -82,7 +82,7 @@ def test_a_damaged_frame_is_refused_and_written_again(frames: list[Frame], folde
     np.testing.assert_array_equal(FrameCache(folder).read_image(frames[0]), frames[0].read_image())
 
 
-def test_other_data_another_size_and_another_map_are_other_frames(domain: Any, folder: Path) -> None:
+def test_other_data_sizes_and_maps_give_other_frames(domain: Any, folder: Path) -> None:
     def keys(resize: tuple[int, int] | None = SIZE, label_map: str = "") -> list[str]:
         index = domain.index({"train": 4})
         index = Index(index.root, index.fingerprint, index.table, label_map)
@@ -95,7 +95,7 @@ def test_other_data_another_size_and_another_map_are_other_frames(domain: Any, f
     assert [new == old for new, old in zip(keys(), first, strict=True)] == [True, False, True, True]
 
 
-def test_what_a_resize_would_enlarge_is_stored_as_it_is(domain: Any, folder: Path) -> None:
+def test_enlarged_frames_are_stored_at_native_size(domain: Any, folder: Path) -> None:
     index = domain.index({"train": 4})
     large, native = frames_of(index, "train", (12, 14)), frames_of(index, "train")
     assert write_frames(large, folder) == 4

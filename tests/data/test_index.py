@@ -50,7 +50,7 @@ def test_index_counts_the_pixels_of_each_class(domain: Any, counts: Counts) -> N
     assert np.stack(table["class_pixels"]).shape == (6, 19)
 
 
-def test_index_of_data_that_lie_elsewhere(domain: Any, counts: Counts, tmp_path: Path) -> None:
+def test_index_of_data_in_another_folder(domain: Any, counts: Counts, tmp_path: Path) -> None:
     table = domain.index(counts).table
     write_index(tmp_path / "elsewhere", Index(domain.root, "xyz", table, "cityscapes_ids", "red16"))
     index = read_index(tmp_path / "elsewhere", "xyz", root=domain.root)
@@ -218,7 +218,7 @@ def test_file_that_changed_after_indexing(domain: Any, counts: Counts, kind: str
 
 
 @pytest.mark.parametrize("kind", ["image", "label"])
-def test_file_that_is_gone_after_indexing(domain: Any, counts: Counts, kind: str) -> None:
+def test_file_removed_after_indexing(domain: Any, counts: Counts, kind: str) -> None:
     index = domain.index(counts)
     path = getattr(domain, kind)("b")
     path.unlink()

@@ -1,4 +1,4 @@
-"""Indexing a data set where it lies: what is recorded, what is read again, and what survives an interruption."""
+"""Indexing a data set in place: what is recorded, what is read again, and what survives an interruption."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ BROKEN: list[tuple[Callable[[Path, str], Path], Callable[[Path], None], str]] = 
 
 
 @pytest.mark.parametrize(("which", "damage", "message"), BROKEN, ids=["image", "label", "size", "id"])
-def test_one_bad_pair_is_named_and_disturbs_nothing(
+def test_one_bad_pair_is_named_and_does_not_stop_the_others(
     root: Path, tmp_path: Path, which: Any, damage: Any, message: str
 ) -> None:
     sound = index_set(*located(root), "val", tmp_path / "before").table
@@ -235,7 +235,7 @@ def test_a_bad_pair_is_read_again_once_its_file_is_touched(root: Path, tmp_path:
     assert decoded == ["d1"]
 
 
-def test_what_cannot_be_read_is_tried_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_files_are_tried_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is away for a while, or a file that is not ours, says nothing of the file."""
     read = Path.read_bytes
 
@@ -285,7 +285,7 @@ def start(root: Path, cache: Path, most: int, log: Path) -> subprocess.Popen[str
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_killed_process_goes_on_where_it_was(root: Path, tmp_path: Path, decoded: list[str], patience: float) -> None:
+def test_a_killed_process_resumes(root: Path, tmp_path: Path, decoded: list[str], patience: float) -> None:
     for i in range(6, 30):
         write_pair(root, f"d{i}", "day")
     cache, log = tmp_path / "cache", tmp_path / "log"

@@ -32,7 +32,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def test_a_palettes_index_counts_and_not_its_colour() -> None:
-    """GTA5: pole and polegroup, car and licence plate have one colour. What lies beyond the table is void."""
+    """GTA5: pole and polegroup, car and licence plate have one colour. Ids beyond the table are void."""
     ids = np.array([[7, 17, 18], [26, 34, 35], [0, 33, 200]], dtype=np.uint8)
     picture = Image.fromarray(ids)
     picture.putpalette([128, 64, 128] * 256)
@@ -117,7 +117,7 @@ def test_a_label_in_the_images_place(mode: str) -> None:
         decode_pair(Path("i.png"), content, PATH, content, "gta5")
 
 
-def test_a_photograph_is_not_turned_by_its_metadata() -> None:
+def test_exif_orientation_is_ignored() -> None:
     """Mapillary's labels are drawn on the stored pixels, whatever orientation the metadata claim."""
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
@@ -133,7 +133,7 @@ def test_a_truncated_photograph_is_named() -> None:
         decode_image(Path("i.jpg"), content[: len(content) // 2])
 
 
-def test_what_is_no_picture_is_told_the_same_way_every_time() -> None:
+def test_the_message_for_other_files_never_changes() -> None:
     for content, reason in ((b"", "it is empty"), (b"<html>404</html>", "it is no picture")):
         with pytest.raises(UserError, match=rf"i\.jpg cannot be decoded \({reason}\)"):
             decode_image(Path("i.jpg"), content)

@@ -1,4 +1,4 @@
-"""Finding data sets: which folder, layout and pairs; and what is said of every way in which they can lie wrong."""
+"""Finding data sets: folder, layout and pairs, and the messages for every wrong arrangement of files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_cityscapes_train_ids_are_used_where_all_are_there(tmp_path: Path, touch
     assert all(pair.label.name.endswith("_labelIds.png") and pair.label.is_file() for pair in pairs)
 
 
-def test_where_a_set_may_lie(tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_set_may_be(tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = load_set("cityscapes")
     touch(*city("Cityscapes/"), *city("elsewhere/deep/"))
     assert locate(dataset, tmp_path).root == tmp_path / "Cityscapes"
@@ -185,7 +185,7 @@ ACDC_LABEL = "gt/fog/val/GOPR0476/GOPR0476_frame_000854_gt_labelTrainIds.png"
 
 @pytest.mark.parametrize("images", ["", "rgb_anon_trainvaltest/"])
 @pytest.mark.parametrize("labels", ["", "gt_trainval/"])
-def test_acdcs_archives_may_lie_in_folders_of_their_own(images: str, labels: str, tmp_path: Path, touch: Touch) -> None:
+def test_acdcs_archives_may_be_unpacked_separately(images: str, labels: str, tmp_path: Path, touch: Touch) -> None:
     touch(f"acdc/{images}{ACDC}", f"acdc/{labels}{ACDC_LABEL}")
     assert ids("acdc", tmp_path, "val") == ["GOPR0476_frame_000854"]
 
@@ -281,7 +281,7 @@ def test_gta5s_split_is_a_list_of_numbers(tmp_path: Path, touch: Touch) -> None:
 
 
 @pytest.mark.parametrize("line", ["RGB/GOPR0122/b.png", "/some/where/RGB/GOPR0122/b.png", "b", "GOPR0122/b", "b.png\r"])
-def test_a_line_names_an_image_in_any_way(line: str, tmp_path: Path, touch: Touch) -> None:
+def test_a_line_may_name_an_image_in_several_ways(line: str, tmp_path: Path, touch: Touch) -> None:
     for name in "abc":
         touch(f"foggy_zurich/RGB/GOPR0122/{name}.png", f"foggy_zurich/gt_labelTrainIds/GOPR0122/{name}.png")
     touch("foggy_zurich/lists_file_names/RGB_testv2_filenames.txt")
@@ -350,7 +350,7 @@ def test_camvids_published_split(tmp_path: Path, touch: Touch) -> None:
     assert dusk == {"train": 62, "val": 0, "test": 62}
 
 
-def test_ids_that_repeat_across_drives_stay_apart(tmp_path: Path, touch: Touch) -> None:
+def test_ids_that_repeat_across_drives_stay_distinct(tmp_path: Path, touch: Touch) -> None:
     for drive in (1, 2):
         touch(f"idd/leftImg8bit/val/{drive}/000100_leftImg8bit.png")
         touch(f"idd/gtFine/val/{drive}/000100_gtFine_labelcsTrainIds.png")

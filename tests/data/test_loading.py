@@ -1,4 +1,4 @@
-"""Prefetching changes when batches are made, and nothing else."""
+"""Prefetching changes only when batches are made."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_colours_change_and_the_layout_stays() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 1000), st.floats(0, 1), st.floats(0, 3))
-def test_of_grey_stays_grey_and_the_argument_is_left_alone(seed: int, strength: float, blur: float) -> None:
+def test_grey_stays_grey_and_the_argument_is_not_modified(seed: int, strength: float, blur: float) -> None:
     image = np.repeat(np.random.default_rng(seed).integers(0, 256, (9, 11, 1), dtype=np.uint8), 3, axis=2)
     before = image.copy()
     view = photometric_change(image, np.random.default_rng(seed), strength, blur)

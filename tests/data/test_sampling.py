@@ -30,7 +30,7 @@ def drawn(drawing: Drawing, seed: int = 0) -> np.ndarray:
     )
 
 
-def test_without_a_recipe_all_images_are_drawn_alike_and_as_ever() -> None:
+def test_without_a_recipe_all_images_are_drawn_equally_as_before() -> None:
     images, classes = drawn(base_drawing(ORIGINS, PIXELS)).T
     expected = [generator(0, Purpose.CHOOSE, i, slot).integers(40) for i in range(DRAWS // 8) for slot in range(8)]
     assert images.tolist() == expected
@@ -58,7 +58,7 @@ def test_both_sources_are_drawn_in_the_ratio(
     generated = int(ORIGINS[drawn(base_drawing(ORIGINS, PIXELS, mix, sampling))[:, 0]].sum())
     share = mix[1] / sum(mix)
     assert binomtest(generated, DRAWS, share).pvalue > 0.001
-    assert binomtest(generated, DRAWS, 10 / 40).pvalue < 1e-9, "the ratio of the pool's sizes must be told apart"
+    assert binomtest(generated, DRAWS, 10 / 40).pvalue < 1e-9, "the ratio of the pool's sizes must be distinguishable"
 
 
 @WAYS
@@ -89,7 +89,7 @@ def test_rare_classes_are_drawn_by_the_formula_and_from_images_with_enough_of_th
         assert chisquare(counts[p > 0], p[p > 0] * len(among)).pvalue > 0.001
 
 
-def test_half_of_the_class_uniform_draws_are_for_a_class_all_classes_alike() -> None:
+def test_half_of_the_class_uniform_draws_are_for_equally_likely_classes() -> None:
     images, classes = drawn(base_drawing(ORIGINS, PIXELS, None, EVEN)).T
     wanted = classes != NO_CLASS
     assert binomtest(int(wanted.sum()), DRAWS, 0.5).pvalue > 0.001

@@ -1,4 +1,4 @@
-"""The data sets' files: all of them load and are consistent, their counts are the published ones, slips are named."""
+"""The data sets' files: all of them load and are consistent, their counts are the published ones, mistakes are named."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_set(name: str) -> None:
     assert dataset.homepage.startswith("http")
 
 
-def test_the_world_is_a_set_that_nobody_looks_for() -> None:
+def test_the_world_is_a_set_that_needs_no_search() -> None:
     dataset = load_set("streetworld")
     assert dataset.rendered
     assert dataset.name not in set_names()

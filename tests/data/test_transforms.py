@@ -46,7 +46,7 @@ def parameters(
 def source_position(
     y: int, x: int, crop: tuple[int, int], factor: float, top: float, left: float, mirrored: bool
 ) -> tuple[float, float]:
-    """Where in the original the centre of output pixel (y, x) lies, in pixel indices."""
+    """The place in the original of the centre of output pixel (y, x), in pixel indices."""
     if mirrored:
         x = crop[1] - 1 - x
     return (y + 0.5 + top) / factor - 0.5, (x + 0.5 + left) / factor - 0.5
@@ -198,7 +198,7 @@ def test_normalise_against_the_formula() -> None:
     assert STD.tolist() == pytest.approx([255 * s for s in (0.229, 0.224, 0.225)], abs=0.01)
 
 
-def test_the_result_is_the_callers_own() -> None:
+def test_the_result_is_a_new_array() -> None:
     image, label = sample(0, 8, 8)
     before = image.copy(), label.copy()
     for seed in range(4):
@@ -209,7 +209,7 @@ def test_the_result_is_the_callers_own() -> None:
     np.testing.assert_array_equal(label, before[1])
 
 
-def test_a_crop_at_scale_one_is_cut_on_whole_pixels_all_places_alike() -> None:
+def test_a_crop_at_scale_one_is_cut_on_whole_pixels_uniformly() -> None:
     image, label = sample(4, 9, 11)
     corners = []
     for seed in range(600):
@@ -225,7 +225,7 @@ def test_a_crop_at_scale_one_is_cut_on_whole_pixels_all_places_alike() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(5, 20), (20, 5), (5, 6)])
-def test_an_image_smaller_than_the_crop_lies_whole_in_it_at_scale_one(height: int, width: int) -> None:
+def test_a_crop_holds_a_smaller_image_whole_at_scale_one(height: int, width: int) -> None:
     image, label = np.full((height, width, 3), 200, np.uint8), np.full((height, width), 3, np.uint8)
     label[:, 0] = 7  # the left edge
     for seed in range(30):
@@ -247,7 +247,7 @@ def test_an_image_smaller_than_the_crop_lies_whole_in_it_at_scale_one(height: in
     scale=st.one_of(st.just(FIXED), st.tuples(st.floats(1.0, 1.5), st.floats(1.5, 3.0))),
     data=st.data(),
 )
-def test_a_crop_holds_the_pixel_that_it_must_hold(
+def test_a_crop_holds_its_focus(
     seed: int, side: tuple[int, int], crop: tuple[int, int], scale: tuple[float, float], data: st.DataObject
 ) -> None:
     focus = (data.draw(st.integers(0, side[0] - 1)), data.draw(st.integers(0, side[1] - 1)))

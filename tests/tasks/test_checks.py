@@ -1,4 +1,4 @@
-"""Checking benchmarks before any work: every one that is here, and rows that cannot be run."""
+"""Checking benchmarks before any work: every benchmark here, and rows that cannot run."""
 
 from __future__ import annotations
 

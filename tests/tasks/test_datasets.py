@@ -1,4 +1,4 @@
-"""Data sets of a benchmark: indexed where they lie, opened again, in part and at their own size, cached and shown."""
+"""Data sets of a benchmark: indexed in place, opened again, in part and at their own size, cached and shown."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def load(tmp_path: Path, smoke_content: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Load:
-    """``load(data, **keys)``: the smoke benchmark with :data:`DOMAINS`, whose data lie in ``data``."""
+    """``load(data, **keys)``: the smoke benchmark with :data:`DOMAINS`, whose data are in ``data``."""
     monkeypatch.delenv("FLEXSEG_CACHE", raising=False)
 
     def loaded(data: Path, **keys: Any) -> Benchmark:
@@ -74,7 +74,7 @@ def load(tmp_path: Path, smoke_content: Callable[[], dict[str, Any]], monkeypatc
     return loaded
 
 
-def test_a_data_set_is_indexed_where_it_lies_and_nothing_is_copied(load: Load, data: Path, tmp_path: Path) -> None:
+def test_a_data_set_is_indexed_in_place_and_nothing_is_copied(load: Load, data: Path, tmp_path: Path) -> None:
     benchmark, results = load(data), tmp_path / "results"
     make_dataset(benchmark, "night", results)
     index = open_index(benchmark, "night", results)
@@ -95,7 +95,7 @@ def test_what_the_reports_show_is_written_beside_the_index(load: Load, data: Pat
     assert np.array_equal(np.asarray(Image.open(shown[2])), pool.labels[2])
 
 
-def test_a_rendered_domain_is_rendered_anew_and_keeps_no_journal(load: Load, data: Path, tmp_path: Path) -> None:
+def test_a_rendered_domain_is_rendered_again_and_keeps_no_journal(load: Load, data: Path, tmp_path: Path) -> None:
     benchmark, results = load(data), tmp_path / "results"
     make_dataset(benchmark, "clear_city", results)
     folder = domain_folder(results, benchmark, "clear_city")
@@ -113,9 +113,7 @@ def test_a_rendered_domain_is_rendered_anew_and_keeps_no_journal(load: Load, dat
     assert open_index(benchmark, "clear_city", results).label_map == ""
 
 
-def test_an_index_is_there_only_when_all_is(
-    load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_index_is_written_last(load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     benchmark, results = load(data), tmp_path / "results"
 
     def full(*_: object) -> None:
@@ -127,13 +125,13 @@ def test_an_index_is_there_only_when_all_is(
     assert not list(domain_folder(results, benchmark, "night").glob("*.parquet"))
 
 
-def test_a_place_where_nothing_may_be_written(tmp_path: Path) -> None:
+def test_a_read_only_place(tmp_path: Path) -> None:
     error = PermissionError(errno.EACCES, "Permission denied", "/r/x")
     with pytest.raises(UserError, match=r"/r/x may not be written \(Permission denied\): run"), disk_errors(tmp_path):
         raise error
 
 
-def test_data_may_move_and_are_found_again(load: Load, data: Path, tmp_path: Path) -> None:
+def test_moved_data_are_found_again(load: Load, data: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     make_dataset(load(data), "night", results)
     shutil.copytree(data, tmp_path / "moved")
@@ -141,9 +139,7 @@ def test_data_may_move_and_are_found_again(load: Load, data: Path, tmp_path: Pat
     assert open_index(moved, "night", results).root == tmp_path / "moved" / "mapillary"
 
 
-def test_a_run_takes_its_part_by_its_seed_and_a_smaller_part_lies_within(
-    load: Load, data: Path, tmp_path: Path
-) -> None:
+def test_a_runs_subset_follows_its_seed_and_smaller_ones_are_nested_in(load: Load, data: Path, tmp_path: Path) -> None:
     benchmark, results = load(data), tmp_path / "results"
     for domain in ("source", "generated", "fewer"):
         make_dataset(benchmark, domain, results)
@@ -181,7 +177,7 @@ def test_the_prompts_that_a_run_sees_follow_its_seed(load: Load, tmp_path: Path)
     assert len({tuple(sorted(prompts(seed))) for seed in range(6)}) > 1
 
 
-def test_the_number_of_images_must_be_right_or_said(load: Load, data: Path, tmp_path: Path) -> None:
+def test_the_number_of_images_must_be_right_or_declared(load: Load, data: Path, tmp_path: Path) -> None:
     shutil.copytree(data / "gta5", tmp_path / "other" / "gta5")
     image = sorted((tmp_path / "other" / "gta5" / "images").iterdir())[0]
     image.unlink()
@@ -190,9 +186,7 @@ def test_the_number_of_images_must_be_right_or_said(load: Load, data: Path, tmp_
         make_dataset(load(tmp_path / "other"), "source", tmp_path / "results")
 
 
-def test_images_that_are_left_out_may_be_of_any_split(
-    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_skipped_images_may_be_of_any_split(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """RobustNet leaves out frames of GTA5's training split; the benchmark takes some of the validation split too."""
     root, results, dataset = tmp_path / "data" / "gta5", tmp_path / "results", load_set("gta5")
     write_official(dataset, root, "official_train", 3, sizes=[(40, 70)])

@@ -1,4 +1,4 @@
-"""The doctor: what is missing, incomplete, damaged or well, in words that say what to do."""
+"""The doctor: what is missing, incomplete, damaged or sound, and what to do about it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def told(report: Report, faults_only: bool = False) -> str:
     return text.getvalue()
 
 
-def test_all_is_well(
+def test_everything_is_sound(
     data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adverse = ADVERSE | {"test": {"split": "val", "expected": 8}}
@@ -151,14 +151,14 @@ def test_half_unpacked(data: Path, tmp_path: Path, benchmark_of: Callable[..., B
         require(benchmark, tmp_path)
 
 
-def test_more_pairs_than_there_should_be(data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]) -> None:
+def test_too_many_pairs(data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]) -> None:
     write_set(data / "gta5", GTA5, [("", "00005")])
     report = examine(benchmark_of(source=GAME), tmp_path)
     assert report.sets[0].parts[0].trouble == "1 of 5 pairs too many"
     assert "then: remove what does not belong there" in told(report)
 
 
-def test_images_that_no_label_belongs_to(data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]) -> None:
+def test_images_without_labels(data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]) -> None:
     """A copy that somebody left there: all pairs are there, and another number would not help."""
     shutil.copy(data / "gta5/images/00001.png", data / "gta5/images/99999.png")
     text = told(examine(benchmark_of(source=GAME), tmp_path))
@@ -277,7 +277,7 @@ def test_size_of_a_cache_of_frames(data: Path, tmp_path: Path, benchmark_of: Cal
     assert report.frames == 5 * 720 * 1280 * 4 + 5 * 10 * 20 * 4
 
 
-def test_nothing_can_be_written_down(
+def test_findings_cannot_be_written(
     data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -346,7 +346,7 @@ def test_survey_of_all_sets(data: Path, tmp_path: Path) -> None:
     assert not report.sound
     for name in ("acdc", "cityscapes", "gta5"):
         shutil.rmtree(data / name)
-    assert survey(tmp_path).sound, "nobody asked for what is missing"
+    assert survey(tmp_path).sound, "missing sets are optional here"
 
 
 def test_counting_opens_no_image_and_imports_no_torch(tmp_path: Path) -> None:

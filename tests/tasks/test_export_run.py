@@ -1,4 +1,4 @@
-"""An exported run: mmseg's own functions load it and predict the suite's pixels; what they cannot say is refused."""
+"""An exported run: mmseg's own functions load it and predict the suite's pixels; what they cannot express is refused."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_fresh_process_knows_our_classes(finished: Callable[..., Benchmark], m
     assert done.stdout.splitlines()[-1:] == ["(1, 32, 48)"], done.stderr[-2000:]
 
 
-# What an mmseg configuration cannot say; two more, lora and rein, need a frozen vision transformer.
+# What an mmseg configuration cannot express; two more, lora and rein, need a frozen vision transformer.
 CHANGING = ["blindnet", "ibn_net", "iternorm", "robustnet", "san_saw", "switchable_whitening"]
 
 
@@ -145,7 +145,7 @@ def test_methods_that_change_the_network_are_refused(smoke: Benchmark, methods: 
     assert all(name in listed for name in refused)
 
 
-def test_what_modules_do_not_show_is_found(smoke: Benchmark, methods: Path) -> None:
+def test_a_hidden_change_of_the_network_is_found(smoke: Benchmark, methods: Path) -> None:
     method = load_method("dginstyle", methods)
     model = method(parse_options(method, {}), Setup(0, 1, np.zeros(0, np.int8))).build_model(smoke.model)
     config = mmseg_config(mmseg_description(smoke.model, model, "dginstyle"), smoke.protocol)
@@ -195,7 +195,7 @@ def test_runs_are_named_by_words_or_by_directory(
     assert not (tmp_path / "out").exists()
 
 
-def test_python_source_is_what_it_says() -> None:
+def test_python_source_evaluates_to_its_values() -> None:
     value = {"a": [1, (2.5,), None], "b": {"type": "X", "class": "it's"}, "c": [{"key": "long " * 9}] * 4, "d": ()}
     text = python_source({"value": value})
     found: dict[str, Any] = {}

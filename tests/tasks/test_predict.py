@@ -1,4 +1,4 @@
-"""A person's own images: read as a person sees them, predicted by the run's protocol, and bad ones named at the end."""
+"""A user's own images: read as a person sees them, predicted by the run's protocol, bad ones reported at the end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def scene(height: int = 20, width: int = 30) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_images_are_turned_as_their_camera_says(tmp_path: Path) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6  # taken with the camera on its side: turn clockwise to see it upright
     Image.fromarray(scene()).save(tmp_path / "turned.png", exif=exif)
@@ -50,7 +50,7 @@ def test_every_kind_of_image_becomes_rgb(tmp_path: Path) -> None:
         assert read_photo(tmp_path / name).shape == (20, 30, 3)
 
 
-def test_folders_are_searched_and_names_stay_apart(tmp_path: Path) -> None:
+def test_folders_are_searched_and_names_stay_distinct(tmp_path: Path) -> None:
     for name in ("b.JPG", "a.png", "a.jpeg", "notes.txt", "a_overlay.png", "a_trainIds.png"):
         (tmp_path / name).touch()
     files = list(find_images([tmp_path, Path("elsewhere/a_2.png"), Path("odd.xyz")]))
@@ -131,7 +131,7 @@ def test_bad_images_are_named_and_the_others_go_on(camvid: Benchmark, tmp_path: 
     text = str(caught.value)
     assert text.startswith(f"3 of 5 images failed, the other 2 are in {tmp_path / 'out'}:")
     assert "cut.jpg is damaged (" in text
-    assert "text.png is no picture that can be read" in text
+    assert "text.png is not a readable picture" in text
     assert "missing.png does not exist" in text
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "a_overlay.png", "a_trainIds.png", "z_overlay.png", "z_trainIds.png"

@@ -1,4 +1,4 @@
-"""A rehearsal shrinks what is measured in pixels, steps and images, says so, and leaves the rest of the file alone."""
+"""A rehearsal shrinks sizes, steps and numbers of images, lists the changes, and keeps the rest of the file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def keys_of(content: Any, place: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_the_small_file_is_a_right_one_and_all_that_differs_is_listed(name: str, tmp_path: Path) -> None:
+def test_the_small_file_is_valid_and_every_change_is_listed(name: str, tmp_path: Path) -> None:
     content = read_content(name, BENCHMARKS)
     small, changes = shrink(content, Settings())
     (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(small))

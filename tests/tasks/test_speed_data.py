@@ -1,4 +1,4 @@
-"""`flexseg bench data` reads what it says it reads, says when the data are missing, and leaves nothing behind."""
+"""`flexseg bench data` reads what it claims to read, says when data are missing, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_files_are_decoded_each_time_and_cached_frames_never(
         assert speeds[name].cold.keys() == speeds[name].warm.keys() == {1, 2}
 
 
-def test_missing_data_are_said_to_be_and_stood_in_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_data_are_reported_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLEXSEG_DATA", raising=False)
     monkeypatch.delattr(os, "posix_fadvise")
     monkeypatch.setattr(module, "GTA5_SIZE", (40, 64))

@@ -107,7 +107,7 @@ def test_mistake_is_one_message_and_exit_code_2(
 
 
 @pytest.mark.parametrize("seed", ["-1", "1.5"])
-def test_seed_that_is_none(here: Path, seed: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seed_that_is_not_a_number(here: Path, seed: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("train", "smoke", "dginstyle", "--", seed) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert not (here / "results").exists()
@@ -122,7 +122,7 @@ def test_outside_the_repository(
 
 
 @pytest.mark.parametrize("wrong", [("--devices", "many"), ("--devices", "0"), ("--precision", "7-bit")])
-def test_devices_or_precision_that_cannot_be_had(
+def test_unavailable_devices_or_precision(
     here: Path, smoke_data: Path, wrong: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (here / "results" / "smoke").mkdir(parents=True)
@@ -153,7 +153,7 @@ def test_show_methods_goes_on_past_a_broken_file(here: Path, capsys: pytest.Capt
     assert "assumed" in shown
 
 
-def test_check_says_that_all_is_ready(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_of_a_ready_benchmark(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("check", "smoke") == 0
     assert "smoke: 2 rows, trunk of 0.11 M parameters, ready" in capsys.readouterr().out
 
@@ -212,7 +212,7 @@ def test_verify_fails_only_if_results_differ(
 @pytest.mark.parametrize(
     "arguments", [["status", "smoke"], ["compare", "smoke", "dginstyle", "flexseg"], ["verify", "smoke"]]
 )
-def test_what_people_ask_by_hand_starts_without_torch(here: Path, root: Path, arguments: list[str]) -> None:
+def test_interactive_commands_start_without_torch(here: Path, root: Path, arguments: list[str]) -> None:
     program = (
         "import sys\nfrom flexseg.cli import main\n"
         f"try:\n    main({arguments})\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"

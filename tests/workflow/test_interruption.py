@@ -1,4 +1,4 @@
-"""Real processes that are really killed, and really two of them."""
+"""Real processes that are killed, and two that share a run."""
 
 from __future__ import annotations
 

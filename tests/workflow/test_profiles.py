@@ -1,4 +1,4 @@
-"""The profiles hold what Snakemake and its plugin for Slurm understand, about rules that exist. It takes no Slurm."""
+"""The profiles hold only what Snakemake and its Slurm plugin understand, and rules that exist. Slurm is not needed."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def test_new_method_is_trained_evaluated_and_tabulated(extended: tuple[Path, Res
     assert len(re.findall(r"\d+\.\d", line)) >= 8, line
 
 
-def test_method_that_raises_costs_its_row_alone(extended: tuple[Path, Result, dict[Path, int]]) -> None:
+def test_method_that_raises_fails_only_its_row(extended: tuple[Path, Result, dict[Path, int]]) -> None:
     copy, done, before = extended
     home = copy / "results" / "smoke"
     assert done.returncode != 0, "a failure must be seen by whoever called"
@@ -224,7 +224,7 @@ def test_method_without_its_package_is_shown_as_not_run(extended: tuple[Path, Re
         assert "not run: waits needs nothing: pip install nothing" in (home / "tables" / name).read_text()
 
 
-def test_status_says_what_failed_and_retry_forgets_it(
+def test_status_reports_failures_and_retry_forgets_them(
     extended: tuple[Path, Result, dict[Path, int]],
     run_in: Command,
     monkeypatch: pytest.MonkeyPatch,

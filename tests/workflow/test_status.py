@@ -1,4 +1,4 @@
-"""Where runs stand, told from files that no training had to write: running, interrupted, failed, and how long yet."""
+"""The state of runs, read from hand-made files: running, interrupted, failed, and the time left."""
 
 from __future__ import annotations
 
@@ -92,14 +92,16 @@ def test_nothing_was_run(place: Place) -> None:
     assert not failed
     assert text.endswith("streetworld: 6 missing\n")
     assert "· missing" in text
-    assert "to go" not in text, "nobody knows how long a run takes"
+    assert "to go" not in text, "no run shows how long one takes"
 
 
 def test_a_growing_log_is_a_running_run(place: Place) -> None:
     place.start("flexseg", 1, line(460) + line(480))
     found = place.of("flexseg", 1)
     assert (found.state, found.done, found.total) == ("running", 480, 960)
-    assert found.left == pytest.approx(480 * 8 / 40 - 10)  # iterations · images a step / images a second, since then
+    assert found.left == pytest.approx(
+        480 * 8 / 40 - 10
+    )  # iterations · images per step / images per second, since then
     text, _ = place.shown()
     assert "▶ 50 %" in text
     assert "flexseg, seed 1: running, 480/960 iterations, about 1 min 26 s left" in text
@@ -120,14 +122,14 @@ def test_a_slow_run_may_be_quiet_for_longer(place: Place) -> None:
     assert place.of("flexseg", 1).state == "interrupted"
 
 
-def test_a_clock_that_goes_wrong_is_no_harm(place: Place) -> None:
+def test_a_wrong_clock_does_no_harm(place: Place) -> None:
     place.start("flexseg", 1, line(), ago=-3600)
     found = place.of("flexseg", 1)
     assert found.state == "running"
     assert found.left == pytest.approx(96)
 
 
-def test_an_interrupted_run_says_from_where_it_goes_on(place: Place) -> None:
+def test_an_interrupted_run_says_where_it_resumes(place: Place) -> None:
     folder = place.start("flexseg", 1, line())
     save_file({"x": np.zeros(1)}, folder / "checkpoint.safetensors", {"progress": json.dumps({"iteration": 250})})
     os.utime(folder / "checkpoint.safetensors", (NOW - 4000, NOW - 4000))
@@ -154,7 +156,7 @@ def test_an_unfinished_run_of_another_configuration_is_stale(place: Place) -> No
         line(True, True), '{"iteration": 1e999, "images_per_second": NaN}\n', line(10**30, 1e-300), line()[:-5],
     ],
 )  # fmt: skip
-def test_a_damaged_log_costs_only_what_it_would_say(place: Place, log: str | bytes) -> None:
+def test_a_damaged_log_costs_only_its_own_content(place: Place, log: str | bytes) -> None:
     place.start("flexseg", 1, log)
     found = place.of("flexseg", 1)
     assert found.state == "running"
@@ -215,7 +217,7 @@ def test_failures_are_last_and_can_be_forgotten(place: Place) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"reason": 3}', b"{}"])
-def test_damaged_files_are_a_state_too(place: Place, content: bytes) -> None:
+def test_damaged_files_have_a_state(place: Place, content: bytes) -> None:
     (place.folder("flexseg", 0) / "failure.json").write_bytes(content)
     (place.folder("flexseg", 1) / "config.json").write_bytes(content)
     (place.folder("flexseg", 2) / "run.json").write_bytes(content)
@@ -224,7 +226,7 @@ def test_damaged_files_are_a_state_too(place: Place, content: bytes) -> None:
     assert place.of("flexseg", 1).state == "stale"
 
 
-def test_the_time_left_is_that_of_finished_runs_of_the_same_row(place: Place) -> None:
+def test_the_time_left_follows_finished_runs_of_the_same_row(place: Place) -> None:
     place.finish("dginstyle", 0, 100.0)
     place.finish("flexseg", 0, 180.0)
     place.finish("flexseg", 1, 220.0)
@@ -242,7 +244,7 @@ def test_the_time_left_is_that_of_finished_runs_of_the_same_row(place: Place) ->
     assert "3 min 20 s" in place.shown()[0]
 
 
-def test_running_runs_say_how_many_go_side_by_side(place: Place) -> None:
+def test_running_runs_show_how_many_run_in_parallel(place: Place) -> None:
     place.finish("dginstyle", 0, 100.0)
     place.start("flexseg", 0, line())  # 86 s left
     ahead = outlook(standings(place.benchmark, place.results, NOW), cores=8)
@@ -252,7 +254,7 @@ def test_running_runs_say_how_many_go_side_by_side(place: Place) -> None:
     assert "of training to go with one run at a time, as now," in place.shown(200)[0]
 
 
-def test_an_interrupted_run_has_to_go_on_from_its_checkpoint(place: Place) -> None:
+def test_an_interrupted_run_resumes_from_its_checkpoint(place: Place) -> None:
     place.finish("flexseg", 0, 96.0)
     folder = place.start("flexseg", 1, line(480), ago=4000)
     save_file({"x": np.zeros(1)}, folder / "checkpoint.safetensors", {"progress": json.dumps({"iteration": 240})})
@@ -263,7 +265,7 @@ def test_an_interrupted_run_has_to_go_on_from_its_checkpoint(place: Place) -> No
     assert ahead.seconds == pytest.approx(96 * 0.75)
 
 
-def test_nothing_finished_but_a_running_one_tells_the_pace(place: Place) -> None:
+def test_a_running_run_gives_the_pace_if_none_is_finished(place: Place) -> None:
     place.start("flexseg", 0, line(480), ago=0)  # 96 s for the second half
     ahead = outlook(standings(place.benchmark, place.results, NOW), cores=8)
     assert ahead is not None
@@ -271,7 +273,7 @@ def test_nothing_finished_but_a_running_one_tells_the_pace(place: Place) -> None
 
 
 @pytest.mark.parametrize("seconds", [None, "fast", -1, 0, float("nan"), True])
-def test_a_training_time_that_is_none_is_not_counted(place: Place, seconds: object) -> None:
+def test_an_invalid_training_time_is_not_counted(place: Place, seconds: object) -> None:
     place.finish("flexseg", 0, seconds)
     assert place.of("flexseg", 0).seconds is None
     assert "to go" not in place.shown()[0]
