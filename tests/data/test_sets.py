@@ -1,4 +1,4 @@
-"""The data sets' files: all of them load and are consistent, their counts are the published ones, mistakes are named."""
+"""The data sets' files: all of them load and are consistent, counts are as published, mistakes are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported run: mmseg's own functions load it and predict the suite's pixels; what they cannot express is refused."""
+"""An exported run: mmseg's own functions load it and predict the suite's pixels; others are refused."""
 
 from __future__ import annotations
 
