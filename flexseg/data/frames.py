@@ -116,20 +116,12 @@ def frames_of(
     """
     rows = rows_of(index, split, places)
     label_map = load_map(index.label_map) if index.label_map else None
-    names = ("image", "label", "sha256", "label_sha256", "height", "width")
-    return [
-        Frame(
-            index.root / image,
-            index.root / label,
-            image_sha256,
-            label_sha256,
-            (int(height), int(width)),
-            resize or (int(height), int(width)),
-            label_map,
-            index.encoding,
-        )
-        for image, label, image_sha256, label_sha256, height, width in zip(*(rows[name] for name in names), strict=True)
-    ]
+    frames = []
+    for row in rows.itertuples():
+        native = int(row.height), int(row.width)
+        files = index.root / row.image, index.root / row.label, row.sha256, row.label_sha256
+        frames.append(Frame(*files, native, resize or native, label_map, index.encoding))
+    return frames
 
 
 class FrameCache:

@@ -62,10 +62,10 @@ def examine(benchmark: Benchmark, results: Path, *, full: bool = False, fit: boo
         if settings.rendered:
             rendered.append(name)
             continue
-        uses: dict[str, list[str]] = {}
+        uses: dict[str, str] = {}
         for use, part in settings.parts.items():
-            uses.setdefault(part.split, []).append(use)
-        report = _examine_set(name, settings, {split: ", ".join(names) for split, names in uses.items()}, scope)
+            uses[part.split] = f"{uses[part.split]}, {use}" if part.split in uses else use
+        report = _examine_set(name, settings, uses, scope)
         sets.append(replace(report, rows=_find_dependent_rows(benchmark, name)))
     weights, frames = _examine_all_weights(benchmark, fit or full), _count_frame_bytes(benchmark, sets)
     return Report(benchmark.name, scope.root, tuple(sets), weights, tuple(rendered), frames, cache_folder(results))
