@@ -36,7 +36,9 @@ def slow_whitening(x: Tensor, weight: Tensor, classes: list[int], relax: float) 
 @pytest.mark.parametrize("relax", [0, 2, 3])
 @pytest.mark.parametrize("classes", [CLASSES, [3, 7], [4, 5, 6]])
 def test_whitening_is_that_of_sorted_channels(relax: float, classes: list[int]) -> None:
-    x = relu_features(channels=17).requires_grad_()
+    x = relu_features(channels=17)
+    x[0] *= 0.1  # less than what is borne, where ``relax`` is not 0: no gain
+    x.requires_grad_()
     weight = torch.randn(19, 17, generator=torch.Generator().manual_seed(2))
     channels, scales = channel_groups(weight, classes)
     assert channels.shape == scales.shape == (17 // len(classes), len(classes))

@@ -215,8 +215,8 @@ def mmseg_areas(pool: Pool, shown: dict[str, np.ndarray]) -> list[Tensor]:
     """Intersections, unions, predictions and labels of each class, as mmseg's metric counts them."""
     from mmseg.evaluation import IoUMetric
 
-    predicted = [torch.from_numpy(shown[name]).long() for name in pool.ids]
-    truths = [torch.from_numpy(label).long() for label in pool.labels]
+    predicted = [torch.tensor(shown[name]).long() for name in pool.ids]
+    truths = [torch.tensor(label).long() for label in pool.labels]
     results = [IoUMetric.intersect_and_union(*pair, 19, 255) for pair in zip(predicted, truths, strict=True)]
     return [sum(part.double() for part in column) for column in zip(*results, strict=True)]
 

@@ -127,6 +127,18 @@ def test_sliding_windows_are_those_of_mmseg(
     assert len(model.shown) - one_by_one == -(-one_by_one // together), "several windows a forward"
 
 
+def test_sliding_against_a_loop_over_pixels() -> None:
+    model = Surroundings()
+    image = np.random.default_rng(0).integers(0, 256, (11, 17, 3), dtype=np.uint8)
+    found = predict_logits(model, image, slide((6, 8), (4, 5))).numpy()
+    normalised = torch.from_numpy(np.ascontiguousarray(normalise(image[None])))
+    windows = [(y, x) for y in (0, 4, 5) for x in (0, 5, 9)]
+    answers = {(y, x): model.predict(normalised[:, :, y : y + 6, x : x + 8])[0].numpy() for y, x in windows}
+    for i, j in np.ndindex(11, 17):
+        seen = [a[:, i - y, j - x] for (y, x), a in answers.items() if y <= i < y + 6 and x <= j < x + 8]
+        np.testing.assert_allclose(found[:, i, j], np.mean(seen, axis=0), rtol=1e-4, atol=1e-4)
+
+
 def test_logits_have_the_size_of_the_label() -> None:
     image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
     model = Surroundings()

@@ -60,6 +60,8 @@ def test_content_loss_against_loops(seed: int, wild: int) -> None:
     contents = unit(seed + 200, wild, 5)
     loss = module.content_loss(stylised, plain, classes, contents, 0.2)
     assert float(loss) == pytest.approx(slow_content_loss(stylised, plain, classes.tolist(), contents, 0.2), rel=1e-4)
+    leaves = [each.double().requires_grad_() for each in (stylised, plain)]
+    assert torch.autograd.gradcheck(lambda z, w: module.content_loss(z, w, classes, contents.double(), 0.2), leaves)
 
 
 @pytest.mark.parametrize("only", [3, 255])
