@@ -56,7 +56,7 @@ class Run:
     def __init__(self, smoke: Benchmark, config: dict[str, Any] = UNET, name: str = "revt", **options: Any) -> None:
         self.method = make_method(name, options, seed=5, iterations=6, pool=4)
         model = build_model(self.method, config)
-        self.learner = Learner(model, self.method.build_training_modules(model), self.method)
+        self.learner = Learner(model, self.method.build_training_modules(model), self.method, anchor=None)
         channels_last(self.learner)
         self.optimizer = build_optimizer(self.learner, smoke.training)
         self.average = WeightAverage(self.learner, 0.5)
