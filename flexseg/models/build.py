@@ -26,7 +26,16 @@ from torch import Tensor, nn
 
 from flexseg.classes import NUM_CLASSES
 from flexseg.errors import UserError
-from flexseg.models.description import ModelError, check_part, each, name_of, near, plain, reason, walk
+from flexseg.models.description import (
+    ModelError,
+    check_part,
+    describe_error,
+    list_parts,
+    name_of,
+    suggest,
+    to_plain,
+    walk,
+)
 from flexseg.models.segmentor import Segmentor, one_map, size_divisor
 from flexseg.models.weights import Weights, load_weights
 
@@ -77,10 +86,10 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     _check_parts(config)
     if config["backbone"].get("type") == "FrozenViT":
         from flexseg.models import vit  # noqa: F401  (registers it)
-    described = {part: plain(config[part]) for part in PARTS if config.get(part) is not None}
+    described = {part: to_plain(config[part]) for part in PARTS if config.get(part) is not None}
     if "hrda" in described:
         described["hrda"] = hrda.complete(described["hrda"], described["decode_head"])
-    for where, part in each(described):
+    for where, part in list_parts(described):
         check_part(where, part)
     return {"type": "HRDAEncoderDecoder" if "hrda" in described else "EncoderDecoder", **described}
 
@@ -90,7 +99,7 @@ def _check_parts(config: Mapping[str, Any]) -> None:
     known = (*PARTS, "weights")
     for key in config:
         if key not in known and (key, config[key]) != ("type", "EncoderDecoder"):
-            raise ModelError(f"{key!r} is no part of a trunk{near(key, known)}")
+            raise ModelError(f"{key!r} is no part of a trunk{suggest(key, known)}")
     for key in ("backbone", "decode_head"):
         if config.get(key) is None:
             raise ModelError(f"the trunk has no {key}: name one as `{key}: {{type: ..., ...}}`")
@@ -115,13 +124,13 @@ def _build(described: Mapping[str, Any]) -> Segmentor:
     from flexseg.models.registry import MODELS
 
     built: dict[str, Any] = {}
-    for where, part in each(described):
+    for where, part in list_parts(described):
         try:
             built[where] = MODELS.build(copy.deepcopy(part))
         except UserError:  # a part of ours, which names itself and says what to do
             raise
         except Exception as error:
-            raise ModelError(f"{where}: {part['type']} cannot be built: {reason(error)}") from error
+            raise ModelError(f"{where}: {part['type']} cannot be built: {describe_error(error)}") from error
     if isinstance(described.get("auxiliary_head"), list):
         # mmseg leaves the heads of a list with the weights of their constructors, and so a list has no `init_weights`.
         heads = [built.pop(where) for where in list(built) if where.startswith("auxiliary_head.")]
@@ -151,7 +160,7 @@ def dry_run(segmentor: Segmentor) -> None:
         stages = segmentor.stages(images)
     except Exception as error:
         parts = name_of(segmentor.backbone) + (f" with neck {name_of(segmentor.neck)}" if segmentor.neck else "")
-        raise ModelError(f"backbone {parts} fails on a {tuple(images.shape)} input: {reason(error)}") from error
+        raise ModelError(f"backbone {parts} fails on a {tuple(images.shape)} input: {describe_error(error)}") from error
     offered = ", ".join(
         f"{i}: {x.shape[1]} channels at stride {images.shape[3] / x.shape[3]:g}" for i, x in enumerate(stages)
     )
@@ -164,7 +173,7 @@ def dry_run(segmentor: Segmentor) -> None:
         except ModelError:
             raise
         except Exception as error:
-            raise ModelError(f"{where} fails on the backbone's maps ({offered}): {reason(error)}") from error
+            raise ModelError(f"{where} fails on the backbone's maps ({offered}): {describe_error(error)}") from error
         if logits.ndim != 4 or logits.shape[1] != NUM_CLASSES:
             raise ModelError(f"{where} gives {tuple(logits.shape)} instead of (1, {NUM_CLASSES}, h, w)")
         if head is segmentor.decode_head:

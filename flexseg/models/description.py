@@ -34,14 +34,14 @@ def check_part(where: str, part: dict[str, Any]) -> None:
     known = {key: cls for key, cls in MODELS.module_dict.items() if _fits(where, cls)}
     cls = MODELS.get(name)
     if cls is None:
-        raise ModelError(f"{where}: there is no {name!r} in mmseg's registry{near(name, known)}")
+        raise ModelError(f"{where}: there is no {name!r} in mmseg's registry{suggest(name, known)}")
     if is_head != (inspect.isclass(cls) and issubclass(cls, BaseDecodeHead)):
-        raise ModelError(f"{where}: {name} cannot be used as {'a head' if is_head else 'this'}{near(name, known)}")
+        raise ModelError(f"{where}: {name} cannot be used as {'a head' if is_head else 'this'}{suggest(name, known)}")
 
     keywords = _keywords(cls)
     for key, value in part.items():
         if key != "type" and key not in keywords:
-            raise ModelError(f"{where}: {name} takes no {key!r}{near(key, keywords)}")
+            raise ModelError(f"{where}: {name} takes no {key!r}{suggest(key, keywords)}")
         # Some of mmseg's classes insist on tuples, others on lists, and YAML has only lists: follow the default.
         if isinstance(value, list) and isinstance(keywords.get(key), tuple):
             part[key] = tuple(value)
@@ -69,7 +69,7 @@ def _check_loss(where: str, loss: Any) -> None:
             )
 
 
-def each(described: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def list_parts(described: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, description) of every part; a list of auxiliary heads is taken apart, of ``hrda`` there is its head."""
     for where, part in described.items():
         if where == "auxiliary_head" and isinstance(part, list):
@@ -93,11 +93,11 @@ def walk(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         yield from walk(item, place)
 
 
-def plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """A deep copy in plain dicts and lists."""
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: to_plain(item) for key, item in value.items()}
+    return [to_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _keywords(cls: Any) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _fits(where: str, cls: Any) -> bool:
     return str(cls.__module__).startswith(f"mmseg.models.{where}s.")
 
 
-def near(name: str, known: Iterable[str]) -> str:
+def suggest(name: str, known: Iterable[str]) -> str:
     """«: did you mean …?», or all that is known where nothing is near."""
     names = {key.lower(): key for key in known}
     close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.6)
@@ -134,7 +134,7 @@ def near(name: str, known: Iterable[str]) -> str:
     return f": did you mean {' or '.join(names[key] for key in close[:4])}?"
 
 
-def reason(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """An exception in one line; a bare ``assert`` is quoted from its source."""
     if str(error):
         return " ".join(str(error).split())

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 
 from flexseg.classes import IGNORE, NUM_CLASSES
 from flexseg.errors import MissingExtra, RunError
-from flexseg.models.description import ModelError, name_of, near, plain, reason, walk
+from flexseg.models.description import ModelError, describe_error, name_of, suggest, to_plain, walk
 from flexseg.models.segmentor import Segmentor
 
 COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
@@ -147,7 +147,7 @@ def build_detectron2(config: Mapping[str, Any]) -> Detectron2Segmentor:
         head = build_sem_seg_head(node, backbone.output_shape())
     except (AssertionError, KeyError, TypeError, ValueError, RunError) as error:
         key = "no such value: " if isinstance(error, KeyError) else ""
-        raise ModelError(f"detectron2 cannot build this trunk: {key}{reason(error)}") from error
+        raise ModelError(f"detectron2 cannot build this trunk: {key}{describe_error(error)}") from error
     if not all(hasattr(head, name) for name in ("layers", "predictor", "in_features")):
         raise ModelError(
             f"detectron2.MODEL.SEM_SEG_HEAD.NAME: {name_of(head)} has no single map of features before a `predictor`: "
@@ -170,7 +170,7 @@ def import_detectron2() -> None:
             importlib.import_module("detectron2.modeling")
             importlib.import_module("detectron2.projects.deeplab")
     except ImportError as error:
-        raise MissingExtra(_missing(f"cannot be imported ({reason(error)})")) from error
+        raise MissingExtra(_missing(f"cannot be imported ({describe_error(error)})")) from error
     from detectron2.modeling import BACKBONE_REGISTRY
 
     if build_narrow_resnet_fpn_backbone.__name__ not in BACKBONE_REGISTRY:
@@ -259,17 +259,17 @@ def _configured(described: Any) -> Any:
     node = get_cfg()
     add_deeplab_config(node)
     node.MODEL.SEM_SEG_HEAD.LOSS_TYPE = FIXED["SEM_SEG_HEAD.LOSS_TYPE"]
-    described = plain(described)
+    described = to_plain(described)
     _check_keys(described, node)
     try:
         node.merge_from_other_cfg(CfgNode({"MODEL": OURS}))
         node.merge_from_other_cfg(CfgNode(described))
     except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"detectron2: {reason(error)}") from error
+        raise ModelError(f"detectron2: {describe_error(error)}") from error
     for part, registry in (("BACKBONE", BACKBONE_REGISTRY), ("SEM_SEG_HEAD", SEM_SEG_HEADS_REGISTRY)):
         name, known = node.MODEL[part].NAME, [key for key, _ in registry]
         if name not in known:
-            raise ModelError(f"detectron2.MODEL.{part}.NAME: detectron2 has no {name!r}{near(name, known)}")
+            raise ModelError(f"detectron2.MODEL.{part}.NAME: detectron2 has no {name!r}{suggest(name, known)}")
     return node
 
 
@@ -283,7 +283,7 @@ def _check_keys(described: Any, node: Any) -> None:
     for place, value in walk(described["MODEL"]):
         keys = place.split(".")
         if keys[0] not in PARTS and place not in FIXED:
-            raise ModelError(f"detectron2.MODEL.{place} is no part of a trunk here{near(keys[0], PARTS)}")
+            raise ModelError(f"detectron2.MODEL.{place} is no part of a trunk here{suggest(keys[0], PARTS)}")
         if place == "WEIGHTS" and value:
             raise ModelError(
                 f"detectron2.MODEL.WEIGHTS: {value!r} would load weights while the trunk is built. Take it out here: "
@@ -295,6 +295,6 @@ def _check_keys(described: Any, node: Any) -> None:
         for key in keys[:-1]:
             inner = inner.get(key) if isinstance(inner, Mapping) else None
         if isinstance(inner, Mapping) and keys[-1] not in inner:
-            raise ModelError(f"detectron2.MODEL: there is no {place!r}{near(keys[-1], inner)}")
+            raise ModelError(f"detectron2.MODEL: there is no {place!r}{suggest(keys[-1], inner)}")
         if len(keys) == 1 and keys[0] in PARTS and not isinstance(value, dict):
             raise ModelError(f"detectron2.MODEL.{place} is a mapping of settings, not a {type(value).__name__}")

@@ -32,7 +32,7 @@ from torch.nn.functional import interpolate, pad
 
 from flexseg.classes import NUM_CLASSES
 from flexseg.errors import RunError
-from flexseg.models.description import ModelError, near
+from flexseg.models.description import ModelError, suggest
 from flexseg.models.registry import MODELS, EncoderDecoder
 from flexseg.models.segmentor import Auxiliary, Output, Segmentor, parts_of
 from flexseg.models.windows import Box, windows
@@ -88,7 +88,7 @@ def complete(hrda: Mapping[str, Any], decode_head: Mapping[str, Any]) -> dict[st
     known = [knob.name for knob in fields(Scales)]
     for key in hrda:
         if key not in (*known, "attention"):
-            raise ModelError(f"hrda takes no {key!r}{near(key, (*known, 'attention'))}")
+            raise ModelError(f"hrda takes no {key!r}{suggest(key, (*known, 'attention'))}")
     attention = hrda.get("attention", {"type": "SegformerHead", "channels": 256})
     if not isinstance(attention, Mapping):
         raise ModelError(f"hrda.attention is one mapping with a `type`, not a {type(attention).__name__}")

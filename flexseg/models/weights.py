@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from flexseg.console import progress_bar
 from flexseg.errors import MissingExtra, RunError
 from flexseg.files import file_digest, replacing
-from flexseg.models.description import ModelError, near
+from flexseg.models.description import ModelError, suggest
 
 FOLDER = Path("weights")
 """Where weights are looked for beside ``$FLEXSEG_WEIGHTS``."""
@@ -62,7 +62,7 @@ class Weights:
         known = [knob.name for knob in fields(cls)]
         for key, value in described.items():
             if key not in known:
-                raise WeightsError(f"weights takes no {key!r}{near(key, known)}")
+                raise WeightsError(f"weights takes no {key!r}{suggest(key, known)}")
             if not isinstance(value, str):
                 raise WeightsError(f"weights.{key} is text (in quotes, if it looks like a number), not {value!r}")
         for key in ("file", "sha256"):
