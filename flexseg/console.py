@@ -1,21 +1,27 @@
-"""Progress of long work on the terminal."""
+"""The terminal: one way to print, which shows paths and people's own words literally, and progress of long work."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+def terminal(*, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> Console:
+    """A console that takes nothing in a text for markup (``[red]``) or for an emoji (``:key:``)."""
+    return Console(stderr=stderr, file=file, width=width, markup=False, emoji=False, highlight=False)
+
+
 @contextmanager
 def progress_bar(task: str, total: int) -> Iterator[Any]:
     """A progress bar on standard error; yields ``advance(count, note="")``. Silent without a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    note = TextColumn("{task.fields[note]}")
+    description = TextColumn("{task.description}", markup=False)
+    columns = (description, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = terminal(stderr=True)
+    note = TextColumn("{task.fields[note]}", markup=False)
     with Progress(*columns, note, console=console, transient=True, disable=not console.is_terminal) as bar:
         handle = bar.add_task(task, total=total, note="")
 

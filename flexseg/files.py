@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,52 @@ from pathlib import Path
 from typing import Any
 
 from flexseg.errors import UserError
+
+DISK = {
+    errno.ENOSPC: "no space left on the disk: free some and start the same command again, it goes on",
+    errno.EDQUOT: "your quota of the disk is used up: free some and start the same command again, it goes on",
+    errno.EFBIG: "the file would be larger than this file system or `ulimit -f` allows",
+    errno.EIO: "the disk fails to read or write: see that it is well, and start the same command again",
+    errno.EROFS: "the file system may only be read: run the command in a folder that you may write",
+    errno.EACCES: "permission denied: run the command in a folder that is yours, or change the permissions",
+    errno.EPERM: "not permitted: run the command in a folder that is yours, or change the permissions",
+    errno.EMFILE: "too many files are open: allow more with `ulimit -n 4096`",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENAMETOOLONG: "the name is longer than the file system allows: use a shorter one",
+    errno.EEXIST: "a file, or a link to nowhere, is where a folder should be: move it away",
+    errno.ENOTDIR: "a file, or a link to nowhere, is where a folder should be: move it away",
+    errno.EISDIR: "a folder is where a file should be: move it away",
+    errno.ELOOP: "its links lead in a circle",
+    errno.ENOENT: "there is no such file or folder",
+    errno.ESTALE: "the network file system has lost it: start the same command again",
+    errno.ENOMEM: "memory ran out",
+}
+"""What an error of the file system means, and what to do."""
+
+
+class DiskError(UserError):
+    """The file system refused something. It is the machine's fault, so the same command may succeed later."""
+
+
+def describe_disk_error(error: OSError, place: Path | str = "") -> str:
+    """One line for an error of the file system: where, what, what to do.
+
+    Args:
+        place: what was being read or written, for errors that name no file.
+    """
+    where = os.fsdecode(error.filename2 or error.filename or place or "the file system")
+    shown = where if len(where) <= 200 else f"{where[:120]}…{where[-40:]}"
+    reason = DISK.get(error.errno or 0) or error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{shown}: {reason}"
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turn every error of the file system into a :class:`DiskError` of one line; ``place`` as above."""
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(describe_disk_error(error, place)) from error
 
 
 @contextmanager

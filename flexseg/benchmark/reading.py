@@ -17,12 +17,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from flexseg.benchmark.mistakes import problems
 from flexseg.benchmark.schema import SHARED, Benchmark, Row
 from flexseg.errors import UserError, did_you_mean
+from flexseg.yaml_files import read_yaml
 
 
 def benchmark_names(folder: Path) -> list[str]:
@@ -65,10 +65,7 @@ def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[st
             f"no benchmark is named {name!r}{did_you_mean(name, known)}: {path} does not exist. "
             f"Benchmarks here: {', '.join(known) or 'none (is this the top folder of the repository?)'}"
         )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a benchmark is a mapping of keys, this is {type(content).__name__}")
     base = content.get("extends")

@@ -5,18 +5,21 @@ Each command imports what it needs itself, as torch and mmseg take seconds.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 
 from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.cli.show import bench, show
+from flexseg.console import terminal
 from flexseg.errors import UserError, did_you_mean
+from flexseg.files import describe_disk_error
 from flexseg.provenance import usable_cores
 
 app = typer.Typer(
@@ -86,7 +89,7 @@ def doctor(
         report = examine(load_benchmark(name, BENCHMARKS), RESULTS, full=full, workers=workers)
     else:
         report = survey(RESULTS, full=full, workers=workers)
-    print_report(report, Console())
+    print_report(report, terminal())
     if not report.sound:
         raise typer.Exit(1)
 
@@ -195,7 +198,7 @@ def rehearse(
 
     settings = Settings(shrink, iterations, frames, trunk)
     home = folder if folder != Path("") else RESULTS / "rehearsals" / name
-    if run(name, home, settings, study, rows, cores, BENCHMARKS, METHODS, Console()):
+    if run(name, home, settings, study, rows, cores, BENCHMARKS, METHODS, terminal()):
         raise typer.Exit(1)
 
 
@@ -237,7 +240,7 @@ def status(
     """Say which runs are finished, running, failed or missing, and the time left; exits with 1 if any failed."""
     from flexseg.cli.print import print_status
 
-    if print_status(_select(name, study, rows, seeds), RESULTS, Console(), retry=retry):
+    if print_status(_select(name, study, rows, seeds), RESULTS, terminal(), retry=retry):
         raise typer.Exit(1)
 
 
@@ -271,7 +274,7 @@ def compare(
     rows = dict.fromkeys([*_select(name, study, "", "").rows, a, b or a])
     pair = load_pair(_select(name, study, ",".join(rows), seeds), RESULTS, a, b or a, other)
     found = compare_rows(Scores(pair.records), pair.a, pair.b, quantity, way)
-    print_comparison(replace(found, notes=[*pair.notes, *found.notes]), Console())
+    print_comparison(replace(found, notes=[*pair.notes, *found.notes]), terminal())
 
 
 @app.command()
@@ -301,7 +304,7 @@ def verify(
         print(path)
         return
     found = verify_scores(scores, read_reference(path, benchmark))
-    print_verification(found, Console(), cells=cells)
+    print_verification(found, terminal(), cells=cells)
     if found.differs:
         raise typer.Exit(1)
 
@@ -311,7 +314,7 @@ def validate(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds
     """Score finished runs on the source's validation images: has a row learnt less, or does it transfer less?"""
     from flexseg.tasks.validate import validate as score
 
-    print(score(_select(name, study, rows, seeds), RESULTS, Console()))
+    print(score(_select(name, study, rows, seeds), RESULTS, terminal()))
 
 
 @app.command()
@@ -322,7 +325,7 @@ def tune(
     """Search the benchmark's tuning grid on source validation images and record every trial."""
     from flexseg.tasks.tune import tune as search
 
-    search(load_benchmark(name, BENCHMARKS), RESULTS, BENCHMARKS, jobs, Console())
+    search(load_benchmark(name, BENCHMARKS), RESULTS, BENCHMARKS, jobs, terminal())
 
 
 @app.command("new-method")
@@ -340,17 +343,28 @@ def new_method(
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; a user's mistake is one message and exit code 2, an interruption exit code 130."""
+    """Run the command line; exit codes are 2 for a user's or the disk's mistake, in one message, 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):  # a file's name may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return app(args=arguments)
     except UserError as error:
-        Console(stderr=True).print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
-        sys.exit(2)
+        _end(f"error: {error}", 2)
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _end(f"error: {describe_disk_error(error)}", 2)
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != 130:  # typer silently turns an interruption into this code
             raise
-        Console(stderr=True).print("interrupted; start the same command again to go on")
-        sys.exit(130)
+        _end("interrupted; start the same command again to go on", 130)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    terminal(stderr=True).print(message, style="red" if code == 2 else "", soft_wrap=True)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

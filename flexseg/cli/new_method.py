@@ -14,12 +14,11 @@ import unicodedata
 from pathlib import Path
 from string import Template
 
-import yaml
-
 from flexseg.benchmark import Benchmark, load_benchmark
 from flexseg.benchmark.schema import FOLDERS
 from flexseg.errors import UserError
 from flexseg.files import replacing
+from flexseg.yaml_files import parse_yaml
 
 TEMPLATE = Path(__file__).with_name("template.py.txt")
 """Plain training, with an example option and the most used hooks."""
@@ -91,8 +90,8 @@ def _check_name(name: str) -> None:
         raise UserError(f"a method's name has lower-case ASCII letters, digits and underscores, not {name!r}{hint}")
     if len(name) > 60:
         raise UserError(f"a method's name has at most 60 characters, {name!r} has {len(name)}")
-    if yaml.safe_load(name) != name:
-        raise UserError(f"YAML reads {name!r} as {yaml.safe_load(name)}: choose another name")
+    if parse_yaml(name) != name:
+        raise UserError(f"YAML reads {name!r} as {parse_yaml(name)}: choose another name")
     if name in FOLDERS:
         raise UserError(f"{name!r} is the name of a folder of the suite: choose another name")
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from flexseg.benchmark import benchmark_names, load_benchmark, select_rows
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
+from flexseg.console import terminal
 
 show = typer.Typer(help="Show what the suite knows: benchmarks, methods, the street world.", no_args_is_help=True)
 bench = typer.Typer(help="Measure the suite's own speed.", no_args_is_help=True)
@@ -30,7 +30,7 @@ def show_methods() -> None:
     """The methods and their options; a broken file is named with its error."""
     from flexseg.cli.print import print_methods
 
-    print_methods(METHODS, Console())
+    print_methods(METHODS, terminal())
 
 
 @show.command("world")
@@ -61,7 +61,7 @@ def bench_step(
     from flexseg.tasks.speed import measure_steps
 
     benchmark = select_rows(load_benchmark(name, BENCHMARKS), "default", rows)
-    measure_steps(benchmark, RESULTS, steps, rounds, threads, Console())
+    measure_steps(benchmark, RESULTS, steps, rounds, threads, terminal())
 
 
 @bench.command("world")
@@ -72,7 +72,7 @@ def bench_world(
     """How many images per second the street world renders on one core, for every domain."""
     from flexseg.tasks.speed import measure_world
 
-    measure_world(load_benchmark(name, BENCHMARKS), images, Console())
+    measure_world(load_benchmark(name, BENCHMARKS), images, terminal())
 
 
 @bench.command("data")
@@ -84,4 +84,4 @@ def bench_data(
     """Training images per second and worker, decoded and from the cache, beside what a GPU's step needs."""
     from flexseg.tasks.speed_data import measure_data
 
-    measure_data(load_benchmark(name, BENCHMARKS), RESULTS, images, step, Console())
+    measure_data(load_benchmark(name, BENCHMARKS), RESULTS, images, step, terminal())

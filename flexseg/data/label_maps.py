@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from flexseg.classes import IGNORE, TRAIN_ID
 from flexseg.errors import UserError, did_you_mean
+from flexseg.yaml_files import read_yaml
 
 MAPS = Path(__file__).parent / "label_maps"
 CLASS_OF = TRAIN_ID | {"void": IGNORE}
@@ -82,14 +82,14 @@ def _read(name: str) -> dict[str, Any]:
         names = map_names()
         raise UserError(f"there is no label map {name!r}{did_you_mean(name, names)}: choose one of {', '.join(names)}")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path, numbered=True)
         if not content["source"]:
             raise ValueError("source is empty")
         if unknown := content.keys() - {"source", "base", "others", "classes"}:
             raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
         base = _read(content["base"]) if "base" in content else {"classes": {}}
         return base | content | {"classes": base["classes"] | content["classes"]}
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} does not describe a label map: {error!r}") from error
 
 

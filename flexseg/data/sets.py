@@ -15,11 +15,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from flexseg.data.label_maps import map_names
 from flexseg.errors import UserError, did_you_mean
+from flexseg.yaml_files import read_yaml
 
 SETS = Path(__file__).parent / "sets"
 ANY = "any"
@@ -236,7 +236,7 @@ def load_set(name: str) -> DataSet:
         names = set_names()
         raise UserError(f"there is no data set {name!r}{did_you_mean(name, names)}: the suite knows {', '.join(names)}")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path)
         return DataSet.model_validate({"name": name} | content)
-    except (yaml.YAMLError, ValidationError, AttributeError, TypeError) as error:
+    except (ValidationError, AttributeError, TypeError) as error:
         raise UserError(f"{path} does not describe a data set: {error}") from error

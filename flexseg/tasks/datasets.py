@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,7 @@ from flexseg.benchmark import Benchmark, Domain, Part, Size, WorldDomain, finger
 from flexseg.console import progress_bar
 from flexseg.data.index import Index, read_index, write_index
 from flexseg.errors import UserError, did_you_mean
-from flexseg.files import replacing
-
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+from flexseg.files import disk_errors, replacing
 
 
 def domain_folder(results: Path, benchmark: Benchmark, domain: str) -> Path:
@@ -239,21 +234,3 @@ def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]
     with progress_bar("caching frames", need.frames) as advance, disk_errors(folder):
         written = write_frames(frames, folder, workers, advance)
     return [str(need), f"{written:,} frames written; trainings find them by themselves"]
-
-
-@contextmanager
-def disk_errors(place: Path) -> Iterator[None]:
-    """Turn the errors of a full or read-only disk into one clear message."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise UserError(
-                f"no space left while writing below {place}: free some and start the same command again, it goes on"
-            ) from error
-        if error.errno in NOT_ALLOWED:
-            raise UserError(
-                f"{error.filename or place} may not be written ({error.strerror}): "
-                "run the command in a folder that is yours"
-            ) from error
-        raise

@@ -14,18 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from flexseg.benchmark import Benchmark, SetDomain
-from flexseg.console import progress_bar
+from flexseg.console import progress_bar, terminal
 from flexseg.data.frames import cache_folder
 from flexseg.data.indexing import index_set, recall
 from flexseg.data.layouts import Inventory, Located, locate, take_inventory
 from flexseg.data.places import Missing, data_root
 from flexseg.data.sets import DataSet, load_set, set_names
 from flexseg.errors import UserError
-from flexseg.files import digest
-from flexseg.tasks.datasets import disk_errors, sets_folder, training_size, unknown_skips
+from flexseg.files import digest, disk_errors
+from flexseg.tasks.datasets import sets_folder, training_size, unknown_skips
 from flexseg.tasks.doctor_report import PartReport, Report, SetReport, WeightsReport, print_report
 
 
@@ -98,7 +96,7 @@ def require(benchmark: Benchmark, results: Path) -> None:
     report = examine(benchmark, results, fit=True)
     if not report.sound:
         text = io.StringIO()
-        print_report(report, Console(file=text, width=120), faults_only=True)
+        print_report(report, terminal(file=text, width=120), faults_only=True)
         raise UserError(text.getvalue().rstrip())
 
 

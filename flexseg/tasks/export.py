@@ -16,8 +16,7 @@ from flexseg.benchmark import Benchmark, Protocol, Run, Size
 from flexseg.benchmark.identity import RunDirectory
 from flexseg.classes import CLASSES, IGNORE
 from flexseg.errors import UserError, did_you_mean
-from flexseg.files import read_json, replacing
-from flexseg.tasks.datasets import disk_errors
+from flexseg.files import disk_errors, read_json, replacing
 from flexseg.tasks.jobs import load_trained
 
 WIDTH = 110

@@ -15,8 +15,8 @@ from flexseg.benchmark.identity import RunDirectory
 from flexseg.console import progress_bar
 from flexseg.data.index import Index
 from flexseg.errors import MissingExtra, RunError, UserError
-from flexseg.files import read_json, write_json
-from flexseg.tasks.datasets import FULL_DISK, disk_errors, open_index, training_pool
+from flexseg.files import disk_errors, read_json, write_json
+from flexseg.tasks.datasets import open_index, training_pool
 
 
 @dataclass(frozen=True)
@@ -248,8 +248,6 @@ def recording(directory: RunDirectory, *, recorded: bool, fingerprint: str = "")
         if not recorded:
             raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL_DISK:
-            raise
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{Path(frame.filename).parent.name}/{Path(frame.filename).name}"
         reason = f"{type(error).__name__}: {error} ({place}, line {frame.lineno})"

@@ -12,8 +12,7 @@ from flexseg.benchmark import Protocol, Run, Size
 from flexseg.classes import CLASS_SETS, CLASSES, ClassSet
 from flexseg.console import progress_bar
 from flexseg.errors import UserError
-from flexseg.files import replacing
-from flexseg.tasks.datasets import disk_errors
+from flexseg.files import disk_errors, replacing
 from flexseg.tasks.export import check_target
 from flexseg.tasks.jobs import load_trained
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -25,6 +24,7 @@ from flexseg.benchmark.reading import read_content
 from flexseg.data.places import VARIABLE
 from flexseg.errors import UserError
 from flexseg.files import file_digest
+from flexseg.yaml_files import format_yaml
 
 Content = dict[str, Any]
 MEANING = (
@@ -87,7 +87,7 @@ def rehearse(
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(small, folder / "weights", changes)
     (folder / "benchmarks").mkdir(exist_ok=True)
-    (folder / "benchmarks" / f"{name}.yaml").write_text(yaml.safe_dump(small, sort_keys=False, allow_unicode=True))
+    (folder / "benchmarks" / f"{name}.yaml").write_text(format_yaml(small), encoding="utf-8")
     if not (folder / "methods").exists():
         (folder / "methods").symlink_to(methods.absolute())
     benchmark = load_benchmark(name, folder / "benchmarks")

@@ -133,7 +133,7 @@ def test_an_unknown_map() -> None:
         ("source: x\nclasses: {1: road}", "does not describe a label map"),
         ("source: x\nclass: {}", "unknown key class"),
         ("classes: {1: [a, road]}", "source"),
-        ("[", "does not describe a label map"),
+        ("[", "is not valid YAML"),
     ],
 )
 def test_a_wrong_file(text: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

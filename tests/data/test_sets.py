@@ -103,7 +103,7 @@ splits: {val: {images: 1}}
         ("val:", "val: {image: 2}, test:", "image"),
         ("name: one", "name: one, where: {train: {id: a}}", "there is no split train"),
         ("layouts: [", "layouts: [{name: one, image: '{id}', label: '{id}'}, ", "same name"),
-        ("title: Mine", "- 1", "does not describe a data set"),
+        ("title: Mine", "- 1", "is not valid YAML"),
     ],
 )
 def test_a_wrong_file(old: str, new: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

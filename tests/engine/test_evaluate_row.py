@@ -165,7 +165,7 @@ def test_full_disk_while_evaluating(
 
     with monkeypatch.context() as patch:
         patch.setattr(module.pq, "write_table", write_table)
-        with pytest.raises(UserError, match="no space left while writing below"):
+        with pytest.raises(UserError, match="no space left on the disk"):
             evaluate(receipt=results / "receipt.json")
     assert not evaluated.failure.exists()
     evaluate()

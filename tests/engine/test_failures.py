@@ -188,7 +188,7 @@ def test_full_disk_while_logging(train: Train, undisturbed: Train, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(module.Log, "write", write)
-        with pytest.raises(UserError, match=r"no space left while writing below .*seed-0"):
+        with pytest.raises(UserError, match=r"seed-0: no space left on the disk"):
             train("dginstyle")
     assert same(train("dginstyle"), undisturbed("dginstyle"))
 

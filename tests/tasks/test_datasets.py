@@ -21,7 +21,6 @@ from flexseg.errors import UserError
 from flexseg.tasks import datasets
 from flexseg.tasks.datasets import (
     cache_frames,
-    disk_errors,
     domain_folder,
     make_dataset,
     open_index,
@@ -123,12 +122,6 @@ def test_the_index_is_written_last(load: Load, data: Path, tmp_path: Path, monke
     with pytest.raises(UserError, match=r"no space left .* start the same command again"):
         make_dataset(benchmark, "night", results)
     assert not list(domain_folder(results, benchmark, "night").glob("*.parquet"))
-
-
-def test_a_read_only_place(tmp_path: Path) -> None:
-    error = PermissionError(errno.EACCES, "Permission denied", "/r/x")
-    with pytest.raises(UserError, match=r"/r/x may not be written \(Permission denied\): run"), disk_errors(tmp_path):
-        raise error
 
 
 def test_moved_data_are_found_again(load: Load, data: Path, tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_findings_cannot_be_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(indexing.Journal, "add", full)
-    with pytest.raises(UserError, match="no space left while writing below"):
+    with pytest.raises(UserError, match="no space left on the disk"):
         examine(benchmark_of(source=GAME), tmp_path, full=True)
 
 
