@@ -28,13 +28,13 @@ from flexseg.classes import NUM_CLASSES
 from flexseg.errors import UserError
 from flexseg.models.description import (
     ModelError,
+    check_names,
     check_part,
     describe_error,
     list_parts,
     name_of,
     suggest,
     to_plain,
-    walk,
 )
 from flexseg.models.segmentor import Segmentor, one_map, size_divisor
 from flexseg.models.weights import Weights, load_weights
@@ -95,7 +95,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_parts(config: Mapping[str, Any]) -> None:
-    """Refuse unknown parts, missing parts, and weights that would come from elsewhere."""
+    """Refuse unknown parts, missing parts, and what would come from beyond the registry."""
     known = (*PARTS, "weights")
     for key in config:
         if key not in known and (key, config[key]) != ("type", "EncoderDecoder"):
@@ -109,13 +109,7 @@ def _check_parts(config: Mapping[str, Any]) -> None:
             raise ModelError(f"{key} is one mapping{with_type}, not a {type(config[key]).__name__}")
     if config.get("weights") is not None:
         Weights.of(config["weights"])
-    for where, value in walk(config):
-        key = where.rpartition(".")[2]
-        if (key in ("pretrained", "checkpoint") and value) or (key == "type" and value == "Pretrained"):
-            raise ModelError(
-                f"{where}: {value!r} would load weights unchecked. Name them beside the backbone instead, as "
-                f"`weights: {{file: ..., sha256: ...}}`"
-            )
+    check_names(config)
 
 
 def _build(described: Mapping[str, Any]) -> Segmentor:

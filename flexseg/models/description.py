@@ -25,17 +25,17 @@ class ModelError(UserError, ValueError):
 
 def check_part(where: str, part: dict[str, Any]) -> None:
     """Check a part's type and keywords against the registry, and fill in what the suite decides."""
-    from flexseg.models.registry import MODELS, BaseDecodeHead
+    from flexseg.models.registry import MODELS
 
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise ModelError(f"{where} needs a `type`, the name of a class of mmseg's registry, but is {part!r}")
     name = part["type"]
     is_head = where.startswith(HEADS)
     known = {key: cls for key, cls in MODELS.module_dict.items() if _fits(where, cls)}
-    cls = MODELS.get(name)
+    cls = MODELS.module_dict.get(name)
     if cls is None:
         raise ModelError(f"{where}: there is no {name!r} in mmseg's registry{suggest(name, known)}")
-    if is_head != (inspect.isclass(cls) and issubclass(cls, BaseDecodeHead)):
+    if name not in known:
         raise ModelError(f"{where}: {name} cannot be used as {'a head' if is_head else 'this'}{suggest(name, known)}")
 
     keywords = _keywords(cls)
@@ -66,6 +66,24 @@ def _check_loss(where: str, loss: Any) -> None:
             raise ModelError(
                 f"{where}: loss_decode with {key}: {value!r} would not be used, the method computes the loss. Only an "
                 f"auxiliary head may say `loss_decode: {{type: CrossEntropyLoss, loss_weight: ...}}`."
+            )
+
+
+def check_names(config: Mapping[str, Any]) -> None:
+    """Refuse, at every depth, what could reach beyond the registry: dotted types, scopes, and files of weights."""
+    for where, value in walk(config):
+        key = where.rpartition(".")[2]
+        if key == "type" and not (isinstance(value, str) and value.isidentifier()):
+            raise ModelError(f"{where} is the plain name of a registered class, not {value!r}")
+        if key.startswith("_"):
+            raise ModelError(f"{where}: keys that begin with an underscore are mmengine's own: leave it out")
+        loads = (
+            ("pretrained" in key or "checkpoint" in key) and value and not (key == "use_checkpoint" and value is True)
+        )
+        if loads or (key == "type" and value == "Pretrained"):
+            raise ModelError(
+                f"{where}: {value!r} would load weights unchecked. Name them beside the backbone instead, as "
+                f"`weights: {{file: ..., sha256: ...}}`"
             )
 
 
@@ -116,12 +134,13 @@ def _keywords(cls: Any) -> dict[str, Any]:
 
 
 def _fits(where: str, cls: Any) -> bool:
-    """Whether a registered class is worth proposing for a part: by its base, or by where mmseg keeps it."""
+    """Whether a registered class can be this part: by its base, or by where mmseg or this room keeps it."""
     from flexseg.models.registry import BaseDecodeHead
 
     if where.startswith(HEADS):
         return inspect.isclass(cls) and issubclass(cls, BaseDecodeHead)
-    return str(cls.__module__).startswith(f"mmseg.models.{where}s.")
+    homes = (f"mmseg.models.{where}s.", "flexseg.models.")
+    return inspect.isclass(cls) and cls.__module__.startswith(homes) and not issubclass(cls, BaseDecodeHead)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

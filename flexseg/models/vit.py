@@ -255,6 +255,9 @@ def _load(
 
 
 def _config(library: ModuleType, family: _Family, fields: Mapping[str, Any]) -> Any:
+    for key in ("attn_implementation", "auto_map"):
+        if key in fields:
+            raise _error(f"config.{key} could fetch code from elsewhere: leave it out")
     try:
         settings = getattr(library, family.config)(**fields)
     except Exception as error:  # the library validates with exceptions of its own

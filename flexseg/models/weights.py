@@ -68,7 +68,25 @@ class Weights:
         for key in ("file", "sha256"):
             if not described.get(key):
                 raise WeightsError(f"weights needs a {key}: `weights: {{file: ..., sha256: ...}}`")
-        return cls(**described)
+        weights = cls(**described)
+        weights._check()
+        return weights
+
+    def _check(self) -> None:
+        """Refuse what is no file of tensors, and a download to anywhere but the folders of weights."""
+        if Path(self.file).suffix not in (*PICKLED, ".safetensors"):
+            raise WeightsError(f"weights.file: {self.file!r} is no .safetensors, .pth or .pt")
+        if not re.fullmatch("[0-9a-fA-F]{8,64}", self.sha256):
+            raise WeightsError(f"weights.sha256: {self.sha256!r} is no SHA-256; at least its first 8 digits are needed")
+        if not self.url:
+            return
+        if not self.url.startswith(("https://", "http://", "file:///")):
+            raise WeightsError(f"weights.url: {self.url!r} is not an address that begins with https://")
+        if Path(self.file).is_absolute() or self.file.startswith("~") or ".." in Path(self.file).parts:
+            raise WeightsError(
+                f"weights.file: {self.file!r} with a url: a download goes below {FOLDER}/ or $FLEXSEG_WEIGHTS, so give "
+                "the path below these"
+            )
 
 
 def load_weights(backbone: nn.Module, described: Mapping[str, Any]) -> None:
@@ -144,10 +162,11 @@ def check_digest(path: Path, sha256: str, name: str = "") -> str:
         found, wanted = file_digest(path), sha256.lower()
     except OSError as error:
         raise WeightsError(f"{path} cannot be read ({error.strerror}): see that it may be") from error
-    if len(wanted) < 8 or not found.startswith(wanted):
-        short = "; at least 8 digits are needed" if len(wanted) < 8 else ""
+    if len(wanted) < 8:
+        raise WeightsError(f"{sha256!r} is no SHA-256; at least its first 8 digits are needed")
+    if not found.startswith(wanted):
         raise WeightsError(
-            f"{name or path} has the SHA-256 {found}, not {sha256}: it is another file, or damaged on the way{short}. "
+            f"{name or path} has the SHA-256 {found}, not {sha256}: it is another file, or damaged on the way. "
             "Get the right one in its place"
         )
     return found

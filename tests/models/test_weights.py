@@ -162,8 +162,25 @@ def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pyte
     described = {"file": "mit.pth", "sha256": "0" * 8, "url": url, "licence": "research only"}
     with pytest.raises(MissingExtra, match=rf"cannot be downloaded .*`curl -L -o mit\.pth {url}` \(research only\)"):
         load_weights(backbone("mit"), described)
-    with pytest.raises(MissingExtra, match="cannot be downloaded"):
-        load_weights(backbone("mit"), described | {"url": "no address"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"file": "../methods/x.py"}, r"'\.\./methods/x\.py' is no \.safetensors, \.pth or \.pt"),
+        ({"file": "../x.pth"}, "a download goes below weights/"),
+        ({"file": "/tmp/x.pth"}, "a download goes below weights/"),
+        ({"file": "~/x.pth"}, "a download goes below weights/"),
+        ({"url": "no address"}, "is not an address"),
+        ({"url": "ftp://x/y.pth"}, "is not an address"),
+        ({"sha256": "zzzzzzzz"}, "is no SHA-256"),
+    ],
+)
+def test_a_download_goes_nowhere_else(changes: dict[str, str], message: str, tmp_path: Path) -> None:
+    (tmp_path / "there.pth").write_bytes(b"print('planted')")
+    described = {"file": "mit.pth", "sha256": "0" * 8, "url": (tmp_path / "there.pth").as_uri()} | changes
+    with pytest.raises(ModelError, match=message):
+        load_weights(backbone("mit"), described)
 
 
 # Files that are something else
@@ -275,5 +292,5 @@ def test_mistakes_are_explained(described: dict[str, Any], message: str) -> None
 def test_fewer_than_eight_digits_prove_nothing(tmp_path: Path) -> None:
     torch.save(backbone("mit").state_dict(), tmp_path / "w.pth")
     few = file_digest(tmp_path / "w.pth")[:7]
-    with pytest.raises(ModelError, match=rf"not {few}: .*at least 8 digits are needed"):
+    with pytest.raises(ModelError, match=rf"{few}.*at least its first 8 digits are needed"):
         load_weights(backbone("mit"), {"file": str(tmp_path / "w.pth"), "sha256": few})
