@@ -9,6 +9,8 @@
 # The output that a rule declares is a receipt, never a run's own files: Snakemake deletes declared outputs before it
 # repeats a job and when one is killed, and a finished run must survive both.
 
+import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from snakemake.exceptions import WorkflowError
 
 from flexseg.benchmark import Run, fingerprint, load_benchmark, select_rows
 from flexseg.errors import UserError
-from flexseg.files import file_digest
+from flexseg.files import describe_disk_error, file_digest
 from flexseg.provenance import code_digest
 
 DEFAULT = "streetworld"
@@ -33,11 +35,14 @@ try:
     BENCHMARK = select_rows(load_benchmark(NAME), STUDY, ROWS, SEEDS)
 except UserError as error:
     raise WorkflowError(str(error)) from None
+except OSError as error:
+    raise WorkflowError(describe_disk_error(error)) from None
 
 HOME = f"results/{NAME}"
 RUNS = f"results/{BENCHMARK.trained_as}"  # where runs are trained: another benchmark's, if this one only evaluates
 REPORTS = "reports" if NAME == DEFAULT else f"reports/{NAME}"
-SELECTION = f"--study {STUDY}" + (f" --rows {ROWS}" if ROWS else "") + (f" --seeds {SEEDS}" if SEEDS else "")
+SELECTED = ["--study", STUDY] + (["--rows", ROWS] if ROWS else []) + (["--seeds", SEEDS] if SEEDS else [])
+SELECTION = shlex.join(SELECTED)
 KINDS = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power", "cost", "origins")
 TABLES = [f"{HOME}/tables/{table}.{form}" for table in KINDS for form in ("csv", "md", "tex")]
 PRODUCTS = {  # what people read, and what `flexseg report` calls it
@@ -47,7 +52,8 @@ PRODUCTS = {  # what people read, and what `flexseg report` calls it
     "summary.md": "summary",
     "figures/captions.md": "figures",
 }
-TITLES = [BENCHMARK.title, BENCHMARK.description, *(BENCHMARK.row(row).title for row in BENCHMARK.rows)]
+# By their digest: Snakemake would take braces in a title for wildcards.
+TITLES = fingerprint({row: BENCHMARK.row(row).title for row in BENCHMARK.rows} | {"": [BENCHMARK.title, BENCHMARK.description]})
 EVALUATED = expand(f"{HOME}/{{row}}/evaluated.json", row=BENCHMARK.rows)
 
 
@@ -76,17 +82,20 @@ onstart:
     receipt = Path(HOME, "checked.txt")
     on_disk = not all(map(is_rendered, BENCHMARK.domains))  # data sets may have gone since
     if on_disk or not receipt.is_file() or receipt.read_text() != fingerprint(state):
-        if subprocess.run(f"flexseg check {NAME} {SELECTION}", shell=True).returncode:
+        if subprocess.run(["flexseg", "check", NAME, *SELECTED]).returncode:
             raise WorkflowError(f"benchmark {NAME} cannot be run as it is: see above. Nothing was started")
-        receipt.parent.mkdir(parents=True, exist_ok=True)
-        receipt.write_text(fingerprint(state))
+        try:
+            receipt.parent.mkdir(parents=True, exist_ok=True)
+            receipt.write_text(fingerprint(state))
+        except OSError as error:
+            raise WorkflowError(describe_disk_error(error, receipt)) from None
 
 
 wildcard_constraints:
-    row="|".join(BENCHMARK.rows),
+    row="|".join(map(re.escape, BENCHMARK.rows)),
     seed=r"\d+",
-    domain="|".join(BENCHMARK.domains),
-    home="|".join({BENCHMARK.name, BENCHMARK.trained_as}),
+    domain="|".join(map(re.escape, BENCHMARK.domains)),
+    home="|".join(map(re.escape, {BENCHMARK.name, BENCHMARK.trained_as})),
 
 
 localrules:
@@ -112,7 +121,7 @@ rule dataset:
     params:
         definition=lambda wildcards: fingerprint(BENCHMARK.domain_definition(wildcards.domain)),
     shell:
-        "flexseg dataset {wildcards.home} {wildcards.domain} --workers {threads} > {log} 2>&1"
+        "flexseg dataset {wildcards.home:q} {wildcards.domain:q} --workers {threads} > {log:q} 2>&1"
 
 
 rule train:
@@ -129,8 +138,8 @@ rule train:
     params:
         fingerprint=run_fingerprint,
     shell:
-        f"flexseg train {BENCHMARK.trained_as} {{wildcards.row}} {{wildcards.seed}} --supersede --threads {{threads}}"
-        " --receipt {output} > {log} 2>&1"
+        f"flexseg train {BENCHMARK.trained_as} {{wildcards.row:q}} {{wildcards.seed:q}} --supersede --threads {{threads}}"
+        " --receipt {output:q} > {log:q} 2>&1"
 
 
 rule evaluate:
@@ -148,8 +157,8 @@ rule evaluate:
     params:
         protocol=fingerprint(BENCHMARK.evaluation_definition()),
     shell:
-        f"flexseg evaluate {NAME} {{wildcards.row}} --seeds {','.join(map(str, BENCHMARK.seeds))}"
-        " --threads {threads} --receipt {output} > {log} 2>&1"
+        f"flexseg evaluate {NAME} {{wildcards.row:q}} --seeds {','.join(map(str, BENCHMARK.seeds))}"
+        " --threads {threads} --receipt {output:q} > {log:q} 2>&1"
 
 
 rule tables:
@@ -166,7 +175,7 @@ rule tables:
         library=code_digest(),
         titles=TITLES,
     shell:
-        f"flexseg tables {NAME} {SELECTION} > {{log}} 2>&1"
+        f"flexseg tables {NAME} {SELECTION} > {{log:q}} 2>&1"
 
 
 rule product:
@@ -190,7 +199,7 @@ rule product:
         library=code_digest(),
         titles=TITLES,
     shell:
-        f"flexseg report {NAME} {{params.kind}} {{output}} {SELECTION} > {{log}} 2>&1"
+        f"flexseg report {NAME} {{params.kind:q}} {{output:q}} {SELECTION} > {{log:q}} 2>&1"
 
 
 rule status:
@@ -203,4 +212,4 @@ rule status:
     params:
         selection=SELECTION,
     shell:
-        f"( flexseg verify {NAME} {SELECTION} || true; flexseg status {NAME} {SELECTION} ) | tee {{output}}"
+        f"( flexseg verify {NAME} {SELECTION} || true; flexseg status {NAME} {SELECTION} ) | tee {{output:q}}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -12,6 +14,9 @@ from pathlib import Path
 from flexseg.errors import MissingExtra, UserError, did_you_mean
 from flexseg.method import HOOKS, NEEDS, Method
 from flexseg.shows import mistake_in
+
+ALIVE = 77
+"""The exit code of a child process that has survived an import."""
 
 
 def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
@@ -21,7 +26,7 @@ def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
         UserError: no such file, an error while importing it (with the line), or a class that breaks the contract.
     """
     path = folder / f"{name}.py"
-    if not path.is_file():
+    if not (name.isidentifier() and path.is_file()):
         known = method_names(folder)
         hint = did_you_mean(name, known)
         raise UserError(f"no method is named {name!r}{hint}: {path} does not exist. Methods: {', '.join(known)}")
@@ -34,7 +39,7 @@ def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
         spec.loader.exec_module(module)
     except MissingExtra:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = _line_in(path, error)
         raise UserError(f"{path}{line} cannot be imported: {type(error).__name__}: {error}") from error
     classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method)]
@@ -45,11 +50,35 @@ def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
     return classes[0]
 
 
-def _line_in(path: Path, error: Exception) -> str:
+def _line_in(path: Path, error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.lineno:
         return f", line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f", line {lines[-1]}" if lines else ""
+
+
+def ends_the_process(name: str, folder: Path) -> str:
+    """Say how a method's file ends the process that imports it, as ``os._exit`` or a crash in compiled code does.
+
+    Empty where it does not; other errors are :func:`load_method`'s. The file is imported in a child process, which
+    needs ``fork``: elsewhere nothing is found out.
+    """
+    if not hasattr(os, "fork"):
+        return ""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            with contextlib.suppress(BaseException):
+                load_method(name, folder)
+        finally:
+            os._exit(ALIVE)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == ALIVE:
+        return ""
+    how = f"signal {-status}" if status < 0 else f"exit code {status}"
+    return f"{folder / name}.py ends the process that imports it ({how})"
 
 
 def _check_contract(method: type[Method], name: str, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from flexseg.benchmark.blocks import Strict
+from flexseg.benchmark.values import Name, Strict, Text
 
 
 class Dial(Strict):
@@ -14,10 +14,10 @@ class Dial(Strict):
     a row for each value under each series' label, or null for none. A row may be listed several times.
     """
 
-    title: str
-    axis: str = ""
-    x: list[float | str] = Field(min_length=2)
-    series: dict[str, list[str | None]] = Field(min_length=1)
+    title: Text
+    axis: Text = ""
+    x: list[float | Text] = Field(min_length=2)
+    series: dict[Text, list[str | None]] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _as_long_as_x(self) -> Dial:
@@ -43,12 +43,12 @@ class Ablation(Strict):
     predictions are shown side by side; ``dials`` are plots of mIoU against one setting (:class:`Dial`).
     """
 
-    components: dict[str, str]
+    components: dict[Text, str]
     full: list[str] = Field(min_length=1)
     none: str
     aligned: dict[str, str] = Field(default_factory=dict)
     panels: tuple[str, str]
-    dials: dict[str, Dial] = Field(default_factory=dict)
+    dials: dict[Name, Dial] = Field(default_factory=dict)
 
     @property
     def rows(self) -> list[str]:

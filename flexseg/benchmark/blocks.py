@@ -6,27 +6,19 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
+from flexseg.benchmark.values import Images, Name, Pixels, Rendered, Side, Strict, Text, Width, at_most
 from flexseg.classes import CLASS_SETS
 from flexseg.errors import did_you_mean
-
-Pixels = tuple[PositiveInt, PositiveInt]
-"""Height and width in pixels."""
-
-
-class Strict(BaseModel):
-    """Part of a benchmark file: an unknown key is an error, and nothing changes after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class World(Strict):
     """The street world that renders the domains: its version and image size in pixels."""
 
     version: PositiveInt
-    height: int = Field(ge=32)
-    width: int = Field(ge=32)
+    height: Annotated[Side, Field(ge=32)]
+    width: Annotated[Side, Field(ge=32)]
 
 
 class Part(Strict):
@@ -35,9 +27,9 @@ class Part(Strict):
     ``expected`` is how many images there must be, if not as many as its authors released.
     """
 
-    split: str
-    images: PositiveInt | None = None
-    expected: PositiveInt | None = None
+    split: Text
+    images: Images | None = None
+    expected: Images | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -51,8 +43,8 @@ class _Domain(Strict):
     rendered: ClassVar[bool]
     """Whether the suite renders the images itself."""
 
-    title: str = ""
-    analogue_of: str = ""
+    title: Text = ""
+    analogue_of: Text = ""
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -80,11 +72,11 @@ class WorldDomain(_Domain):
     conditions: ClassVar[Sequence[str]] = ()
     resize: ClassVar[Pixels | None] = None
 
-    world: str
-    misalignment: float = Field(default=0.0, ge=0)
-    train: int = Field(default=0, ge=0)
-    val: int = Field(default=0, ge=0)
-    test: int = Field(default=0, ge=0)
+    world: Name
+    misalignment: Annotated[float, Field(ge=0), at_most(1000.0, "it is a multiple of the usual one")] = 0.0
+    train: Rendered = 0
+    val: Rendered = 0
+    test: Rendered = 0
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -113,11 +105,11 @@ class SetDomain(_Domain):
     rendered: ClassVar[Literal[False]] = False
     misalignment: ClassVar[float | None] = None
 
-    dataset: str
-    root: str = ""
-    label_map: str = ""
+    dataset: Name
+    root: Text = ""
+    label_map: Name | Literal[""] = ""
     skip: list[str] = Field(default_factory=list)
-    conditions: list[str] = Field(default_factory=list)
+    conditions: list[Text] = Field(default_factory=list)
     resize: Pixels | None = None
     train: Part | None = None
     val: Part | None = None
@@ -155,7 +147,7 @@ class Size(Strict):
     """
 
     fit: Pixels | None = None
-    height: PositiveInt | None = None
+    height: Side | None = None
     crop: Pixels | None = None
     labels: bool = False
 
@@ -178,15 +170,15 @@ class Protocol(Strict):
     (height, width) are for sliding inference.
     """
 
-    id: str
+    id: Text
     label_map: Literal["cityscapes19"] = "cityscapes19"
     inference: Literal["whole", "slide"] = "whole"
     checkpoint: Literal["last"] = "last"
-    boundary_band: PositiveInt
-    boundary_tolerances: tuple[PositiveInt, ...] = (1, 2, 4)
-    distance_rings: tuple[PositiveInt, ...] = (1, 2, 3)
-    calibration_bins: PositiveInt = 15
-    classes: str | None = None
+    boundary_band: Width
+    boundary_tolerances: Annotated[tuple[Width, ...], Field(max_length=20)] = (1, 2, 4)
+    distance_rings: Annotated[tuple[Width, ...], Field(max_length=20)] = (1, 2, 3)
+    calibration_bins: Annotated[PositiveInt, at_most(1000, "a bin would hold nothing")] = 15
+    classes: Name | None = None
     window: Pixels | None = None
     stride: Pixels | None = None
     size: Size | None = None

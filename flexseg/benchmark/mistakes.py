@@ -19,11 +19,16 @@ TAGS: dict[Any, type[BaseModel]] = {
 """The tags by which pydantic's errors name the alternatives of a block."""
 
 
+SHOWN = 20
+"""How many mistakes are listed; the rest are counted."""
+
+
 def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
     """What pydantic found wrong with a ``root``, a line each: place and mistake, with the nearest known key."""
     lines = []
-    for problem in error.errors():
-        loc = [part for part in problem["loc"] if part not in TAGS]
+    found = error.errors()
+    for problem in found[:SHOWN]:
+        loc = [part for part in problem["loc"] if part not in TAGS and part != "[key]"]
         place = ".".join(str(part) for part in loc) or "file"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
@@ -39,4 +44,4 @@ def problems(error: ValidationError, root: type[BaseModel]) -> list[str]:
                         model = inner
             message = f"unknown key{did_you_mean(str(problem['loc'][-1]), model.model_fields)}"
         lines.append(f"  {place}: {message}")
-    return lines
+    return [*lines, f"  … and {len(found) - SHOWN} more"] if len(found) > SHOWN else lines

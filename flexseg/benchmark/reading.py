@@ -17,10 +17,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from flexseg.benchmark.mistakes import problems
-from flexseg.benchmark.schema import SHARED, Benchmark, Row
+from flexseg.benchmark.schema import LONGEST, SHARED, Benchmark, Row, Seeds
+from flexseg.benchmark.values import check_name
 from flexseg.errors import UserError, did_you_mean
 from flexseg.yaml_files import read_yaml
 
@@ -36,9 +37,9 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
     Raises:
         UserError: no such file, invalid YAML, or a wrong key or value; every mistake is listed with its place.
     """
-    path, content = folder / f"{name}.yaml", read_content(name, folder)
+    path, content = _path_of(name, folder), read_content(name, folder)
     if name in SHARED:
-        raise UserError(f"{path}: results/{name}/ is a folder of the suite: rename the benchmark")
+        raise UserError(f"{path}: results/{name}/ or reports/{name}/ is a folder of the suite: rename the benchmark")
     try:
         benchmark = Benchmark(name=name, **{key: value for key, value in content.items() if key != "name"})
     except ValidationError as error:
@@ -58,7 +59,7 @@ def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[st
     Raises:
         UserError: no such file, invalid YAML, benchmarks that extend each other, or a protocol under another one's id.
     """
-    path = folder / f"{name}.yaml"
+    path = _path_of(name, folder)
     if not path.is_file():
         known = benchmark_names(folder)
         raise UserError(
@@ -68,12 +69,17 @@ def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[st
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a benchmark is a mapping of keys, this is {type(content).__name__}")
+    _rename_keys(path, content)
     base = content.get("extends")
-    if not base:
+    if base is None or base == "":
         return content
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends: name one benchmark, not {base!r}")
     if base in (*seen, name):
-        raise UserError(f"{path}: benchmarks extend each other in a circle: {' → '.join((*seen, name, str(base)))}")
-    inherited = read_content(str(base), folder, (*seen, name))
+        raise UserError(f"{path}: benchmarks extend each other in a circle: {' → '.join((*seen, name, base))}")
+    if len(seen) == LONGEST:
+        raise UserError(f"{path}: benchmarks extend each other over more than {LONGEST} files")
+    inherited = read_content(base, folder, (*seen, name))
     merged = _merge(inherited, content)
     ours, theirs = merged.get("protocol"), inherited.get("protocol")
     if isinstance(ours, dict) and isinstance(theirs, dict) and ours != theirs and ours.get("id") == theirs.get("id"):
@@ -81,6 +87,34 @@ def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[st
             f"{path}: protocol differs from that of {base} and so needs an id of its own, not {ours.get('id')!r}"
         )
     return merged
+
+
+def _path_of(name: str, folder: Path) -> Path:
+    try:
+        return folder / f"{check_name(name)}.yaml"
+    except ValueError as error:
+        known = benchmark_names(folder)
+        hint = did_you_mean(Path(name).stem, known)
+        raise UserError(f"a benchmark is given by its name, without folder and ending{hint}: {error}") from error
+
+
+RENAMED = {
+    "boundary_width": "boundary_band",
+    "boundary_widths": "boundary_tolerances",
+    "rings": "distance_rings",
+}
+"""What keys of ``protocol`` were called before 2026.11, in files that are still read, and their names now."""
+
+
+def _rename_keys(path: Path, content: dict[str, Any]) -> None:
+    protocol = content.get("protocol")
+    if not isinstance(protocol, dict):
+        return
+    for old, new in RENAMED.items():
+        if old in protocol and new in protocol:
+            raise UserError(f"{path}: protocol: {new} stands there twice, once by its former name {old}: keep {new}")
+        if old in protocol:
+            protocol[new] = protocol.pop(old)
 
 
 def _merge(inherited: dict[str, Any], content: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +155,7 @@ def select_rows(benchmark: Benchmark, study: str = "default", rows: str = "", se
         )
     selected: dict[str, Row] = {}
     for name in names:
-        if name not in benchmark.rows and (benchmark.methods / f"{name}.py").is_file():
+        if name not in benchmark.rows and _is_method(benchmark, name):
             selected[name] = Row(method=name, title=name)
         else:
             selected[name] = benchmark.row(name)
@@ -135,11 +169,14 @@ def select_rows(benchmark: Benchmark, study: str = "default", rows: str = "", se
     return benchmark.model_copy(update=update | ({"seeds": _seeds(seeds)} if seeds else {}))
 
 
+def _is_method(benchmark: Benchmark, name: str) -> bool:
+    return name.isidentifier() and (benchmark.methods / f"{name}.py").is_file()
+
+
 def _seeds(text: str) -> list[int]:
     try:
-        seeds = [int(seed) for seed in text.split(",")]
+        return TypeAdapter(Seeds).validate_python([int(seed) for seed in text.split(",")])
     except ValueError as error:
-        raise UserError(f"seeds are whole numbers separated by commas, not {text!r}") from error
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds are different numbers from 0 on, not {text!r}")
-    return seeds
+        raise UserError(
+            f"seeds are different whole numbers from 0 on, separated by commas, not {text[:80]!r}"
+        ) from error

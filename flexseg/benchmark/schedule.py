@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from flexseg.benchmark.blocks import Pixels, Strict
+from flexseg.benchmark.values import Batch, Factor, Pixels, Rate, Steps, Strict, at_most
 from flexseg.classes import CLASSES, TRAIN_ID
 from flexseg.errors import did_you_mean
 
@@ -22,7 +22,7 @@ class RareClasses(Strict):
     """
 
     kind: Literal["rare_classes"]
-    temperature: PositiveFloat = 0.01
+    temperature: Factor = 0.01
     min_pixels: PositiveInt = 3000
     min_crop_pixels: int = Field(default=1500, ge=0)
 
@@ -44,7 +44,7 @@ class FeatureDistance(Strict):
     its pixels is of one of ``classes``.
     """
 
-    weight: PositiveFloat = 0.005
+    weight: Factor = 0.005
     classes: tuple[str, ...] = THINGS
     cell_share: float = Field(default=0.75, gt=0.5, le=1)
     stage: int = -1
@@ -59,6 +59,9 @@ class FeatureDistance(Strict):
         return self
 
 
+Scale = Annotated[PositiveFloat, at_most(100.0, "an image would fill the memory")]
+
+
 class Training(Strict):
     """The schedule, equal for every row: iterations, images per step, crop (height, width), optimiser, averaging.
 
@@ -69,23 +72,23 @@ class Training(Strict):
     number of parts into which a device's batch is cut, to save memory; ``feature_distance`` an additional loss.
     """
 
-    iterations: PositiveInt
-    batch_size: PositiveInt
+    iterations: Steps
+    batch_size: Batch
     crop: Pixels
-    scale: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    scale: tuple[Scale, Scale] = (1.0, 1.0)
     flip: bool = True
-    learning_rate: PositiveFloat
-    head_learning_rate_factor: PositiveFloat = 1.0
-    weight_decay: float = Field(default=0.01, ge=0)
+    learning_rate: Rate
+    head_learning_rate_factor: Factor = 1.0
+    weight_decay: Annotated[float, Field(ge=0), at_most(100.0, "no weight survives it")] = 0.01
     warmup: int = Field(default=0, ge=0)
-    power: float = Field(default=1.0, ge=0)
+    power: Annotated[float, Field(ge=0), at_most(100.0, "the rate would be 0 from the first step on")] = 1.0
     ema: float = Field(default=0.0, ge=0, lt=1)
-    log_every: PositiveInt = 20
-    checkpoint_every: PositiveInt = 250
+    log_every: Steps = 20
+    checkpoint_every: Steps = 250
     resize: Pixels | None = None
     optimizer: Literal["adamw", "sgd"] | None = None
     momentum: float | None = Field(default=None, ge=0, lt=1)
-    accumulate: PositiveInt | None = None
+    accumulate: Batch | None = None
     max_class_share: float | None = Field(default=None, gt=0, le=1)
     mix: tuple[NonNegativeFloat, NonNegativeFloat] | None = None
     sampling: Sampling | None = None

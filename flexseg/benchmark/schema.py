@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, PrivateAttr, ValidationError, model_validator
 
 from flexseg.benchmark.ablation import Ablation
-from flexseg.benchmark.blocks import Domain, Protocol, Strict, World
+from flexseg.benchmark.blocks import Domain, Protocol, World
 from flexseg.benchmark.mistakes import problems
 from flexseg.benchmark.schedule import Training
+from flexseg.benchmark.values import LongText, MethodName, Name, Seed, Strict, Text, at_most, check_plain
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import file_digest
 
@@ -25,8 +26,11 @@ ORIGINS = {
 
 FOLDERS = ("data", "logs", "tables", "tuning")
 """Folders of ``results/<benchmark>/`` beside those of the rows."""
-SHARED = ("datasets", "frames", "rehearsals")
-"""Folders of ``results/`` beside those of the benchmarks."""
+SHARED = ("datasets", "frames", "rehearsals", "figures")
+"""Folders of ``results/`` and ``reports/`` beside those of the benchmarks."""
+
+LONGEST = 20
+"""How many rows, or files, may extend each other in a chain."""
 
 
 def _require(place: str, kind: str, name: str, known: Collection[str]) -> None:
@@ -34,7 +38,7 @@ def _require(place: str, kind: str, name: str, known: Collection[str]) -> None:
         raise ValueError(f"{place}: no {kind} is named {name!r}{did_you_mean(name, known)}")
 
 
-class Row(BaseModel):
+class Row(Strict):
     """A row of the tables: a method with options, which are all the keys that are not named here.
 
     ``training`` changes keys of the benchmark's schedule and ``model`` exchanges its trunk, for this row alone: for
@@ -42,16 +46,22 @@ class Row(BaseModel):
     of published numbers, where its component switches do not give it.
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
-    method: str = ""
+    method: MethodName | Literal[""] = ""
     extends: str = ""
-    title: str = ""
+    title: Text = ""
     generated: str = ""
     tuned: bool = False
     training: dict[str, Any] = Field(default_factory=dict)
     model: dict[str, Any] = Field(default_factory=dict)
-    published: str = ""
+    published: Text = ""
+
+    @model_validator(mode="after")
+    def _plain(self) -> Row:
+        check_plain(self.options)
+        check_plain(self.model, "model")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -59,12 +69,26 @@ class Row(BaseModel):
         return dict(self.model_extra or {})
 
 
+def _check_different(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError("a seed is named twice")
+    return seeds
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=1000), AfterValidator(_check_different)]
+
+
 class Tuning(Strict):
     """A search on source validation: the row whose options vary, the grid, the seed (none of the benchmark's)."""
 
     row: str
-    seeds: list[NonNegativeInt] = Field(min_length=1)
+    seeds: Seeds
     grid: dict[str, list[Any]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _plain(self) -> Tuning:
+        check_plain(self.grid, "grid")
+        return self
 
 
 class Benchmark(Strict):
@@ -75,34 +99,35 @@ class Benchmark(Strict):
     FLEXSEG_DATA is not set.
     """
 
-    name: str
-    title: str
-    description: str = ""
-    extends: str = ""
-    runs: str = ""
-    data_root: str = ""
+    name: Name
+    title: Text
+    description: LongText = ""
+    extends: Name | Literal[""] = ""
+    runs: Name | Literal[""] = ""
+    data_root: Text = ""
     world: World | None = None
-    domains: dict[str, Domain]
+    domains: dict[Name, Domain] = Field(max_length=200)
     source: str
     generated: str
-    targets: list[str] = Field(min_length=1)
-    averages: dict[str, list[str]]
+    targets: list[str] = Field(min_length=1, max_length=100)
+    averages: dict[Text, list[str]] = Field(max_length=100)
     protocol: Protocol
     model: dict[str, Any]
     training: Training
-    seeds: list[NonNegativeInt] = Field(min_length=1)
-    rows: dict[str, Row] = Field(min_length=1)
-    studies: dict[str, list[str]]
+    seeds: Seeds
+    rows: dict[Name, Row] = Field(min_length=1, max_length=1000)
+    studies: dict[Name, list[str]] = Field(max_length=1000)
     reference: str
     ablation: Ablation
-    published: list[str] = Field(default_factory=list)
-    published_trunk: str = "DAFormer, MiT-B5"
+    published: list[Name] = Field(default_factory=list, max_length=100)
+    published_trunk: Text = "DAFormer, MiT-B5"
     tuning: Tuning | None = None
-    predictions: int = Field(default=3, ge=0)
+    predictions: Annotated[NonNegativeInt, at_most(10_000, "each is a picture of every run")] = 3
     _methods: Path = PrivateAttr(default=Path("methods"))
 
     @model_validator(mode="after")
     def _references(self) -> Benchmark:
+        check_plain(self.model, "model")
         for key, name in (("source", self.source), ("generated", self.generated)):
             _require(key, "domain", name, self.domains)
             if not self.domains[name].has("train"):
@@ -144,8 +169,6 @@ class Benchmark(Strict):
         for name in self.ablation.dials:
             place = f"ablation.dials.{name}: a dial has the name of the study that runs its rows"
             _require(place, "study", name, self.studies)
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: a seed is named twice")
         if self.tuning is not None:
             _require("tuning.row", "row", self.tuning.row, self.rows)
             if set(self.tuning.seeds) & set(self.seeds):
@@ -173,22 +196,32 @@ class Benchmark(Strict):
         return self.runs or self.name
 
     def row(self, name: str) -> Row:
-        """The row ``name`` with everything that it inherits through ``extends``."""
-        return self._resolve(name, ())
+        """The row ``name`` with everything that it inherits through ``extends``.
 
-    def _resolve(self, name: str, seen: tuple[str, ...]) -> Row:
-        if name in seen:
-            raise UserError(f"benchmark {self.name}: rows extend each other in a circle: {' → '.join((*seen, name))}")
+        Raises:
+            UserError: there is no such row, or rows extend each other in a circle.
+        """
+        chain = [name]
+        while base := self._own_row(chain[-1]).extends:
+            if base in chain:
+                circle = " → ".join((*chain, base))
+                raise UserError(f"benchmark {self.name}: rows extend each other in a circle: {circle}")
+            if len(chain) == LONGEST:
+                raise UserError(f"benchmark {self.name}: rows.{name} extends a row that extends … over {LONGEST} steps")
+            chain.append(base)
+        last = chain.pop()
+        row = self.rows[last] if self.rows[last].title else self.rows[last].model_copy(update={"title": last})
+        for step in reversed(chain):
+            own = self.rows[step]
+            merged = row.model_dump() | own.model_dump(exclude_unset=True, exclude={"extends"}) | {"extends": ""}
+            row = Row(**(merged | {"title": own.title or step, "published": own.published}))
+        return row
+
+    def _own_row(self, name: str) -> Row:
         if name not in self.rows:
             hint = f"{did_you_mean(name, self.rows)}. Its rows: {', '.join(self.rows)}"
             raise UserError(f"benchmark {self.name}: no row is named {name!r}{hint}")
-        row = self.rows[name]
-        if not row.extends:
-            return row if row.title else row.model_copy(update={"title": name})
-        base = self._resolve(row.extends, (*seen, name))
-        merged = base.model_dump() | row.model_dump(exclude_unset=True, exclude={"extends"}) | {"extends": ""}
-        merged |= {"title": row.title or name, "published": row.published}
-        return Row(**merged)
+        return self.rows[name]
 
     def training_of(self, row_name: str) -> Training:
         """The schedule of a row: the benchmark's, with the row's own changes.
@@ -202,7 +235,7 @@ class Benchmark(Strict):
         try:
             return Training(**(self.training.model_dump() | changes))
         except ValidationError as error:
-            found = "; ".join(problems(error, Training))
+            found = "; ".join(problem.strip() for problem in problems(error, Training))
             raise UserError(f"benchmark {self.name}: rows.{row_name}.training: {found}") from error
 
     def model_of(self, row_name: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ with warnings.catch_warnings():
     from mmseg.models.segmentors import EncoderDecoder
     from mmseg.registry import MODELS
 
-from flexseg.models.description import ModelError
+from flexseg.errors import UserError
 
 # mmseg's `with_cp` does not say which of torch's two kinds of checkpointing it wants, and torch warns of that.
 warnings.filterwarnings("ignore", message="torch.utils.checkpoint: the use_reentrant parameter")
@@ -63,7 +63,7 @@ def building() -> Iterator[None]:
 
 
 def _refuse_checkpoint(filename: Any, *_: Any, **__: Any) -> NoReturn:
-    raise ModelError(
+    raise UserError(
         f"{filename!r} would be loaded unchecked. Name weights beside the backbone instead, as "
         "`weights: {file: ..., sha256: ...}`"
     )

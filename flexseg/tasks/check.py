@@ -46,13 +46,19 @@ def _check_world(benchmark: Benchmark) -> None:
 def _check_methods(benchmark: Benchmark) -> list[str]:
     """Check every row's method and options; return lines on those that cannot be loaded."""
     from flexseg.method import parse_options
-    from flexseg.method_files import load_method, method_names
+    from flexseg.method_files import ends_the_process, load_method, method_names
 
     methods, lines, problems = benchmark.methods, [], []
+    ends = {
+        method: ends_the_process(method, methods) for method in {benchmark.row(name).method for name in benchmark.rows}
+    }
     for name in benchmark.rows:
         row = benchmark.row(name)
         if row.method not in method_names(methods):
             load_method(row.method, methods)
+        if ends[row.method]:
+            lines.append(f"row {name} will be shown as failed: {ends[row.method]}")
+            continue
         try:
             method = load_method(row.method, methods)
         except UserError as error:

@@ -236,7 +236,7 @@ def test_another_protocol_has_another_id(write: Write, extend: Callable[..., Ben
 
 
 def test_a_benchmark_is_not_named_as_a_folder_of_the_suite(write: Write) -> None:
-    with pytest.raises(UserError, match="results/frames/ is a folder of the suite"):
+    with pytest.raises(UserError, match="results/frames/ or reports/frames/ is a folder of the suite"):
         write("frames")
 
 

@@ -48,10 +48,10 @@ def test_select_seeds(smoke: Benchmark) -> None:
     assert select_rows(smoke, seeds="3,1").seeds == [3, 1]
     assert select_rows(smoke).seeds == smoke.seeds
     for wrong in ("one", "1,,2", "1.5"):
-        with pytest.raises(UserError, match="seeds are whole numbers separated by commas"):
+        with pytest.raises(UserError, match="seeds are different whole numbers from 0 on"):
             select_rows(smoke, seeds=wrong)
     for wrong in ("1,1", "-1"):
-        with pytest.raises(UserError, match="seeds are different numbers from 0 on"):
+        with pytest.raises(UserError, match="seeds are different whole numbers from 0 on"):
             select_rows(smoke, seeds=wrong)
 
 

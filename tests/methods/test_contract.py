@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from builders import METHODS
 
 from flexseg.errors import RunError, UserError
 from flexseg.method import Method, NoOptions, Setup, check_needs, describe_options, option, parse_options
-from flexseg.method_files import load_method, method_names
+from flexseg.method_files import ends_the_process, load_method, method_names
 from flexseg.shows import Curves, describe_shows, read_shows
 
 
@@ -92,6 +93,7 @@ def test_a_minimal_method_loads(tmp_path: Path) -> None:
         ("import os\n\nclass Mine(:\n    pass\n", r"mine\.py, line 3 cannot be imported: SyntaxError"),
         ("x = 1\ny = 1 / 0\n", r"mine\.py, line 2 cannot be imported: ZeroDivisionError"),
         ("import a_package_that_is_not_there\n", r"mine\.py, line 1 cannot be imported: ModuleNotFoundError"),
+        ("import sys\n\nsys.exit(0)\n", r"mine\.py, line 3 cannot be imported: SystemExit"),
         ("x = 1\n", "must define one subclass of flexseg.method.Method, it defines 0"),
         ("from flexseg.method import Method\n", "it defines 0"),
         (GOOD + '\n\nclass Second(Method):\n    name = "mine"\n', "it defines 2"),
@@ -174,3 +176,26 @@ def test_flexseg_logs_and_observes_what_it_declares() -> None:
     made = method(method.Options(), Setup(0, 10, np.array([0, 1], np.int8)))
     made.build_training_modules(SimpleNamespace(feature_channels=8))
     assert list(curves.panels) == list(made.log())
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (GOOD, ""),
+        ("x = 1 / 0\n", ""),
+        ("import sys\n\nsys.exit(0)\n", ""),
+        ("import os\n\nos._exit(0)\n", r"mine\.py ends the process that imports it \(exit code 0\)"),
+        ("import os\n\nos.kill(os.getpid(), 11)\n", r"mine\.py ends the process that imports it \(signal 11\)"),
+    ],
+)
+def test_a_file_that_ends_its_process_is_found_out(source: str, found: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    assert re.fullmatch(f".*{found}" if found else "", ends_the_process("mine", tmp_path))
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "", "x;y", "/tmp/x"])
+def test_a_method_is_a_file_in_its_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "outside.py").write_text(GOOD.replace("mine", "outside"))
+    with pytest.raises(UserError, match="no method is named"):
+        load_method(name, tmp_path / "methods")

@@ -11,7 +11,8 @@ import pytest
 import torch
 from builders import unet
 
-from flexseg.models import ModelError, build_segmentor
+from flexseg.errors import UserError
+from flexseg.models import build_segmentor
 
 UNET = {"type": "UNet", "in_channels": 3}
 
@@ -47,7 +48,7 @@ def test_a_description_runs_no_code(model: dict[str, Any], tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr("torch.load", lambda *_, **__: pytest.fail("unpickled"))
-    with pytest.raises(ModelError):
+    with pytest.raises(UserError):
         build_segmentor(unet() | model)
     assert "planted" not in sys.modules
     assert "antigravity" not in sys.modules

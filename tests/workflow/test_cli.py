@@ -79,7 +79,7 @@ def test_unknown_command_or_argument(here: Path, arguments: list[str], capsys: p
         (["check", "smok"], "no benchmark is named 'smok' (did you mean 'smoke'?)"),
         (["check", "smoke", "--study", "defualt"], "no study is named 'defualt' (did you mean 'default'?)"),
         (["check", "smoke", "--rows", "flexsge"], "no row is named 'flexsge' (did you mean 'flexseg'?)"),
-        (["check", "smoke", "--seeds", "0,x"], "seeds are whole numbers"),
+        (["check", "smoke", "--seeds", "0,x"], "seeds are different whole numbers"),
         (["dataset", "smoke", "nigth"], "has no domain 'nigth'"),
         (["train", "smoke", "flexsge", "0"], "no row is named 'flexsge'"),
         (["train", "smoke", "dginstyle", "0"], "index.parquet does not exist: write the domain first"),

@@ -273,7 +273,7 @@ def test_reports_do_not_need_torch(finished: Path, run_in: Command) -> None:
         ("benchmark=smok", "no benchmark is named 'smok' .did you mean 'smoke'"),
         ("rows=flexsge", "no row is named 'flexsge' .did you mean 'flexseg'"),
         ("study=defualt", "no study is named 'defualt' .did you mean 'default'"),
-        ("seeds=one", "seeds are whole numbers separated by commas"),
+        ("seeds=one", "seeds are different whole numbers"),
     ],
 )
 def test_mistake_on_the_command_line_is_one_message(finished: Path, run_in: Command, config: str, message: str) -> None:
