@@ -53,7 +53,9 @@ PRODUCTS = {  # what people read, and what `flexseg report` calls it
     "figures/captions.md": "figures",
 }
 # By their digest: Snakemake would take braces in a title for wildcards.
-TITLES = fingerprint({row: BENCHMARK.row(row).title for row in BENCHMARK.rows} | {"": [BENCHMARK.title, BENCHMARK.description]})
+TITLES = fingerprint(
+    {row: BENCHMARK.row(row).title for row in BENCHMARK.rows} | {"": [BENCHMARK.title, BENCHMARK.description]}
+)
 EVALUATED = expand(f"{HOME}/{{row}}/evaluated.json", row=BENCHMARK.rows)
 
 

@@ -57,7 +57,7 @@ def check(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds = 
 
     benchmark = _select(name, study, rows, seeds)
     require_data(benchmark, RESULTS)
-    for line in check_benchmark(benchmark):
+    for line in check_benchmark(benchmark, RESULTS):
         print(line)
 
 

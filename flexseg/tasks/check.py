@@ -8,21 +8,24 @@ from typing import Any
 from flexseg.benchmark import Benchmark
 from flexseg.errors import MissingExtra, UserError
 from flexseg.files import digest
+from flexseg.tasks.needs import compare_needs, measure_needs, within_memory
 
 
-def check_benchmark(benchmark: Benchmark) -> list[str]:
-    """Check methods, their options, the trunks, and the world's version.
+def check_benchmark(benchmark: Benchmark, results: Path = Path("results")) -> list[str]:
+    """Check methods, their options, the trunks, the world's version, and what all of it needs of the machine.
 
     Returns lines to print. A broken method file or a missing package is a line and not an error, because
     it only affects its own rows.
 
     Raises:
-        UserError: an unknown method, a wrong option, a trunk that cannot be built, another version of the world.
+        UserError: an unknown method, a wrong option, a trunk that cannot be built, another version of the world, or too
+            little disk.
     """
     _check_world(benchmark)
     lines = _check_methods(benchmark)
     trunks = _check_trunks(benchmark, lines)
     own = trunks.get(digest(benchmark.model))
+    lines += compare_needs(measure_needs(benchmark, trunks, results), results, benchmark.name)
     size = f", trunk of {sum(p.numel() for p in own.parameters()) / 1e6:.2f} M parameters" if own else ""
     return [*lines, f"{benchmark.name}: {len(benchmark.rows)} rows{size}, ready"]
 
@@ -88,7 +91,8 @@ def _check_trunks(benchmark: Benchmark, lines: list[str]) -> dict[str, Any]:
         key = digest(model)
         if key not in built and key not in missing:
             try:
-                built[key] = build_segmentor(model, pretrained=False)
+                with within_memory():
+                    built[key] = build_segmentor(model, pretrained=False)
             except MissingExtra as error:
                 missing[key] = str(error)
         if key in missing:
