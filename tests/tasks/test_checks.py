@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", benchmark_names(ROOT / "benchmarks"))
-def test_every_benchmark_here_loads_and_its_rows_are_right(name: str) -> None:
+def test_every_benchmark_here_loads_and_its_rows_are_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from flexseg.tasks.check import check_benchmark
 
+    monkeypatch.setattr("flexseg.tasks.needs.memory_there", lambda: 10**12)  # as on a machine that it is meant for
     benchmark = load_benchmark(name, ROOT / "benchmarks")
     lines = check_benchmark(benchmark)
     assert lines[-1].startswith(f"{name}: {len(benchmark.rows)} rows")
