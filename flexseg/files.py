@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
+import re
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +37,14 @@ DISK = {
     errno.ENOMEM: "memory ran out",
 }
 """What an error of the file system means, and what to do."""
+MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ESTALE}
+)
+"""Errors that are the machine's, whoever asked for the file; others may be a mistake of who named it."""
+STALE_SECONDS = 24 * 3600.0
+"""The age at which a file that a process of another machine began to write counts as given up."""
+JSON_BYTES, JSON_DEPTH = 64 * 2**20, 64
+"""The largest size, and how deep lists and mappings may lie in each other, of a JSON file that is read."""
 
 
 class DiskError(UserError):
@@ -69,7 +80,10 @@ def replacing(path: Path) -> Iterator[Path]:
     a full disk shows here, as ``OSError``, while the previous version of ``path`` is still intact.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
+    name = path.name
+    if len(os.fsencode(name)) > 120:  # else a name that the file system just allows would have no room for the ending
+        name = f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}"
+    temporary = path.with_name(f".{name}.{_own_ending(os.getpid())}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -79,6 +93,37 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _own_ending(process: int) -> str:
+    return f"{socket.gethostname()}-{process}.part"
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Remove from ``folder`` what killed processes left of files that they were writing (:func:`replacing`).
+
+    A file of this machine goes once its process is gone; of other machines only its age is known (``STALE_SECONDS``).
+    """
+    for path in folder.glob(".*.part"):
+        found = re.search(r"-(\d+)\.part$", path.name)
+        if found is None or not path.is_file():
+            continue
+        if path.name.endswith(f".{_own_ending(int(found[1]))}"):
+            given_up = not _is_alive(int(found[1]))
+        else:
+            given_up = time.time() - path.stat().st_mtime > STALE_SECONDS
+        if given_up:
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, whole. Non-finite numbers are refused (``ValueError``)."""
     with replacing(path) as temporary:
@@ -86,15 +131,45 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file.
+    """Read a JSON file as :func:`write_json` writes it.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged: no UTF-8, no JSON, numbers that are not finite, beyond ``JSON_BYTES`` or
+            ``JSON_DEPTH``.
+        OSError: it cannot be read.
     """
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): delete it, or its folder, and start again") from error
+        with path.open("rb") as file:
+            content = file.read(JSON_BYTES + 1)
+        if len(content) > JSON_BYTES:
+            raise ValueError(f"more than {JSON_BYTES >> 20} MiB")
+        value = json.loads(content.decode(), parse_float=_finite, parse_constant=_finite)
+        _check_depth(value)
+    except (ValueError, RecursionError) as error:
+        reason = "too deeply nested" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is damaged ({reason}): delete it, or its folder, and start again") from error
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(JSON_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return
+    raise ValueError("too deeply nested")
 
 
 def digest(value: Mapping[str, Any] | list[Any] | str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +19,17 @@ from typing import Any, Literal
 
 from flexseg.benchmark.schema import Benchmark
 from flexseg.errors import UserError
-from flexseg.files import digest, read_json, write_json
+from flexseg.files import digest, read_json, remove_stale_parts, write_json
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system without locks answers."""
+
+RECORD_COLUMNS = (
+    "image", "condition", "pixels", "confusion", "boundary_confusion",
+    "calibration_count", "calibration_correct", "calibration_confidence", "nll_sum",
+    "ring_pixels", "ring_correct", "boundary_iou", "boundary_f1",
+)  # fmt: skip
+"""The columns of the per-image records."""
 
 
 def fingerprint(definition: dict[str, Any]) -> str:
@@ -86,19 +94,20 @@ class RunDirectory:
 
     @property
     def lock(self) -> Path:
-        """Held by the process that trains the run. It is beside the directory, which may be moved aside."""
+        """Held by the process that works on the run. It is beside the directory, which may be moved aside."""
         return self.root.parent / f".{self.root.name}.lock"
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
-        """Keep every other process from training this run within the block.
+    def hold(self, work: Literal["trained", "evaluated"] = "trained") -> Iterator[None]:
+        """Keep every other process from writing this directory within the block; remove what killed ones left half.
 
         The lock is the system's: it ends with the process that holds it, however that ends, and works between the
         machines of a cluster as far as their file system's locks do; without locks this says so and continues.
-        Processes that a run starts for further devices are not locked out.
+        Nobody waits for it, so two locks cannot wait for each other. Processes that a run starts for further devices
+        are not locked out.
 
         Raises:
-            UserError: another process trains this run; says which.
+            UserError: another process holds it; says which, and for what ``work``.
         """
         if os.environ.get("LOCAL_RANK", "0") != "0":
             yield
@@ -109,18 +118,22 @@ class RunDirectory:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 file.seek(0)
+                holder = " ".join(file.read(200).split()) or "used by another process"
                 raise UserError(
-                    f"{self.root} is being trained by {file.read().strip() or 'another process'}: wait until it is "
-                    "done, or end it; then start the same command again, which continues from its checkpoint"
+                    f"{self.root} is being {holder}: wait until it is done, or end it; then start the same command "
+                    "again, which goes on from what is there"
                 ) from error
             except OSError as error:
                 if error.errno not in NO_LOCKS:
                     raise
-                print(f"{self.lock.parent} has no file locks: make sure that no other process trains {self.root}")
+                print(f"{self.lock.parent} has no file locks: make sure that no other process writes {self.root}")
             file.truncate(0)
             job = os.environ.get("SLURM_JOB_ID")
-            file.write(f"process {os.getpid()} on {socket.gethostname()}" + (f" (Slurm job {job})" if job else ""))
+            here = f"process {os.getpid()} on {socket.gethostname()}" + (f" (Slurm job {job})" if job else "")
+            file.write(f"{work} by {here}")
             file.flush()
+            for folder in (self.root, self.observations, self.evaluation, *self.predictions.glob("*")):
+                remove_stale_parts(folder)
             yield
 
     def open(self, definition: Mapping[str, Any], *, supersede: bool = False) -> None:
@@ -130,11 +143,14 @@ class RunDirectory:
         to ``superseded/`` beside it. A recorded failure of the same run is cleared, so that it is tried again.
 
         Raises:
-            UserError: the directory belongs to another definition and ``supersede`` is false.
+            UserError: the directory belongs to another definition and ``supersede`` is false; or ``config.json`` is
+                damaged.
         """
         name = fingerprint(dict(definition))
         if self.config.is_file():
             found = read_json(self.config)
+            if not _is_definition(found):
+                raise UserError(f"{self.config} says nothing of a run: delete it, or its folder, and start again")
             if found["fingerprint"] != name:
                 if not supersede:
                     difference = _describe_difference(found["definition"], definition)
@@ -160,6 +176,8 @@ class RunDirectory:
 Status = Literal["finished", "failed", "not run", "missing", "stale"]
 """*Not run* waits for an optional package; *missing* is not trained to its end; *stale* has other settings."""
 STALE = "stale: other settings than the benchmark file's"
+REASON = 1000
+"""The most characters of a reason that are shown."""
 
 
 @dataclass(frozen=True)
@@ -224,8 +242,10 @@ class Run:
         if record is None:
             return State("missing", "missing: not run")
         if record.get("status") != "finished":
-            reason = record.get("reason") or f"status {record.get('status')!r}"
+            reason = reason_of(record) if record.get("reason") else f"status {record.get('status')!r}"[:REASON]
             return State("failed", f"failed: {reason}", record)
+        if not _is_definition(record):
+            return State("failed", f"failed: {self.directory.record.name} says nothing of a run", record)
         return State("finished", "", record) if current else State("stale", STALE, record)
 
     @property
@@ -263,8 +283,16 @@ def read_mapping(path: Path) -> dict[str, Any] | None:
 
 
 def reason_of(failure: Mapping[str, Any]) -> str:
-    """The reason that a ``failure.json`` gives, on one line."""
-    return " ".join(str(failure.get("reason") or "no reason recorded").split())
+    """The reason that a ``failure.json`` gives, on one line of at most ``REASON`` characters."""
+    reason = " ".join(str(failure.get("reason") or "no reason recorded").split())
+    return reason if len(reason) <= REASON else f"{reason[: REASON - 1]}…"
+
+
+def _is_definition(content: Any) -> bool:
+    """Whether a ``config.json`` or ``run.json`` names a fingerprint and a definition."""
+    if not isinstance(content, dict) or not isinstance(content.get("definition"), dict):
+        return False
+    return isinstance(name := content.get("fingerprint"), str) and re.fullmatch(r"[0-9a-f]{16}", name) is not None
 
 
 def differences(old: Any, new: Any, place: str = "") -> list[tuple[str, Any, Any]]:

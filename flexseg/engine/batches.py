@@ -17,6 +17,7 @@ from flexseg.data.draws import Purpose, generator
 from flexseg.data.index import Index
 from flexseg.data.pool import Pool
 from flexseg.data.transforms import normalise
+from flexseg.errors import RunError
 from flexseg.method import Batch, Method
 
 
@@ -39,9 +40,10 @@ def assemble(job: Job, method: Method, iteration: int, slots: range, readers: Ex
     """The part of the batch of ``iteration`` that fills ``slots``, on the CPU; ``readers`` prepare images in parallel.
 
     Raises:
-        RunError: a label holds an id that is not a class; names image and ids.
+        RunError: a label holds an id that is not a class; names image and ids. Or the method does not choose one image
+            of the pool for each slot.
     """
-    indices = method.choose(iteration, slots)
+    indices = _check_chosen(method.choose(iteration, slots), len(slots), len(job.pool), iteration)
 
     def sample(slot: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         image, label = prepare(
@@ -64,3 +66,19 @@ def assemble(job: Job, method: Method, iteration: int, slots: range, readers: Ex
         torch.from_numpy(normalise(np.stack(images))),
         torch.from_numpy(np.stack(labels).astype(np.int64)),
     )
+
+
+def _check_chosen(chosen: Any, wanted: int, images: int, iteration: int) -> np.ndarray:
+    """What a method chose, (wanted,) int64, if these are places in a pool of ``images``."""
+    indices = np.asarray(chosen)
+    if indices.shape != (wanted,) or not np.issubdtype(indices.dtype, np.integer):
+        raise RunError(
+            f"choose() gave {indices.dtype} of shape {indices.shape} at iteration {iteration}: it must give {wanted} "
+            "whole numbers, one image for each slot"
+        )
+    if wanted and not 0 <= indices.min() <= indices.max() < images:
+        raise RunError(
+            f"choose() gave the image {indices.min() if indices.min() < 0 else indices.max()} at iteration "
+            f"{iteration}: the {images} training images are numbered from 0"
+        )
+    return indices.astype(np.int64, copy=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,27 +18,33 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from flexseg.errors import UserError
-from flexseg.files import replacing
+from flexseg.files import DiskError, describe_disk_error, replacing
+from flexseg.tensor_files import SEAL, UNSEALED, check_seal, seal
+
+_START_OVER = "delete it to start over"
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors in one piece. Only what is not contiguous, not on the CPU or shares its memory is copied.
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> str:
+    """Write tensors in one piece, with the digest of all of it, and return the digest of the tensors alone.
+
+    Only what is not contiguous, not on the CPU or shares its memory is copied.
 
     Raises:
-        UserError: the disk is full; the previous version of the file is still there.
+        DiskError: the disk is full; the previous version of the file is still there.
     """
     content = _separate(tensors)
     try:
         with replacing(path) as temporary:
             temporary.touch()
             mode = temporary.stat().st_mode
-            safetensors.torch.save_file(content, temporary, dict(metadata))
+            safetensors.torch.save_file(content, temporary, metadata | {SEAL: UNSEALED})
             temporary.chmod(mode)  # safetensors makes its files readable by their owner only
+            return seal(temporary)
     except (OSError, SafetensorError) as error:
         number = _error_number(error)
         if number in (errno.ENOSPC, errno.EDQUOT):
             size = sum(tensor.nbytes for tensor in content.values())
-            raise UserError(
+            raise DiskError(
                 f"no space left while writing {path} ({size / 2**20:.1f} MiB). The previous checkpoint is "
                 "intact: free some space and start the same command again, which resumes from there"
             ) from error
@@ -66,31 +73,54 @@ def _error_number(error: OSError | SafetensorError) -> int | None:
     return int(found[1]) if found else None
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read tensors and metadata.
+def load_tensors(
+    path: Path, remedy: str = "delete its run's directory and train again", expected: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata, and check them against the file's digest, if it has one.
+
+    Args:
+        remedy: what to do about a damaged file. expected: the digest of its tensors that another file kept.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or damaged. DiskError: the disk does not let it be read.
     """
     try:
+        check_seal(path, expected)
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete its run's directory and train again") from error
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError, UserError) as error:
+        number = None if isinstance(error, UserError) else _error_number(error)
+        if number not in (None, errno.ENOENT):
+            raise DiskError(describe_disk_error(OSError(number, str(error)), path)) from error
+        reason = "there is no such file" if number else str(error).removeprefix(f"{path} ")
+        raise UserError(f"{path} cannot be read ({reason}): {remedy}") from error
+    metadata.pop(SEAL, None)
+    return tensors, metadata
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def _differences(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """The first tensors that are not in both, or have another shape or a type that loses digits; empty if none."""
+    wrong = sorted(own.keys() ^ found.keys())
+    for name in sorted(own.keys() & found.keys()):
+        ours, theirs = own[name], found[name]
+        fits = torch.promote_types(ours.dtype, theirs.dtype) == ours.dtype
+        if ours.shape != theirs.shape or not fits or ours.is_floating_point() != theirs.is_floating_point():
+            wrong.append(name)
+    return ", ".join(wrong[:5])
+
+
+def load_weights(model: nn.Module, path: Path, expected: str | None = None) -> None:
     """Load final weights into ``model``.
 
+    Args:
+        expected: the digest of the tensors that the run recorded; None for runs from before there was one.
+
     Raises:
-        UserError: the file is damaged, or its names or shapes are those of another model (lists the first).
+        UserError: the file is damaged, or its names, shapes or types are those of another model (lists the first).
     """
-    tensors, _ = load_tensors(path)
-    expected = model.state_dict()
-    wrong = sorted(expected.keys() ^ tensors.keys())
-    wrong += [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]
-    if wrong:
-        raise UserError(f"{path} holds the weights of another model; first differences: {', '.join(wrong[:5])}")
+    tensors, _ = load_tensors(path, expected=expected)
+    if wrong := _differences(model.state_dict(), tensors):
+        raise UserError(f"{path} holds the weights of another model; first differences: {wrong}")
     model.load_state_dict(tensors)
 
 
@@ -140,25 +170,46 @@ def load_checkpoint(
     Raises:
         UserError: the file is damaged or belongs to another run.
     """
-    tensors, metadata = load_tensors(path)
+    tensors, metadata = load_tensors(path, remedy=_START_OVER)
     if metadata.get("fingerprint") != name:
-        raise UserError(
-            f"{path} is the checkpoint of another run ({metadata.get('fingerprint')}): delete it to start over"
-        )
+        raise UserError(f"{path} is the checkpoint of another run ({metadata.get('fingerprint')}): {_START_OVER}")
     parts: dict[str, dict[str, Tensor]] = {"learner": {}, "average": {}, "optimizer": {}, "method": {}}
-    for key, value in tensors.items():
-        part, _, rest = key.partition("/")
-        parts[part][rest] = value
+    try:
+        progress = _read_progress(metadata["progress"])
+        for key, value in tensors.items():
+            part, _, rest = key.partition("/")
+            parts[part][rest] = value
+        for own, part in ((learner.state_dict(), "learner"), (average, "average")):
+            if wrong := _differences(own, parts[part]):
+                raise ValueError(f"first differences: {wrong}")
+        _load_optimizer(optimizer, parts["optimizer"])
+    except (KeyError, ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise UserError(f"{path} does not fit this run ({type(error).__name__}: {error}): {_START_OVER}") from error
     learner.load_state_dict(parts["learner"])
     for key, value in average.items():
         value.copy_(parts["average"][key])
+    return progress, {key: value.numpy() for key, value in parts["method"].items()}
+
+
+def _read_progress(text: str) -> Progress:
+    progress = Progress(**json.loads(text))
+    if type(progress.iteration) is not int or type(progress.log_bytes) is not int:
+        raise ValueError("iterations and bytes are no whole numbers")
+    values = (progress.iteration, progress.log_bytes, progress.seconds, progress.cpu_seconds)
+    if not all(math.isfinite(value) and value >= 0 for value in values):
+        raise ValueError("a negative number")
+    return progress
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
-    for key, value in parts["optimizer"].items():
+    for key, value in tensors.items():
         index, _, quantity = key.partition("/")
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:  # the fused optimiser needs moments in the memory layout of their parameter
             value = torch.empty_like(parameter).copy_(value)
+        elif value.ndim:
+            raise ValueError(f"first differences: optimizer/{key}")
         state.setdefault(int(index), {})[quantity] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Progress(**json.loads(metadata["progress"])), {key: value.numpy() for key, value in parts["method"].items()}

@@ -138,13 +138,27 @@ def write_target(
     shown: Mapping[str, np.ndarray],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write a target's records, with ``facts`` (protocol, run, …) as metadata, and its predictions as PNG."""
-    metadata = {key: str(value) for key, value in facts.items()}
-    with replacing(evaluation / f"{target}.parquet") as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary)
+    """Write a target's predictions as PNG, then its records, with ``facts`` (protocol, run, …) as metadata.
+
+    The records come last: where they are, all is there. Their pages carry checksums.
+    """
     folder = predictions / target
     if folder.is_dir():
         shutil.rmtree(folder)
     for name, prediction in shown.items():
         with replacing(folder / f"{name}.png") as temporary:
             Image.fromarray(prediction, mode="L").save(temporary, format="png")
+    metadata = {key: str(value) for key, value in facts.items()}
+    with replacing(evaluation / f"{target}.parquet") as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
+
+
+def shows_all(predictions: Path, target: str, ids: list[str], keep: int) -> bool:
+    """Whether the pictures that :func:`evaluate_target` keeps of a pool with these ``ids`` are there and whole."""
+    for place in spread(len(ids), keep):
+        try:
+            with Image.open(predictions / target / f"{ids[place]}.png", formats=("PNG",)) as picture:
+                picture.verify()
+        except (OSError, SyntaxError, ValueError):  # what Pillow says of a damaged PNG
+            return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -18,6 +19,7 @@ from torch import Tensor
 from flexseg.data.pool import Pool
 from flexseg.engine.batches import Job
 from flexseg.engine.checkpoint import Progress
+from flexseg.files import replacing
 from flexseg.method import Batch, describe_options
 from flexseg.models import Segmentor
 from flexseg.provenance import code_digest, git_state, loaded_code, machine, package_versions
@@ -39,11 +41,21 @@ class Clock:
 
 
 class Log:
-    """``train.jsonl``, cut back to its length at the checkpoint, so that no iteration is in it twice."""
+    """``train.jsonl``, cut back to its length at the checkpoint, so that no iteration is in it twice.
+
+    Where lines are missing or torn, as a power cut leaves them, a line ``{"gap": bytes}`` is as long as they were, so
+    that the checkpoint's length stays right; this is printed.
+    """
 
     def __init__(self, path: Path, length: int) -> None:
-        self._file = path.open("r+b" if length and path.is_file() else "wb")
-        self._file.truncate(length)
+        found = path.read_bytes()[:length] if length and path.is_file() else b""
+        whole, lost = _fill_gaps(found.ljust(length, b"\0"))
+        if lost:
+            print(f"{path}: {lost} of {length} bytes are missing or damaged: there its lines have a gap")
+            with replacing(path) as temporary:
+                temporary.write_bytes(whole)
+        self._file = path.open("r+b" if length else "wb")
+        self._file.truncate(len(whole))
         self._file.seek(0, 2)
 
     def write(self, values: Mapping[str, float]) -> None:
@@ -51,10 +63,36 @@ class Log:
         self._file.write(json.dumps(values).encode() + b"\n")
         self._file.flush()
 
+    def sync(self) -> None:
+        """Have all lines on the disk, as a checkpoint that counts them is going to be."""
+        os.fsync(self._file.fileno())
+
     @property
     def length(self) -> int:
         """The file's length in bytes."""
         return self._file.tell()
+
+
+def _fill_gaps(content: bytes) -> tuple[bytes, int]:
+    """Replace what are no whole lines of JSON by lines of the same length; also return the bytes of these."""
+    parts: list[tuple[bool, bytes]] = []
+    for line in content.splitlines(keepends=True):
+        whole = _is_whole(line)
+        if parts and not whole and not parts[-1][0]:
+            line = parts.pop()[1] + line
+        parts.append((whole, line))
+    gaps = [len(line) for whole, line in parts if not whole]
+    filled = (
+        line if whole else json.dumps({"gap": len(line)}).encode().ljust(len(line) - 1) + b"\n" for whole, line in parts
+    )
+    return b"".join(filled), sum(gaps)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def describe_divergence(terms: Mapping[str, Tensor], batch: Batch, pool: Pool) -> str:

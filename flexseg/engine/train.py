@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -22,11 +22,12 @@ from flexseg.engine.batches import Job, assemble
 from flexseg.engine.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from flexseg.engine.cost import measure_cost
 from flexseg.engine.ledger import Clock, Log, describe_divergence, peak_memory, run_record
+from flexseg.engine.norms import lone_values
 from flexseg.engine.observe import moments, observe
 from flexseg.engine.optimise import WeightAverage, build_optimizer, set_learning_rate
 from flexseg.engine.recipe import FeatureAnchor, mean_terms, split_batch
 from flexseg.errors import RunError, UserError
-from flexseg.files import write_json
+from flexseg.files import file_digest, write_json
 from flexseg.method import Batch, Method, Setup, check_needs
 from flexseg.models import Segmentor, channels_last
 from flexseg.provenance import usable_cores
@@ -147,6 +148,7 @@ class Trainer:
 
         Raises:
             RunError: the loss is not finite; names iteration, terms and images. The weights are those before the step.
+                Or a normalisation got a single value per channel.
         """
         rate = set_learning_rate(self.optimizer, iteration, self.job.training)
         torch.manual_seed(step_seed(self.job.seed, iteration, self.fabric.global_rank))
@@ -156,7 +158,10 @@ class Trainer:
         losses: list[Tensor] = []
         for part in split_batch(batch, self.parts):
             waiting = len(found) + 1 < self.parts  # gradients are summed over devices once, with the last part
-            with self.fabric.no_backward_sync(self.wrapped, enabled=waiting):  # type: ignore[arg-type]
+            with (
+                self.fabric.no_backward_sync(self.wrapped, enabled=waiting),  # type: ignore[arg-type]
+                lone_values(len(part.slots)),
+            ):
                 terms = self.wrapped(part)
                 loss = torch.stack(list(terms.values())).sum()
                 self.fabric.backward(loss if self.parts == 1 else loss / self.parts)
@@ -192,6 +197,19 @@ class Trainer:
         return map(self.batch, itertools.count(iteration))
 
 
+def check_finite(tensors: Mapping[str, Tensor], moment: str) -> None:
+    """Refuse weights of which one is not finite.
+
+    Raises:
+        RunError: names the moment and the first such tensors.
+    """
+    wrong = [
+        name for name, value in tensors.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())
+    ]
+    if wrong:
+        raise RunError(f"weights are not finite {moment}: {', '.join(wrong[:5])}")
+
+
 def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | None = None, workers: int = 0) -> None:
     """Train the run to its end, from its checkpoint if it has one, and write weights and ``run.json``.
 
@@ -200,8 +218,9 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
     parallel.
 
     Raises:
-        RunError: a loss is not finite (names iteration, terms and images), or the method refuses the trunk.
-        UserError: the disk is full; the checkpoint is another run's.
+        RunError: a loss is not finite (names iteration, terms and images), or a final weight, or the method refuses
+            the trunk.
+        UserError: the disk is full; the checkpoint is damaged or another run's.
     """
     started = datetime.now(UTC)
     training, directory = job.training, job.directory
@@ -246,6 +265,7 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
                 )
             if done.iteration % training.checkpoint_every == 0 and not last:
                 clock.read()
+                log.sync()
                 done.log_bytes = log.length
                 save_checkpoint(
                     directory.checkpoint,
@@ -257,15 +277,20 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
                     trainer.method.state(),
                 )
     learner = trainer.learner
+    check_finite(trainer.average.tensors, "after the last iteration")
     learner.load_state_dict(trainer.average.tensors)
     model = trainer.method.finish(learner.model, learner.training_modules, trainer.batches(training.iterations))
+    check_finite(model.state_dict(), "after finish()")
+    written: dict[str, str] = {}
     if log is not None:
-        save_tensors(directory.weights, model.state_dict(), {"fingerprint": name})
+        log.sync()
+        weights = save_tensors(directory.weights, model.state_dict(), {"fingerprint": name})
+        written = {"weights_sha256": weights, "log_sha256": file_digest(directory.log)}
     memory = peak_memory(fabric.device)
     # On every rank, as a method may gather over ranks in its losses; on a part, as a whole batch may not fit.
     part = next(split_batch(trainer.batch(training.iterations), trainer.parts))
     cost = measure_cost(trainer.wrapped, fabric.backward, model, part)
     cost["step_flops"] *= trainer.parts
     if log is not None:
-        write_json(directory.record, run_record(job, name, fabric, model, started, done, memory) | cost)
+        write_json(directory.record, run_record(job, name, fabric, model, started, done, memory) | cost | written)
         directory.checkpoint.unlink(missing_ok=True)

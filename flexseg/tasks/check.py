@@ -82,9 +82,11 @@ def _check_trunks(benchmark: Benchmark, lines: list[str]) -> dict[str, Any]:
 
     If an optional package is missing, there is no trunk but a line for each row.
     """
+    from flexseg.engine.norms import WHAT_TO_DO, lone_norm
     from flexseg.models import build_segmentor
 
     built: dict[str, Any] = {}
+    checked: dict[tuple[str, int, tuple[int, int]], str] = {}
     missing: dict[str, str] = {}
     for name in benchmark.rows:
         model = benchmark.model_of(name)
@@ -99,11 +101,22 @@ def _check_trunks(benchmark: Benchmark, lines: list[str]) -> dict[str, Any]:
             lines.append(f"row {name} will be shown as not run: {missing[key]}")
             continue
         divisor = built[key].size_divisor
-        height, width = benchmark.training_of(name).crop
+        training = benchmark.training_of(name)
+        height, width = training.crop
         if height % divisor or width % divisor:
             raise UserError(
                 f"benchmark {benchmark.name}: training.crop: the trunk of row {name} takes multiples of {divisor} "
                 f"pixels only, not {height}×{width}"
+            )
+        part = training.batch_size // (training.accumulate or 1)
+        if part > 1:  # with two images or more, every channel has two values or more
+            continue
+        if (key, part, training.crop) not in checked:
+            checked[key, part, training.crop] = lone_norm(built[key], part, training.crop)
+        if layer := checked[key, part, training.crop]:
+            raise UserError(
+                f"benchmark {benchmark.name}: rows.{name}: {layer} normalises over a batch, and with one image "
+                f"a step gets one value per channel: {WHAT_TO_DO}"
             )
     return built
 

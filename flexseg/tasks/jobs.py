@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from flexseg.benchmark import Benchmark, Run, fingerprint
-from flexseg.benchmark.identity import RunDirectory
+from flexseg.benchmark.identity import RECORD_COLUMNS, RunDirectory, read_mapping
 from flexseg.console import progress_bar
 from flexseg.data.index import Index
 from flexseg.errors import MissingExtra, RunError, UserError
-from flexseg.files import disk_errors, read_json, write_json
+from flexseg.files import MACHINE, DiskError, describe_disk_error, disk_errors, write_json
 from flexseg.tasks.datasets import open_index, training_pool
 
 
@@ -56,7 +56,7 @@ def train_run(
         return
     with directory.hold():
         directory.open(run.definition, supersede=supersede)
-        with recording(directory, recorded=receipt is not None), disk_errors(directory.root):
+        with recording(directory, recorded=receipt is not None):
             import torch
 
             from flexseg.engine.memory import keep_freed_memory
@@ -75,7 +75,7 @@ def train_run(
                     seen = iteration
 
                 train(job, fabric, report, default_workers(fabric) if resources.workers is None else resources.workers)
-    status = read_json(directory.failure)["status"] if directory.failure.is_file() else "finished"
+    status = (read_mapping(directory.failure) or {}).get("status", "finished")
     _write_receipt(receipt, {"fingerprint": run.fingerprint, "status": status})
 
 
@@ -122,7 +122,7 @@ def load_trained(run: Run) -> Any:
     setup = Setup(run.seed, benchmark.training_of(run.row).iterations, np.zeros(0, dtype=np.int8))
     trunk = {key: value for key, value in benchmark.model_of(run.row).items() if key != "weights"}
     model = method(parse_options(method, row.options), setup).build_model(trunk)
-    load_weights(model, run.directory.weights)
+    load_weights(model, run.directory.weights, run.state.record.get("weights_sha256"))
     channels_last(model)
     return model.eval()
 
@@ -158,19 +158,16 @@ def evaluate_row(benchmark: Benchmark, row: str, results: Path, threads: int = 1
     waiting = [
         run
         for run in finished
-        if not all(
-            _is_evaluated(run.evaluated.records(target), (run.fingerprint, protocol, index.digest))
-            for target, index in indices.items()
-        )
+        if not all(_is_evaluated(run, target, protocol, index) for target, index in indices.items())
     ]
     pools = {target: open_pool([(index, "test")]) for target, index in indices.items() if waiting}
     for run in waiting:
         directory = run.evaluated
-        directory.failure.unlink(missing_ok=True)
         with (
+            directory.hold("evaluated"),
             recording(directory, recorded=receipt is not None, fingerprint=run.fingerprint),
-            disk_errors(directory.root),
         ):
+            directory.failure.unlink(missing_ok=True)
             facts = {
                 "benchmark": benchmark.name,
                 "row": row,
@@ -184,17 +181,25 @@ def evaluate_row(benchmark: Benchmark, row: str, results: Path, threads: int = 1
     _write_receipt(receipt, {"evaluation": protocol, "seeds": states})
 
 
-def _is_evaluated(path: Path, expected: tuple[str, str, str]) -> bool:
-    """Whether the records at ``path`` are of the expected run, evaluation and images."""
+def _is_evaluated(run: Run, target: str, evaluation: str, index: Index) -> bool:
+    """Whether a run has whole records of this evaluation of exactly these images, and the pictures beside them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from flexseg.engine.evaluate import shows_all
+
+    ids = index.split("test")["id"].tolist()
     try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowInvalid):
+        with pq.ParquetFile(run.evaluated.records(target), page_checksum_verification=True) as file:
+            metadata = file.schema_arrow.metadata or {}
+            if set(RECORD_COLUMNS) - set(file.schema_arrow.names) or file.read().column("image").to_pylist() != ids:
+                return False
+    except (OSError, pa.ArrowException):
         return False
-    found = tuple(metadata.get(key, b"").decode() for key in (b"fingerprint", b"evaluation", b"data"))
-    return found == expected
+    found = tuple(metadata.get(key, b"").decode(errors="replace") for key in (b"fingerprint", b"evaluation", b"data"))
+    if found != (run.fingerprint, evaluation, index.digest):
+        return False
+    return shows_all(run.evaluated.predictions, target, ids, run.benchmark.predictions)
 
 
 def evaluate_model(
@@ -235,8 +240,9 @@ def recording(directory: RunDirectory, *, recorded: bool, fingerprint: str = "")
 
     ``fingerprint`` is the run's, if its configuration is not in the directory.
 
-    A user's mistake (missing data, a full disk) or an interruption is not a failure of the method: it is raised, the
-    run stays unfinished, and starting it again resumes it.
+    A user's mistake (missing data), the machine's fault (a full disk, too little memory) and an interruption are no
+    failures of the method: they are raised, the run stays unfinished, and starting it again resumes it. A method that
+    ends the process itself (``sys.exit``) has failed.
     """
     try:
         yield
@@ -247,20 +253,30 @@ def recording(directory: RunDirectory, *, recorded: bool, fingerprint: str = "")
         _record_failure(directory, str(error), status, fingerprint)
         if not recorded:
             raise
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).parent.name}/{Path(frame.filename).name}"
-        reason = f"{type(error).__name__}: {error} ({place}, line {frame.lineno})"
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if isinstance(error, OSError) and (error.errno in MACHINE or not _in_method(frames)):
+            raise DiskError(describe_disk_error(error, directory.root)) from error
+        if isinstance(error, MemoryError):
+            raise UserError(f"memory ran out in the run {directory.root}: free some and start it again") from error
+        place = f"{Path(frames[-1].filename).parent.name}/{Path(frames[-1].filename).name}"
+        reason = f"{type(error).__name__}: {error} ({place}, line {frames[-1].lineno})"
         _record_failure(directory, reason, "failed", fingerprint)
         if not recorded:
             raise RunError(f"{reason}; the whole traceback is in {directory.failure}") from error
 
 
+def _in_method(frames: traceback.StackSummary) -> bool:
+    """Whether an error passed through a method's file."""
+    return any(Path(frame.filename).parent.name == "methods" for frame in frames)
+
+
 def _record_failure(directory: RunDirectory, reason: str, status: str, fingerprint: str) -> None:
     print(f"{status}: {reason}")
-    name = fingerprint or read_json(directory.config)["fingerprint"]
+    name = fingerprint or (read_mapping(directory.config) or {}).get("fingerprint", "")
     record = {"status": status, "reason": reason, "traceback": traceback.format_exc(), "fingerprint": name}
-    write_json(directory.failure, record)
+    with disk_errors(directory.failure):
+        write_json(directory.failure, record)
 
 
 def _write_receipt(receipt: Path | None, outcome: Mapping[str, Any]) -> None:

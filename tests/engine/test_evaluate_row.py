@@ -160,7 +160,7 @@ def test_full_disk_while_evaluating(
 
     (evaluated.evaluation / "night.parquet").unlink()
 
-    def write_table(*_: Any) -> None:
+    def write_table(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:

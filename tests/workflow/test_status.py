@@ -52,7 +52,12 @@ class Place:
     def finish(self, row: str, seed: int, seconds: object = 100.0, targets: list[str] | None = None) -> Path:
         """A run that was trained, and evaluated on ``targets`` (None: all)."""
         folder, name = self.folder(row, seed), fingerprint(self.definition(row, seed))
-        run = {"status": "finished", "fingerprint": name, "train_seconds": seconds}
+        run = {
+            "status": "finished",
+            "fingerprint": name,
+            "definition": self.definition(row, seed),
+            "train_seconds": seconds,
+        }
         (folder / "run.json").write_text(json.dumps(run))
         (folder / "evaluation").mkdir(exist_ok=True)
         evaluation = fingerprint(self.benchmark.evaluation_definition())

@@ -26,7 +26,9 @@ from flexseg.analysis.figures.panels import Picture, draw_grid, palette
 from flexseg.analysis.figures.style import DOUBLE, GREY, INK, MARKERS, STYLE, new_figure, styled
 from flexseg.analysis.stats.scores import Scores
 from flexseg.classes import CLASS_NAMES, CLASSES
+from flexseg.errors import UserError
 from flexseg.shows import Maps, Vectors
+from flexseg.tensor_files import check_seal
 
 Floats = NDArray[np.float64]
 Arrays = dict[str, NDArray[Any]]
@@ -39,8 +41,9 @@ def read_observations(folder: Path) -> dict[int, Arrays]:
     found = {}
     for path in sorted((folder / "observations").glob("*.safetensors")):
         try:
+            check_seal(path)
             found[int(path.stem)] = load_file(path)
-        except (OSError, ValueError, SafetensorError):
+        except (OSError, ValueError, SafetensorError, UserError):
             continue
     return found
 

@@ -19,17 +19,11 @@ from numpy.typing import NDArray
 
 from flexseg.analysis.stats.metrics import class_counts
 from flexseg.benchmark import Benchmark, Protocol, Run
-from flexseg.benchmark.identity import Status, read_mapping, runs_of
+from flexseg.benchmark.identity import RECORD_COLUMNS, Status, read_mapping, runs_of
 from flexseg.classes import NUM_CLASSES
 from flexseg.errors import UserError
 from flexseg.provenance import code_digest
 from flexseg.shows import Show, read_shows
-
-_COLUMNS = [
-    "image", "condition", "pixels", "confusion", "boundary_confusion",
-    "calibration_count", "calibration_correct", "calibration_confidence", "nll_sum",
-    "ring_pixels", "ring_correct", "boundary_iou", "boundary_f1",
-]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -257,7 +251,7 @@ def _load_target(path: Path, expected: str, protocol: Protocol) -> TargetRecord 
         return "not evaluated"
     try:
         with pq.ParquetFile(path) as file:  # read_table would look for a partitioned data set, and import pandas
-            table = file.read(columns=_COLUMNS, use_threads=False)
+            table = file.read(columns=list(RECORD_COLUMNS), use_threads=False)
         metadata = table.schema.metadata or {}
         if metadata.get(b"fingerprint", b"").decode() != expected:
             return "records of another run"
