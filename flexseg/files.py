@@ -93,6 +93,14 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def file_stem(name: str) -> str:
+    """The stem of the files about an image of this name: the name itself, if endings can still be put to it."""
+    content = os.fsencode(name)
+    if len(content) <= 200:
+        return name
+    return f"{content[:80].decode(errors='ignore')}-{hashlib.sha256(content).hexdigest()[:16]}"
+
+
 def _own_ending(process: int) -> str:
     return f"{socket.gethostname()}-{process}.part"
 

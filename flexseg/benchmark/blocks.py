@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
 from flexseg.benchmark.values import Images, Name, Pixels, Rendered, Side, Strict, Text, Width, at_most
 from flexseg.classes import CLASS_SETS
@@ -24,12 +24,14 @@ class World(Strict):
 class Part(Strict):
     """What a benchmark takes of a data set: one of its splits, or ``images`` of it, drawn by the run's seed.
 
-    ``expected`` is how many images there must be, if not as many as its authors released.
+    ``expected`` is how many pairs there must be, if not as many as its authors released; ``unlabelled`` how many of
+    its images may lack a label, and are left out.
     """
 
     split: Text
     images: Images | None = None
     expected: Images | None = None
+    unlabelled: Images | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -94,6 +96,15 @@ class WorldDomain(_Domain):
         }
 
 
+def _read_id(value: Any) -> Any:
+    """An id that YAML reads as a whole number is text all the same."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise ValueError(f"an id is text: put {value!r} in quotes, as it is written in the name of its file")
+    return value
+
+
 class SetDomain(_Domain):
     """A data set on disk in its own layout: which one, where if not in its usual place, and what is taken of it.
 
@@ -108,7 +119,7 @@ class SetDomain(_Domain):
     dataset: Name
     root: Text = ""
     label_map: Name | Literal[""] = ""
-    skip: list[str] = Field(default_factory=list)
+    skip: list[Annotated[str, BeforeValidator(_read_id)]] = Field(default_factory=list)
     conditions: list[Text] = Field(default_factory=list)
     resize: Pixels | None = None
     train: Part | None = None

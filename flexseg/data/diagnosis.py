@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -23,15 +23,11 @@ def diagnose(dataset: DataSet, places: list[Path], root: Path | None, override: 
     trees = [Tree(place) for place in places if os.path.isdir(place)]
     for tree in trees:
         if problem := _diagnose_incomplete(tree, dataset):
-            if tree.denied:
+            if tree.unread:
                 break
             return problem
-    if denied := [folder for tree in trees for folder in tree.denied]:
-        return Missing(
-            f"{dataset.title} cannot be seen: {denied[0]} may not be read (permission denied). Change that, perhaps "
-            f"with `chmod -R u+rX {denied[0]}`, or ask its owner",
-            "missing",
-        )
+    if unread := {place: reason for tree in trees for place, reason in tree.unread.items()}:
+        return Missing(f"{dataset.title} cannot be seen: {describe_unread(unread)}", "missing")
     place, other = _find_below_other_root(dataset, places, root, override) or (_find_nearby(dataset, places), None)
     if place:
         text = f"give its domain `root: {place}`, or move that folder"
@@ -50,6 +46,17 @@ def diagnose(dataset: DataSet, places: list[Path], root: Path | None, override: 
     text += f"Get {name_archives(dataset, 'images', 'labels')} "
     text += f"from {dataset.homepage} ({dataset.licence}) and unpack it into {places[0]}"
     return Missing(text, "missing")
+
+
+def describe_unread(unread: Mapping[Path, str]) -> str:
+    """What cannot be read, in words, with what to do: the first place of :attr:`flexseg.data.templates.Tree.unread`."""
+    place, reason = next(iter(unread.items()))
+    if reason == "permission denied":
+        return (
+            f"{place} may not be read (permission denied). Change that, perhaps with `chmod -R u+rX {place}`, or ask "
+            "its owner"
+        )
+    return f"{place} cannot be read ({reason}), so what is in it is not known. See that it is well, or move it away"
 
 
 def to_glob(template: str) -> str:

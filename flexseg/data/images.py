@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from flexseg.classes import IGNORE, NUM_CLASSES
+from flexseg.classes import CLASSES, IGNORE, NUM_CLASSES
 from flexseg.data.label_maps import LabelMap, load_map
 from flexseg.errors import UserError
 
@@ -23,6 +23,10 @@ VALID_IDS[[*range(NUM_CLASSES), IGNORE]] = True
 IDS = (("L", "P"), "a label holds ids in 8 bits, not colours. Take the label that the archive holds")
 COLOURS = (("RGB", "RGBA", "P"), "these labels are colours. Take the label that the archive holds")
 """The modes of labels, and the advice for others."""
+FORMATS = ("PNG", "JPEG", "WEBP")
+"""What Pillow may take a file for: some of its readers start other programs (EPS)."""
+PNG = b"\x89PNG\r\n\x1a\n"
+"""The first bytes of a PNG; byte 24 is the number of bits a channel."""
 RED = 2
 """The index of red in the pixels that OpenCV decodes, which are B, G, R or B, G, R, A."""
 
@@ -35,7 +39,7 @@ def _damaged(path: Path, reason: object) -> UserError:
 
 def _decode(path: Path, content: bytes, modes: tuple[str, ...], hint: str) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(content))
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)
         picture.load()
     except UnidentifiedImageError as error:  # whose text is only an address in memory
         raise _damaged(path, "it is no picture" if content else "it is empty") from error
@@ -59,6 +63,8 @@ def decode_image(path: Path, content: bytes, convert: bool = True) -> np.ndarray
     Raises:
         UserError: the bytes are not a complete picture, or it has another mode.
     """
+    if content[:8] == PNG and content[24:25] == b"\x10":
+        raise UserError(f"{path} has 16 bits a channel, of which only 8 would be used: save it with 8 bits")
     modes = ("RGB", "RGBA") if convert else ("RGB",)
     picture = _decode(path, content, modes, "is it a label, or a converted copy? Take the image that the archive holds")
     return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
@@ -92,8 +98,28 @@ def decode_label(
     elif encoding == "colours":
         raw = _ids_of_colours(path, content, mapping)
     else:
-        raw = np.asarray(_decode(path, content, *IDS))
+        picture = _decode(path, content, *IDS)
+        raw = np.asarray(picture)
+        if picture.mode == "P":
+            _check_palette(path, picture, raw, mapping)
     return mapping.apply(raw, path)
+
+
+def _check_palette(path: Path, picture: Image.Image, ids: np.ndarray, label_map: LabelMap) -> None:
+    """Refuse a palette that shows an id of a class in another colour than the set's: then the ids are others."""
+    palette = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    for place in np.unique(ids[ids < len(palette)]).tolist():
+        train_id = int(label_map.table[place])
+        if train_id == IGNORE or not label_map.known[place]:
+            continue
+        expected = {label_map.colours.get(place, CLASSES[train_id].colour), CLASSES[train_id].colour}
+        found = tuple(palette[place].tolist())
+        if found not in expected | {(place, place, place)}:  # grey: a palette that says nothing
+            raise UserError(
+                f"{path}: its palette shows the id {place} in the colour {found}, but {CLASSES[train_id].name} has "
+                f"{sorted(expected)[0]}: are these ids of another kind, such as trainIds? Take the label that the "
+                "archive holds"
+            )
 
 
 def _red_channel(path: Path, content: bytes) -> np.ndarray:

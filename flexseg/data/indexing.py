@@ -299,7 +299,12 @@ def _run_parallel(tasks: Sequence[Task], workers: int) -> Iterator[list[dict[str
         yield from map(_examine_all, tasks)
         return
     # Fresh interpreters: a fork would copy the locks of this process's threads.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    try:
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    except OSError as error:  # processes share their queues in shared memory
+        print(f"several workers cannot start here, so one process checks the files: /dev/shm: {error.strerror}")
+        yield from map(_examine_all, tasks)
+        return
     try:
         for done in as_completed([pool.submit(_examine_all, task) for task in tasks]):
             yield done.result()
@@ -335,6 +340,9 @@ def _examine(root: Path, row: dict[str, Any], journal: Journal) -> dict[str, Any
     image_path, label_path = root / row["image"], root / row["label"]
     record = {name: row[name] for name in (*FILES, "touched")}
     try:
+        for path in (image_path, label_path):
+            if not path.is_file() and path.exists():  # reading a pipe would wait for ever
+                raise UserError(f"{path} is no file")
         files = image_path, image_path.read_bytes(), label_path, label_path.read_bytes()
         image, label = decode_pair(*files, journal.label_map, journal.encoding)
     except MemoryError:

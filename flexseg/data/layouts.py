@@ -5,19 +5,25 @@ Nothing is decoded here: only the names of files are read, each folder once.
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from flexseg.data.diagnosis import diagnose, name_archives
+from flexseg.benchmark.blocks import Part
+from flexseg.data.diagnosis import describe_unread, diagnose, name_archives
 from flexseg.data.places import Missing, roots
 from flexseg.data.sets import ANY, DataSet, Layout, Listing
-from flexseg.data.templates import Tree, count_pairs, images_of, label_of, labels_of
+from flexseg.data.templates import Tree, count_pairs, images_of, label_of, labels_of, strays_of
 from flexseg.errors import UserError
+
+WORDS = ("true", "false", "yes", "no", "on", "off", "null")
+"""What YAML does not read as text."""
 
 
 class Pair(NamedTuple):
@@ -42,16 +48,52 @@ class Inventory:
     """What a split holds.
 
     Attributes:
-        pairs: sorted by id. unlabelled: images without a label. absent: names in the split's list without an image.
-        orphans: labels without an image; harmless, but they tell which images of an incomplete set are missing.
-        denied: folders that may not be read.
+        pairs: sorted by id. unlabelled: images without a label, by id. absent: names in the split's list without an
+            image.
+        orphans: labels without an image. They tell which images of an incomplete set are missing.
+        strays: pictures among the images or labels that the layout does not expect.
+        unnamed: files whose names are not UTF-8. unread: places that cannot be read, with the reason.
     """
 
     pairs: list[Pair]
-    unlabelled: list[Path]
+    unlabelled: dict[str, Path]
     absent: list[str]
     orphans: list[Path]
-    denied: list[Path]
+    strays: list[Path]
+    unnamed: list[Path]
+    unread: dict[Path, str]
+
+    def without(self, skip: Collection[str], part: Part) -> list[str]:
+        """The ids of the images that may lack their label: those that are skipped, and those that ``part`` allows.
+
+        They are allowed by its number of ``unlabelled`` images, or of the pairs that are ``expected``.
+        """
+        others = [name for name in self.unlabelled if name not in skip]
+        allowed = len(others) <= (part.unlabelled or 0) or part.expected == len(self.pairs)
+        return sorted(name for name in self.unlabelled if name in skip or allowed)
+
+    def notes(self, without: Collection[str]) -> list[str]:
+        """What is there and not used, in words, a line each; ``without`` are the images that may lack their label."""
+        kinds = {
+            "image(s) has no label and is": [self.unlabelled[name] for name in without],
+            "label(s) has no image and is": self.orphans,
+            "picture(s) has a name of another form and is": self.strays,
+            "file(s) has a name in another encoding than UTF-8 and is": self.unnamed,
+        }
+        return [f"{_count(found, what)} not used: {name_some(found)}" for what, found in kinds.items() if found]
+
+
+def _count(found: Collection[Path], what: str) -> str:
+    """``3 images have`` or ``1 image has``, of ``image(s) has``."""
+    if len(found) == 1:
+        return f"1 {what.replace('(s)', '')}"
+    return f"{len(found)} {what.replace('(s)', 's').replace(' has ', ' have ').replace(' is', ' are')}"
+
+
+def name_some(paths: Iterable[Path]) -> str:
+    """The names of the first three files; bytes that are no text are shown as such."""
+    listed = [os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in sorted(paths)]
+    return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")
 
 
 def locate(dataset: DataSet, root: Path | str | None, override: str = "") -> Located:
@@ -93,12 +135,13 @@ def take_inventory(dataset: DataSet, located: Located, split: str, conditions: I
     listing = dataset.listing(layout, split)
     listed = _read_listing(dataset, tree, split, listing) if listing else None
     name_pattern = layout.image.rpartition("/")[2]
-    pairs, unlabelled, seen, named = [], [], set(), set()
-    own = set()
+    pairs, unlabelled, seen, named = [], {}, set(), set()
+    own, everywhere = set(), []
     for image, fields in images_of(tree, layout, where):
         name = layout.id.format(**fields)
         label = label_of(tree, layout, fields)
         own.add(label)
+        everywhere.append(fields)
         if listed is not None:
             forms = {name, name_pattern.format(**fields), Path(image).stem}
             if not forms & listed:
@@ -109,7 +152,7 @@ def take_inventory(dataset: DataSet, located: Located, split: str, conditions: I
         if wanted and condition not in wanted:
             continue
         if label is None:
-            unlabelled.append(located.root / image)
+            unlabelled[name] = located.root / image
         else:
             pairs.append(Pair(name, located.root / image, located.root / label, condition))
     if unknown := wanted - seen - set(dataset.split(split).conditions):
@@ -122,30 +165,65 @@ def take_inventory(dataset: DataSet, located: Located, split: str, conditions: I
         if one.id == other.id:
             raise UserError(f"{one.image} and {other.image} are the same image by name ({one.id}): remove one of them")
     orphans = [] if listing else [located.root / label for label in labels_of(tree, layout, where) if label not in own]
-    return Inventory(pairs, unlabelled, sorted((listed or set()) - named), orphans, tree.denied)
+    strays = [located.root / path for path in strays_of(tree, layout, everywhere)]
+    absent = sorted((listed or set()) - named)
+    return Inventory(pairs, unlabelled, absent, orphans, strays, sorted(tree.unnamed), tree.unread)
 
 
-def list_pairs(dataset: DataSet, located: Located, split: str, conditions: Iterable[str] = ()) -> list[Pair]:
+def list_pairs(
+    dataset: DataSet, located: Located, split: str, conditions: Iterable[str] = (), skip: Collection[str] = ()
+) -> list[Pair]:
     """List the pairs of a split, sorted by id; like :func:`take_inventory`, but nothing may be missing.
 
+    Args:
+        skip: ids of images that may lack their label.
+
     Raises:
-        UserError: as there; images without labels; names in the split's list without an image.
+        UserError: as there; images without labels; names in the split's list without an image; places that cannot be
+            read.
     """
     found = take_inventory(dataset, located, split, conditions)
-    if found.denied:
-        raise UserError(f"{found.denied[0]} of {dataset.title} may not be read: change its permissions")
-    if found.unlabelled:
-        remedy = dataset.remedy(f"unpack {name_archives(dataset, 'labels')} completely into {located.root}")
+    require_whole(dataset, located, split, found, skip)
+    return found.pairs
+
+
+def require_whole(dataset: DataSet, located: Located, split: str, found: Inventory, skip: Collection[str] = ()) -> None:
+    """Refuse an inventory in which something is missing.
+
+    Args:
+        skip: ids of images that may lack their label.
+
+    Raises:
+        UserError: as :func:`list_pairs`.
+    """
+    if found.unread:
+        raise UserError(f"{dataset.title}, split {split!r}: {describe_unread(found.unread)}")
+    lacking = {name: path for name, path in found.unlabelled.items() if name not in skip}
+    if lacking:
+        remedy = dataset.remedy(
+            f"unpack {name_archives(dataset, 'labels')} completely into {located.root}, or {allow_unlabelled(lacking)}"
+        )
         raise UserError(
-            f"{len(found.unlabelled)} of {len(found.pairs) + len(found.unlabelled)} images of {dataset.title}, split "
-            f"{split!r}, have no label, first {found.unlabelled[0]}: {remedy}"
+            f"{len(lacking)} of {len(found.pairs) + len(found.unlabelled)} images of {dataset.title}, split "
+            f"{split!r}, have no label, first {next(iter(lacking.values()))}: {remedy}"
         )
     if found.absent:
         raise UserError(
             f"{len(found.absent)} images of {dataset.title}, split {split!r}, are named in its list but not there, "
             f"first {found.absent[0]}: unpack {name_archives(dataset, 'images')} completely into {located.root}"
         )
-    return found.pairs
+
+
+def allow_unlabelled(lacking: Collection[str]) -> str:
+    """How to go on without the labels of these images, in words."""
+    named = f"name {'its id' if len(lacking) == 1 else 'their ids'} under the domain's `skip:`"
+    shown = f" (skip: [{', '.join(map(quote_id, lacking))}])" if len(lacking) <= 3 else ""
+    return f"{named}{shown}, or say `unlabelled: {len(lacking)}` beside the split"
+
+
+def quote_id(name: str) -> str:
+    """An id as it is written in a YAML file: in quotes where it could be read as something else."""
+    return name if re.fullmatch(r"[A-Za-z][\w.-]*", name) and name.lower() not in WORDS else json.dumps(name)
 
 
 def condition_of(dataset: DataSet, fields: dict[str, str]) -> str:

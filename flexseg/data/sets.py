@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from flexseg.classes import TRAIN_ID
 from flexseg.data.label_maps import map_names
 from flexseg.errors import UserError, did_you_mean
 from flexseg.yaml_files import read_yaml
@@ -115,6 +116,30 @@ class Layout(_Strict):
         return self
 
 
+Share = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]
+"""A smallest and a largest share of the pixels."""
+
+
+class Plausible(_Strict):
+    """What the labels of any larger part of a set are like, so that labels with other ids are noticed.
+
+    ``classes`` must occur, and void has at most the share ``void`` of all pixels: anything else is an error. The share
+    of a class among the labelled pixels is in ``shares``, or is remarked on.
+    """
+
+    images: int = 5
+    """In fewer images than this anything is plausible."""
+    classes: list[str] = Field(default_factory=list)
+    void: float = Field(default=1.0, gt=0, le=1)
+    shares: dict[str, Share] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _classes_are_known(self) -> Plausible:
+        if unknown := {*self.classes, *self.shares} - set(TRAIN_ID):
+            raise ValueError(f"there is no class {', '.join(sorted(unknown))}")
+        return self
+
+
 class DataSet(_Strict):
     """One data set: where it comes from, its files on disk, its splits, and how its labels are read."""
 
@@ -144,6 +169,7 @@ class DataSet(_Strict):
     """Whether the suite renders it itself, so that there is nothing to look for."""
     known_bad: dict[str, str] = Field(default_factory=dict)
     """Images that are known to be unusable, id → reason: listed, left out, not an error."""
+    plausible: Plausible = Plausible()
     note: str = ""
     """What a user of the set should know."""
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from flexseg.data.sets import FIELD, DataSet, Layout
 
@@ -21,44 +22,63 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.denied: list[Path] = []
-        """Folders that were asked for and may not be read; they count as empty."""
-        self._seen: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+        self.unread: dict[Path, str] = {}
+        """Folders and entries that were asked for and cannot be read, with the reason: what is in them is not known."""
+        self.unnamed: set[Path] = set()
+        """Files that would match but whose names are not UTF-8: no table can hold them."""
+        self._seen: dict[str, _Listing] = {}
 
-    def _list(self, folder: str) -> tuple[frozenset[str], frozenset[str]]:
+    def _list(self, folder: str) -> _Listing:
         if folder not in self._seen:
-            folders: list[str] = []
-            files: list[str] = []
-            try:
-                with os.scandir(self.root / folder) as entries:
-                    for entry in entries:
-                        if not entry.name.startswith("."):
-                            (folders if entry.is_dir() else files).append(entry.name)
-            except PermissionError:
-                self._deny(self.root / folder)
-            except OSError:  # not there, or not a folder
-                pass
-            self._seen[folder] = frozenset(folders), frozenset(files)
+            self._seen[folder] = self._scan(folder)
         return self._seen[folder]
 
-    def _deny(self, place: Path) -> None:
-        while place != self.root and not os.access(place.parent, os.X_OK):  # a folder above it is closed
-            place = place.parent
-        if place not in self.denied:
-            self.denied.append(place)
+    def _scan(self, folder: str) -> _Listing:
+        folders: list[str] = []
+        files: list[str] = []
+        unknown: dict[str, str] = {}
+        try:
+            with os.scandir(self.root / folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    try:
+                        (folders if entry.is_dir() else files).append(entry.name)
+                    except OSError as error:  # a loop of links, an entry that a network mount does not answer for
+                        unknown[entry.name] = error.strerror or str(error)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except PermissionError:
+            place = self.root / folder
+            while place != self.root and not os.access(place.parent, os.X_OK):  # a folder above it is closed
+                place = place.parent
+            self.unread[place] = "permission denied"
+        except OSError as error:  # it broke off: what was listed so far is not the whole
+            self.unread[self.root / folder] = error.strerror or str(error)
+        return _Listing(frozenset(folders), frozenset(files), unknown)
 
     def folders(self, folder: str) -> frozenset[str]:
         """The names of the folders in ``folder``, a path below the root; none where that does not exist."""
-        return self._list(folder)[0]
+        return self._list(folder).folders
 
     def files(self, folder: str) -> frozenset[str]:
         """The names of the files in ``folder``, likewise."""
-        return self._list(folder)[1]
+        return self._list(folder).files
+
+    def unknown(self, folder: str) -> dict[str, str]:
+        """The names of what cannot be told to be a file or a folder, with the reason."""
+        return self._list(folder).unknown
 
     def has(self, path: str) -> bool:
         """Whether the file ``path`` exists."""
         folder, _, name = path.rpartition("/")
         return name in self.files(folder)
+
+
+class _Listing(NamedTuple):
+    folders: frozenset[str]
+    files: frozenset[str]
+    unknown: dict[str, str]
 
 
 @cache
@@ -84,7 +104,13 @@ def _walk(tree: Tree, parts: list[str], allowed: Fields, folder: str = "") -> It
             part, tuple(sorted((name, allowed[name]) for name in FIELD.findall(part) if name in allowed))
         )
         matches = ((name, found.groupdict()) for name in sorted(names) if (found := pattern.fullmatch(name)))
+    for name, reason in tree.unknown(folder).items():
+        if pattern.fullmatch(name) if FIELD.search(part) else name == part:
+            tree.unread[tree.root / folder / name] = reason
     for name, fields in matches:
+        if not _is_text(name):
+            tree.unnamed.add(tree.root / folder / name)
+            continue
         path = f"{folder}/{name}" if folder else name
         if not rest:
             yield path, fields
@@ -92,6 +118,15 @@ def _walk(tree: Tree, parts: list[str], allowed: Fields, folder: str = "") -> It
         # A field that a folder name has set is fixed below that folder.
         for below, more in _walk(tree, rest, allowed | {key: re.escape(value) for key, value in fields.items()}, path):
             yield below, fields | more
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is UTF-8; Python keeps the other bytes of names as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def images_of(tree: Tree, layout: Layout, where: Fields) -> Iterator[tuple[str, Fields]]:
@@ -104,6 +139,25 @@ def labels_of(tree: Tree, layout: Layout, where: Fields) -> Iterator[str]:
     for template in layout.label:
         for path, _ in _walk(tree, template.split("/"), layout.fields | where):
             yield path
+
+
+PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+
+
+def strays_of(tree: Tree, layout: Layout, fields: Iterable[Fields]) -> list[str]:
+    """The pictures that lie among the images with these ``fields`` or their labels and match no template of ``layout``.
+
+    So an image whose ending the layout does not list is not lost in silence.
+    """
+    templates = [layout.image, *layout.label, *layout.besides]
+    known = [_pattern(text.rpartition("/")[2], tuple(sorted(layout.fields.items()))) for text in templates]
+    folders = {text.format(**each).rpartition("/")[0] for each in fields for text in (layout.image, *layout.label)}
+    found = []
+    for folder in sorted(folders):
+        for name in sorted(tree.files(folder)):
+            if name.lower().endswith(PICTURES) and not any(pattern.fullmatch(name) for pattern in known):
+                found.append(f"{folder}/{name}" if folder else name)
+    return found
 
 
 def label_of(tree: Tree, layout: Layout, fields: Fields) -> str | None:

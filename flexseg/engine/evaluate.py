@@ -29,7 +29,7 @@ from flexseg.engine.inference import (
     prepared_size,
     resize_logits,
 )
-from flexseg.files import replacing
+from flexseg.files import file_stem, replacing
 from flexseg.models import Segmentor
 
 READERS = 4
@@ -146,7 +146,7 @@ def write_target(
     if folder.is_dir():
         shutil.rmtree(folder)
     for name, prediction in shown.items():
-        with replacing(folder / f"{name}.png") as temporary:
+        with replacing(folder / f"{file_stem(name)}.png") as temporary:
             Image.fromarray(prediction, mode="L").save(temporary, format="png")
     metadata = {key: str(value) for key, value in facts.items()}
     with replacing(evaluation / f"{target}.parquet") as temporary:
@@ -157,7 +157,7 @@ def shows_all(predictions: Path, target: str, ids: list[str], keep: int) -> bool
     """Whether the pictures that :func:`evaluate_target` keeps of a pool with these ``ids`` are there and whole."""
     for place in spread(len(ids), keep):
         try:
-            with Image.open(predictions / target / f"{ids[place]}.png", formats=("PNG",)) as picture:
+            with Image.open(predictions / target / f"{file_stem(ids[place])}.png", formats=("PNG",)) as picture:
                 picture.verify()
         except (OSError, SyntaxError, ValueError):  # what Pillow says of a damaged PNG
             return False

@@ -11,7 +11,7 @@ from flexseg.benchmark import Benchmark, Domain, Part, Size, WorldDomain, finger
 from flexseg.console import progress_bar
 from flexseg.data.index import Index, read_index, write_index
 from flexseg.errors import UserError, did_you_mean
-from flexseg.files import disk_errors, replacing
+from flexseg.files import disk_errors, file_stem, replacing
 
 
 def domain_folder(results: Path, benchmark: Benchmark, domain: str) -> Path:
@@ -85,20 +85,32 @@ def build_index(
     import pandas as pd
 
     from flexseg.data.indexing import index_set, select
+    from flexseg.data.plausible import check_content
     from flexseg.data.sets import load_set
 
     dataset = load_set(settings.dataset)
-    pairs = {split: list_domain_pairs(dataset, located, part) for split, part in settings.parts.items()}
+    listings = {split: list_domain_pairs(dataset, located, part, settings) for split, part in settings.parts.items()}
     tables, seen, label_map = [], set[str](), settings.label_map
-    with progress_bar(f"checking {name or settings.dataset}", sum(map(len, pairs.values()))) as advance:
-        for split, part in settings.parts.items():
-            found = index_set(dataset, located, part.split, cache, label_map, pairs[split], workers, advance)
-            seen.update(found.table["id"])
-            tables.append(select(found, split, settings.conditions, settings.skip))
+    for listing in listings.values():
+        seen.update(pair.id for pair in listing.pairs)
+        seen.update(listing.unlabelled)
     if problem := unknown_skips(settings, seen):
         raise UserError(problem)
-    chosen = dataset.map_of(located.layout, label_map)
-    return Index(located.root, fingerprint, pd.concat(tables), chosen, dataset.encoding_of(located.layout))
+    with progress_bar(
+        f"checking {name or settings.dataset}", sum(len(each.pairs) for each in listings.values())
+    ) as advance:
+        for split, part in settings.parts.items():
+            pairs = listings[split].pairs
+            found = index_set(dataset, located, part.split, cache, label_map, pairs, workers, advance)
+            chosen = select(found, split, settings.conditions, settings.skip)
+            for note in [
+                *listings[split].notes(listings[split].unlabelled),
+                *check_content(dataset, part.split, chosen),
+            ]:
+                print(f"{dataset.title}, {part.split}: {note}")
+            tables.append(chosen)
+    used_map = dataset.map_of(located.layout, label_map)
+    return Index(located.root, fingerprint, pd.concat(tables), used_map, dataset.encoding_of(located.layout))
 
 
 def unknown_skips(settings: Domain, there: Collection[str]) -> str:
@@ -116,23 +128,28 @@ def unknown_skips(settings: Domain, there: Collection[str]) -> str:
     return f"skip names {len(unknown)} images that are not in {settings.dataset}, {which}: first {unknown[0]!r}{hint}"
 
 
-def list_domain_pairs(dataset: Any, located: Any, part: Part) -> Any:
-    """List the pairs of a part, sorted by id.
+def list_domain_pairs(dataset: Any, located: Any, part: Part, settings: Domain) -> Any:
+    """List what a domain takes of a set (:class:`flexseg.data.layouts.Inventory`), and check that it is whole.
+
+    Images without a label are no fault if they are skipped, known as bad, allowed (``unlabelled``), or if the number of
+    pairs is the one that the benchmark expects.
 
     Raises:
-        UserError: there are more or fewer than there should be.
+        UserError: there are more or fewer pairs than there should be, or labels are missing.
     """
-    from flexseg.data.layouts import list_pairs
+    from flexseg.data.layouts import require_whole, take_inventory
 
-    pairs = list_pairs(dataset, located, part.split)
+    found = take_inventory(dataset, located, part.split)
+    without = found.without({*settings.skip, *dataset.known_bad}, part)
+    require_whole(dataset, located, part.split, found, without)
     expected = part.expected or dataset.split(part.split).images
-    if expected is not None and len(pairs) != expected:
-        use_it = f"say `expected: {len(pairs)}` beside the split if this is what you want to use"
+    if expected is not None and expected not in (len(found.pairs), len(found.pairs) + len(without)):
+        use_it = f"say `expected: {len(found.pairs)}` beside the split if this is what you want to use"
         raise UserError(
-            f"{located.root} holds {len(pairs)} of the {expected} images of {dataset.title}, {part.split}: "
+            f"{located.root} holds {len(found.pairs)} of the {expected} images of {dataset.title}, {part.split}: "
             + dataset.remedy(f"unpack its archives again, or {use_it}")
         )
-    return pairs
+    return found
 
 
 def _write_examples(index: Index, folder: Path, count: int, size: Size) -> None:
@@ -149,7 +166,7 @@ def _write_examples(index: Index, folder: Path, count: int, size: Size) -> None:
         if size.labels:
             image, label = prepare_image(image, size), prepare_label(label, size)
         for ending, pixels in (("png", image), ("label.png", label)):
-            with replacing(folder / f"{pool.ids[place]}.{ending}") as temporary:
+            with replacing(folder / f"{file_stem(pool.ids[place])}.{ending}") as temporary:
                 Image.fromarray(pixels).save(temporary, format="png")
 
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flexseg.benchmark import Benchmark, SetDomain
 from flexseg.console import progress_bar, terminal
+from flexseg.data.diagnosis import describe_unread
 from flexseg.data.frames import cache_folder
 from flexseg.data.indexing import index_set, recall
-from flexseg.data.layouts import Inventory, Located, locate, take_inventory
+from flexseg.data.layouts import Inventory, Located, allow_unlabelled, locate, take_inventory
 from flexseg.data.places import Missing, data_root
+from flexseg.data.plausible import check_content
 from flexseg.data.sets import DataSet, load_set, set_names
 from flexseg.errors import UserError
 from flexseg.files import digest, disk_errors
@@ -113,7 +115,8 @@ def _examine_set(name: str, settings: SetDomain, uses: Mapping[str, str], scope:
         return SetReport(name, dataset, lost="refused", trouble=str(error))
     parts = tuple(_examine_part(dataset, settings, located, split, use, scope) for split, use in uses.items())
     if settings.skip and all(part.found for part in parts):
-        there = {pair.id for split in uses for pair in take_inventory(dataset, located, split).pairs}
+        listings = [take_inventory(dataset, located, split) for split in uses]
+        there = {name for each in listings for name in (*(pair.id for pair in each.pairs), *each.unlabelled)}
         if problem := unknown_skips(settings, there):
             return SetReport(name, dataset, located, label_map, parts, "refused", problem)
     return SetReport(name, dataset, located, label_map, parts)
@@ -129,16 +132,22 @@ def _examine_part(
     wanted = [part for part in settings.parts.values() if part.split == split]
     own = max((part.expected for part in wanted if part.expected), default=None)
     expected, of_each = (own, {}) if own else (published.images, published.conditions)
-    pairs, decoded, problems = inventory.pairs, 0, {}
+    pairs, decoded, problems, remarks, implausible = inventory.pairs, 0, {}, [], ""
+    kept = {pair.id for pair in pairs if not settings.conditions or pair.condition in settings.conditions}
+    kept -= {*settings.skip, *dataset.known_bad}
     place = (dataset, located, split, sets_folder(scope.results), settings.label_map, pairs)
     if pairs and scope.full:
         name = f"checking {dataset.name}, {split}"
         with progress_bar(name, len(pairs)) as advance, disk_errors(sets_folder(scope.results)):
-            problems, decoded = index_set(*place, scope.workers, advance).problems, len(pairs)
+            index = index_set(*place, scope.workers, advance)
+        problems, decoded = index.problems, len(pairs)
+        sound = index.table[index.table["id"].isin(kept) & (index.table["problem"] == "")]
+        try:
+            remarks = check_content(dataset, split, sound) if len(sound) else []
+        except UserError as error:
+            implausible = str(error)
     elif pairs:
         decoded, problems = recall(*place)
-    kept = {pair.id for pair in pairs if not settings.conditions or pair.condition in settings.conditions}
-    kept -= {*settings.skip, *dataset.known_bad}
     counts = Counter(pair.condition for pair in pairs)
     names = settings.conditions or sorted({*counts, *of_each}) if of_each or len(counts) > 1 else settings.conditions
     part = PartReport(
@@ -152,27 +161,37 @@ def _examine_part(
         {name: problem for name, problem in problems.items() if name in kept},
         {pair.id: problems.get(pair.id, dataset.known_bad[pair.id]) for pair in pairs if pair.id in dataset.known_bad},
     )
-    return replace(part, trouble=_describe_faults(part, settings, len(kept), inventory))
+    skip = {*settings.skip, *dataset.known_bad}
+    allowed = [set(inventory.without(skip, each)) for each in wanted]
+    without = sorted(set.intersection(*allowed)) if allowed else []
+    part = replace(part, implausible=implausible, notes=(*inventory.notes(without), *remarks))
+    return replace(part, trouble=_describe_faults(part, len(kept), inventory, without))
 
 
-def _describe_faults(part: PartReport, settings: SetDomain, usable: int, inventory: Inventory) -> str:
-    """Describe what a split lacks; empty if it is complete."""
+def _describe_faults(part: PartReport, usable: int, inventory: Inventory, without: Collection[str]) -> str:
+    """Describe what a split lacks; empty if it is complete.
+
+    Args:
+        usable: how many pairs can be used. without: the ids of images that may lack their label.
+    """
     lacks = []
-    if inventory.denied:
-        lacks.append(f"{inventory.denied[0]} may not be read (permission denied)")
-    if inventory.unlabelled:
-        number, first = len(inventory.unlabelled), inventory.unlabelled[0]
-        lacks.append(f"{number} images have no label (first {first}): unpack the labels, or remove these images")
+    if inventory.unread:
+        lacks.append(describe_unread(inventory.unread))
+    lacking = {name: path for name, path in inventory.unlabelled.items() if name not in without}
+    if lacking:
+        first = next(iter(lacking.values()))
+        what = f"{len(lacking)} image{'s have' if len(lacking) > 1 else ' has'} no label (first {first})"
+        lacks.append(f"{what}: unpack the labels, or {allow_unlabelled(lacking)}")
     if inventory.absent:
         lacks.append(f"{len(inventory.absent)} images of its list are not there (first {inventory.absent[0]})")
-    if part.expected is not None and part.found != part.expected:
+    if part.expected is not None and part.expected not in (part.found, part.found + len(without)):
         what = "are missing" if part.found < part.expected else "too many"
         lacks.append(f"{abs(part.expected - part.found)} of {part.expected} pairs {what}")
         if part.found < part.expected and inventory.orphans:
             lacks.append(f"{len(inventory.orphans)} labels have no image (first {inventory.orphans[0]})")
     elif not part.found:
         lacks.append("there is no pair")
-    else:
+    elif not lacking:
         each = part.conditions.items()
         few = [f"{found} of {wanted} of {name}" for name, (found, wanted) in each if wanted and found < wanted]
         lacks += [f"there are only {', '.join(few)}"] if few else []

@@ -39,7 +39,8 @@ class PartReport:
         conditions: by name, how many pairs were found, and how many the published set has (None: not fixed).
         decoded: how many of its pairs any process has decoded so far.
         problems: what is wrong with each damaged image that is used. left_out: likewise for those that are not used.
-        trouble: what is missing, in words.
+        trouble: what is missing, in words. implausible: why the labels cannot be this set's.
+        notes: what is there and not used, and what is unusual about the labels.
     """
 
     split: str
@@ -52,11 +53,13 @@ class PartReport:
     problems: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     trouble: str = ""
+    implausible: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def state(self) -> State:
         """The state of the split; missing images count before damaged ones."""
-        return "incomplete" if self.trouble else "damaged" if self.problems else "found"
+        return "incomplete" if self.trouble else "damaged" if self.problems or self.implausible else "found"
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def _describe_set(report: SetReport) -> list[str]:
         whole = "remove what does not belong there" if many and not others else "unpack all of it"
         counts = "; or, to use what is there, give its number as `expected:` beside the split"
         lines.append(f"then: {whole} below {report.located.root}{counts if many or others else ''}")
-    if report.state == "damaged":
+    if any(part.problems for part in report.parts):
         lines.append("then: unpack the archive again, or name these ids under the domain's `skip:`")
     return lines
 
@@ -190,12 +193,16 @@ def _describe_part(part: PartReport) -> list[str]:
     drawn = f", {part.wanted} of them used" if part.wanted else ""
     name = f"{part.uses}: {part.split}" if part.uses and part.uses != part.split else part.split
     checked = "all decoded and checked" if part.decoded == part.found else f"{part.decoded or 'none'} decoded so far"
+    checked = "all decoded, and wrong in content" if part.implausible else checked
     lines = [f"{name}: {part.found}{of} pairs{drawn}; {checked if part.found else 'nothing to decode'}"]
     if part.conditions:
         each = (f"{name} {n}" + (f" of {m}" if m is not None else "") for name, (n, m) in part.conditions.items())
         lines.append(f"  {', '.join(each)}")
     if part.trouble:
         lines.append(f"  incomplete: {part.trouble}")
+    if part.implausible:
+        lines.append(f"  wrong: {part.implausible}")
+    lines += [f"  ⚠ {note}" for note in part.notes]
     if part.left_out:
         lines.append(f"  known as bad and left out: {'; '.join(f'{i} ({why})' for i, why in part.left_out.items())}")
     lines += [f"  damaged: {name}: {problem}" for name, problem in list(part.problems.items())[:SHOWN]]

@@ -12,12 +12,14 @@ from flexseg.benchmark import Protocol, Run, Size
 from flexseg.classes import CLASS_SETS, CLASSES, ClassSet
 from flexseg.console import progress_bar
 from flexseg.errors import UserError
-from flexseg.files import disk_errors, replacing
+from flexseg.files import disk_errors, file_stem, replacing
 from flexseg.tasks.export import check_target
 from flexseg.tasks.jobs import load_trained
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """The images in a folder; a file that is named by itself may have any suffix."""
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+"""What Pillow may take a file for: some of its readers start other programs (EPS)."""
 OVERLAY, LABELS = "_overlay.png", "_trainIds.png"
 """The endings of the two files per image."""
 BEHIND = (124, 117, 104)
@@ -119,10 +121,11 @@ def output_names(files: Sequence[Path]) -> list[str]:
     """Name each file's output: its stem, numbered from the second file of that stem on."""
     taken: dict[str, None] = {}
     for path in files:
-        name, number = path.stem, 1
+        stem, number = file_stem(path.stem), 1
+        name = stem
         while name in taken:
             number += 1
-            name = f"{path.stem}_{number}"
+            name = f"{stem}_{number}"
         taken[name] = None
     return list(taken)
 
@@ -137,7 +140,9 @@ def read_photo(path: Path) -> np.ndarray:
         UserError: there is no such file, or it is not a complete picture.
     """
     try:
-        with Image.open(path) as opened:
+        if not path.is_file() and path.exists():
+            raise UserError(f"{path} is no file")
+        with Image.open(path, formats=FORMATS) as opened:
             picture = ImageOps.exif_transpose(opened)
             picture.load()
     except FileNotFoundError as error:

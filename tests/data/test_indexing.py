@@ -20,8 +20,9 @@ from flexseg.data import indexing
 from flexseg.data.index import SCHEMA, Index, read_index, write_index
 from flexseg.data.indexing import index_set, recall, select
 from flexseg.data.layouts import Located, list_pairs, locate
-from flexseg.data.sets import DataSet
+from flexseg.data.sets import DataSet, load_set
 from flexseg.errors import UserError
+from flexseg.world.official import write_official
 
 IDS = np.array([0, 7, 8, 11, 26, 33], np.uint8)
 """Some of Cityscapes' label ids, and their trainIds."""
@@ -337,3 +338,29 @@ def test_workers_end_with_their_parent(patience: float) -> None:
             return
         time.sleep(0.02)
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_without_shared_memory_one_process_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container whose /dev/shm may not be written."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(indexing, "ProcessPoolExecutor", refuse)
+    dataset = load_set("generated")
+    write_official(dataset, tmp_path / "generated", "all", 6, sizes=((48, 96),))
+    index = index_set(dataset, locate(dataset, tmp_path), "all", tmp_path / "cache", workers=2)
+    assert len(index.table) == 6
+    assert "one process checks the files: /dev/shm: Read-only file system" in capsys.readouterr().out
+
+
+def test_a_pipe_among_the_images_is_a_problem_and_not_waited_for(tmp_path: Path) -> None:
+    dataset = load_set("generated")
+    pairs = write_official(dataset, tmp_path / "generated", "all", 3, sizes=((48, 96),))
+    pairs[1].image.unlink()
+    os.mkfifo(pairs[1].image)
+    index = index_set(dataset, locate(dataset, tmp_path), "all", None)
+    assert list(index.problems) == [pairs[1].id]
+    assert "is no file" in index.problems[pairs[1].id]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flexseg.classes import CLASSES
 from flexseg.data.images import decode_image, decode_label, decode_pair
 from flexseg.data.label_maps import load_map
 from flexseg.data.sets import load_set
@@ -34,12 +35,27 @@ def png(pixels: np.ndarray) -> bytes:
 def test_a_palettes_index_counts_and_not_its_colour() -> None:
     """GTA5: pole and polegroup, car and licence plate have one colour. Ids beyond the table are void."""
     ids = np.array([[7, 17, 18], [26, 34, 35], [0, 33, 200]], dtype=np.uint8)
+    colours = {7: (128, 64, 128), 17: (153, 153, 153), 18: (153, 153, 153), 26: (0, 0, 142), 33: (119, 11, 32)}
     picture = Image.fromarray(ids)
-    picture.putpalette([128, 64, 128] * 256)
+    picture.putpalette([channel for place in range(256) for channel in colours.get(place, (0, 0, 142))])
     found = decode_label(PATH, saved(picture), "gta5")
     assert found.tolist() == [[0, 5, 255], [13, 255, 255], [255, 18, 255]]
     with pytest.raises(UserError, match=r"x\.png is a picture of mode RGB, expected L or P"):
         decode_label(PATH, saved(picture.convert("RGB")), "gta5")
+
+
+@pytest.mark.parametrize(("palette", "fits"), [("grey", True), ("classes", False)])
+def test_a_palette_of_other_ids_is_noticed(palette: str, fits: bool) -> None:
+    """Labels that were converted to trainIds show road, 0 now, in the colour of road."""
+    ids = np.array([[7, 8, 11]], dtype=np.uint8)
+    colours = [(place, place, place) if palette == "grey" else CLASSES[place % 19].colour for place in range(256)]
+    picture = Image.fromarray(ids)
+    picture.putpalette([channel for colour in colours for channel in colour])
+    if fits:
+        assert decode_label(PATH, saved(picture), "gta5").tolist() == [[0, 1, 2]]
+        return
+    with pytest.raises(UserError, match=r"its palette shows the id 7 in the colour \(220, 220, 0\), but road has"):
+        decode_label(PATH, saved(picture), "gta5")
 
 
 def red16(ids: np.ndarray, channels: int = 3) -> bytes:
@@ -140,9 +156,12 @@ def test_the_message_for_other_files_never_changes() -> None:
 
 
 def test_photographs_of_other_kinds() -> None:
-    """16 bits a channel are read as 8; four inks, or grey, are no image of any of these sets."""
+    """Of 16 bits a channel half would be lost; four inks, or grey, are no image of any of these sets."""
     deep = np.random.default_rng(0).integers(0, 2**16, (4, 6, 3), dtype=np.uint16)
-    assert (decode_image(Path("i.png"), png(deep)) == (deep[:, :, ::-1] >> 8)).all()
+    with pytest.raises(UserError, match="16 bits a channel, of which only 8 would be used"):
+        decode_image(Path("i.png"), png(deep))
+    with pytest.raises(UserError, match="it is no picture"):  # Pillow would start another program
+        decode_image(Path("i.png"), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     for mode, kind in (("CMYK", "jpeg"), ("L", "jpeg"), ("LA", "png")):
         with pytest.raises(UserError, match=f"of mode {mode}, expected RGB or RGBA: is it .* the archive holds"):
             decode_image(Path("i.jpg"), saved(Image.new(mode, (6, 4)), kind))

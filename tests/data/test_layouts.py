@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scipy.io import savemat
 
-from flexseg.data.layouts import list_pairs, locate, take_inventory
+from flexseg.data.layouts import Located, list_pairs, locate, take_inventory
 from flexseg.data.places import Missing, data_root
 from flexseg.data.sets import load_set
 from flexseg.errors import UserError
@@ -144,7 +144,7 @@ def test_what_other_programs_leave_among_the_files(tmp_path: Path, touch: Touch)
     )
     dataset = load_set("generated")
     found = take_inventory(dataset, locate(dataset, tmp_path), "all")
-    assert ([pair.id for pair in found.pairs], found.unlabelled, found.orphans) == (["a"], [], [])
+    assert ([pair.id for pair in found.pairs], found.unlabelled, found.orphans) == (["a"], {}, [])
 
 
 def test_folders_that_may_not_be_read(tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,8 +161,8 @@ def test_folders_that_may_not_be_read(tmp_path: Path, touch: Touch, monkeypatch:
     dataset = load_set("cityscapes")
     denied.append(tmp_path / "cityscapes/leftImg8bit/val/bonn")  # a part of it
     located = locate(dataset, tmp_path)
-    assert take_inventory(dataset, located, "val").denied == denied
-    with pytest.raises(UserError, match="bonn of Cityscapes may not be read"):
+    assert list(take_inventory(dataset, located, "val").unread) == denied
+    with pytest.raises(UserError, match=r"bonn may not be read \(permission denied\)"):
         list_pairs(dataset, located, "val")
     denied.append(tmp_path / "cityscapes/gtFine")  # half of it: no word of unpacking
     state, text = problem("cityscapes", tmp_path)
@@ -218,7 +218,7 @@ def test_some_labels_or_images_are_missing(tmp_path: Path, touch: Touch) -> None
     ):
         list_pairs(dataset, located, "val")
     found = take_inventory(dataset, located, "val")
-    assert (len(found.pairs), [path.name[:10] for path in found.unlabelled]) == (4, ["ulm_000003"])
+    assert (len(found.pairs), [path.name[:10] for path in found.unlabelled.values()]) == (4, ["ulm_000003"])
     assert list_pairs(dataset, located, "train") == []
     orphans = tmp_path / "cityscapes" / CITY_LABEL.format("ulm", "000009_000019", "labelIds")
     touch(str(orphans.relative_to(tmp_path)))
@@ -355,3 +355,66 @@ def test_ids_that_repeat_across_drives_stay_distinct(tmp_path: Path, touch: Touc
         touch(f"idd/leftImg8bit/val/{drive}/000100_leftImg8bit.png")
         touch(f"idd/gtFine/val/{drive}/000100_gtFine_labelcsTrainIds.png")
     assert ids("idd", tmp_path, "val") == ["1_000100", "2_000100"]
+
+
+def test_a_listing_that_breaks_off_is_not_the_whole(
+    tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a network mount that stops answering in the middle of a folder."""
+    touch(*city("cityscapes/", 5))
+    scan = os.scandir
+
+    class Broken:
+        def __init__(self, folder: Path) -> None:
+            self.entries = list(scan(folder))
+
+        def __enter__(self) -> Any:
+            yield from self.entries[:2]
+            raise OSError(5, "Input/output error")
+
+        def __exit__(self, *_: object) -> None: ...
+
+    monkeypatch.setattr(
+        "flexseg.data.templates.os.scandir", lambda at: Broken(at) if str(at).endswith("ulm") else scan(at)
+    )
+    dataset = load_set("cityscapes")
+    with pytest.raises(UserError, match=r"ulm cannot be read \(Input/output error\), so what is in it is not known"):
+        list_pairs(dataset, Located(tmp_path / "cityscapes", dataset.layouts[0]), "val")
+
+
+def test_a_loop_of_links_hides_nothing(tmp_path: Path, touch: Touch) -> None:
+    touch(*city("cityscapes/", 5))
+    folder = tmp_path / "cityscapes" / "leftImg8bit" / "val"
+    dataset = load_set("cityscapes")
+    located = locate(dataset, tmp_path)
+    (folder / "ulm" / "readme").symlink_to("readme")  # no image by its name
+    before = len(list_pairs(dataset, located, "val"))
+    (folder / "bonn").symlink_to("bonn")
+    with pytest.raises(UserError, match=r"bonn cannot be read \(Too many levels of symbolic links\)"):
+        list_pairs(dataset, located, "val")
+    assert before == 5
+
+
+def test_files_beside_the_pattern_are_named(tmp_path: Path, touch: Touch) -> None:
+    touch(*(f"generated/images/{name}" for name in ("a.png", "b.PNG", "c.webp", "d.bmp", "e.png.part")))
+    touch(*(f"generated/labels/{name}.png" for name in ("a", "b", "c", "d", "x y")), "generated/labels/a.txt")
+    dataset = load_set("generated")
+    found = take_inventory(dataset, locate(dataset, tmp_path), "all")
+    assert [pair.id for pair in found.pairs] == ["a", "b", "c"]
+    assert found.notes(found.unlabelled) == [
+        "2 labels have no image and are not used: d.png, x y.png",
+        "1 picture has a name of another form and is not used: d.bmp",
+    ]
+
+
+def test_names_that_are_not_utf8_are_left_out_and_named(tmp_path: Path, touch: Touch) -> None:
+    touch("generated/images/a.png", "generated/labels/a.png")
+    for kind in ("images", "labels"):
+        (tmp_path / "generated" / kind / os.fsdecode(b"caf\xe9.png")).touch()
+    dataset = load_set("generated")
+    found = take_inventory(dataset, locate(dataset, tmp_path), "all")
+    assert [pair.id for pair in found.pairs] == ["a"]
+    assert (
+        found.notes(found.unlabelled)[-1]
+        == "2 files have a name in another encoding than UTF-8 and are not used: caf\\xe9.png, caf\\xe9.png"
+    )

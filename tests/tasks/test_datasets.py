@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from flexseg.benchmark import Benchmark, Part, SetDomain, fingerprint, load_benchmark
-from flexseg.data.layouts import list_pairs
+from flexseg.data.layouts import take_inventory
 from flexseg.data.pool import open_pool
 from flexseg.data.sets import load_set
 from flexseg.errors import UserError
@@ -184,7 +184,7 @@ def test_skipped_images_may_be_of_any_split(load: Load, tmp_path: Path, monkeypa
     root, results, dataset = tmp_path / "data" / "gta5", tmp_path / "results", load_set("gta5")
     write_official(dataset, root, "official_train", 3, sizes=[(40, 70)])
     write_official(dataset, root, "official_val", 2, first=3, sizes=[(40, 70)])
-    monkeypatch.setattr(datasets, "list_domain_pairs", lambda data, at, part: list_pairs(data, at, part.split))
+    monkeypatch.setattr(datasets, "list_domain_pairs", lambda data, at, part, _: take_inventory(data, at, part.split))
 
     def without(*ids: str, **keys: Any) -> Benchmark:
         parts = {"train": {"split": "official_train"} | keys, "val": "official_val"}

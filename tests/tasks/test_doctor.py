@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from flexseg.benchmark import Benchmark, load_benchmark
 from flexseg.benchmark.blocks import SetDomain
 from flexseg.data import indexing
 from flexseg.errors import UserError
+from flexseg.tasks.datasets import make_dataset, open_index
 from flexseg.tasks.doctor import Report, examine, print_report, require, survey
+from flexseg.yaml_files import parse_yaml
 
 CITYSCAPES = {"image": "leftImg8bit/val/{}/{}_leftImg8bit.png", "label": "gtFine/val/{}/{}_gtFine_labelIds.png"}
 ACDC = {
@@ -40,10 +43,10 @@ def write(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def write_set(root: Path, paths: Mapping[str, str], ids: list[tuple[str, str]], size: tuple[int, int] = (6, 9)) -> None:
-    for group, name in ids:
-        write(root / paths["image"].format(group, name), np.zeros((*size, 3), np.uint8))
-        write(root / paths["label"].format(group, name), np.full(size, 7, np.uint8))
+def write_set(root: Path, paths: Mapping[str, str], names: list[tuple[str, str]], ids: tuple[int, ...] = (7,)) -> None:
+    for group, name in names:
+        write(root / paths["image"].format(group, name), np.zeros((6, 9, 3), np.uint8))
+        write(root / paths["label"].format(group, name), np.resize(np.array(ids, np.uint8), (6, 9)))
 
 
 @pytest.fixture
@@ -137,7 +140,7 @@ def test_half_unpacked(data: Path, tmp_path: Path, benchmark_of: Callable[..., B
     report = examine(benchmark, tmp_path)
     assert [each.state for each in report.sets] == ["incomplete"] * 3
     text = told(report)
-    assert "incomplete: 1 images have no label (first " in text
+    assert "incomplete: 1 image has no label (first " in text
     assert "1 of 5 pairs are missing" in text
     assert "gtFine_trainvaltest.zip" in text
     assert "8 of 406 pairs; none decoded" in text
@@ -159,12 +162,36 @@ def test_too_many_pairs(data: Path, tmp_path: Path, benchmark_of: Callable[..., 
 
 
 def test_images_without_labels(data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]) -> None:
-    """A copy that somebody left there: all pairs are there, and another number would not help."""
+    """A copy that somebody left there: all pairs are there, so it is only said."""
     shutil.copy(data / "gta5/images/00001.png", data / "gta5/images/99999.png")
-    text = told(examine(benchmark_of(source=GAME), tmp_path))
-    assert "1 images have no label" in text
-    assert "or remove these images" in text
-    assert "expected:" not in text
+    report = examine(benchmark_of(source=GAME), tmp_path)
+    assert report.sound
+    assert "⚠ 1 image has no label and is not used: 99999.png" in told(report)
+
+
+def test_following_the_advice_on_images_without_labels(
+    data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]
+) -> None:
+    """As in releases of BDD100K that lack a few labels: each of the ways that the doctor names leads on."""
+    (data / "gta5" / "labels" / "00003.png").unlink()
+    report = examine(benchmark_of(source=GAME), tmp_path)
+    text = told(report)
+    assert not report.sound
+    skip = re.search(r"\(skip: \[(.*?)\]\)", text)
+    assert skip is not None
+    assert "say `unlabelled: 1` beside the split" in text
+    part = dict(GAME["train"])
+    for keys in (
+        {"skip": parse_yaml(f"[{skip[1]}]")},
+        {"train": part | {"unlabelled": 1}},
+        {"train": part | {"expected": part["expected"] - 1}},
+    ):
+        benchmark = benchmark_of(source=GAME | keys)
+        again = examine(benchmark, tmp_path)
+        assert again.sound, told(again)
+        assert "⚠ 1 image has no label and is not used: 00003.png" in told(again)
+        make_dataset(benchmark, "source", tmp_path)
+        assert "00003" not in set(open_index(benchmark, "source", tmp_path).table["id"])
 
 
 def test_fewer_images_than_the_benchmark_takes(
@@ -207,7 +234,7 @@ def test_one_damaged_file_among_many(
 ) -> None:
     paths = {"image": "images/10k/val/{1}.jpg", "label": "labels/sem_seg/masks/val/{1}.png"}
     names = [f"{i:08x}-{i:08x}" for i in range(40)]
-    write_set(data / "bdd100k", paths, [("", name) for name in names])
+    write_set(data / "bdd100k", paths, [("", name) for name in names], ids=(0, 2, 8, 10))
     bad = data / "bdd100k" / "images/10k/val" / f"{names[17]}.jpg"
     whole = bad.read_bytes()
     bad.write_bytes(whole[:-60])

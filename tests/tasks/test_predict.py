@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,18 @@ def test_bad_images_are_named_and_the_others_go_on(camvid: Benchmark, tmp_path: 
         predicted(camvid, [tmp_path / "z.png"], tmp_path / "none", height=7)
     with pytest.raises(UserError, match="no image"):
         predicted(camvid, [tmp_path / "out"], tmp_path / "none")
+
+
+def test_long_and_odd_names_lose_no_image(tmp_path: Path) -> None:
+    names = ["x" * 250, "x" * 249 + "y", "字" * 80, "a b", "a%20b", "a\nb", "a"]
+    found = output_names([tmp_path / f"{name}.png" for name in names])
+    assert len(set(found)) == len(names)
+    assert all(len(os.fsencode(f".{name}_trainIds.png")) <= 255 for name in found)
+    assert found[3:] == names[3:], "a name that fits stays as it is"
+    fifo = tmp_path / "pipe.png"
+    os.mkfifo(fifo)
+    with pytest.raises(UserError, match=r"pipe\.png is no file"):
+        read_photo(fifo)
+    (tmp_path / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+    with pytest.raises(UserError, match=r"script\.png is not a readable picture"):
+        read_photo(tmp_path / "script.png")

@@ -21,6 +21,7 @@ from flexseg.analysis.figures.style import DOUBLE, GREY, RULE, new_figure, style
 from flexseg.analysis.stats.domains import class_colours, data_folder, target_title
 from flexseg.analysis.stats.scores import Scores
 from flexseg.classes import CLASSES
+from flexseg.files import file_stem
 
 Picture = NDArray[np.uint8]
 MOST_WIDTH = 512
@@ -44,7 +45,7 @@ class Shown:
 
 
 def shown_images(folder: Path) -> dict[str, Shown]:
-    """The images of the domain in ``folder`` by id; {} if the data are gone.
+    """The images of the domain in ``folder`` by the stem of their files (the id); {} if the data are gone.
 
     Of a data set that lies elsewhere, in another encoding, those few that are shown have copies in ``shown``:
     ``<id>.png`` and ``<id>.label.png``.
@@ -56,7 +57,7 @@ def shown_images(folder: Path) -> dict[str, Shown]:
         table = pq.read_table(path, columns=["id", "image", "label", "condition"], use_threads=False)
     except (pa.ArrowException, OSError):
         return {}
-    rows = {row["id"]: row for row in table.to_pylist()}
+    rows = {file_stem(row["id"]): row for row in table.to_pylist()}
     if copies.is_dir():
         kept = {name: row for name, row in rows.items() if (copies / f"{name}.label.png").is_file()}
         return {
