@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from flexseg.benchmark.facts import mistake_in_record
 from flexseg.benchmark.schema import Benchmark
 from flexseg.errors import UserError
 from flexseg.files import digest, read_json, remove_stale_parts, write_json
@@ -244,8 +245,8 @@ class Run:
         if record.get("status") != "finished":
             reason = reason_of(record) if record.get("reason") else f"status {record.get('status')!r}"[:REASON]
             return State("failed", f"failed: {reason}", record)
-        if not _is_definition(record):
-            return State("failed", f"failed: {self.directory.record.name} says nothing of a run", record)
+        if mistake := mistake_in_record(record):
+            return State("failed", f"failed: {self.directory.record.name} is damaged ({mistake})")
         return State("finished", "", record) if current else State("stale", STALE, record)
 
     @property
@@ -273,7 +274,7 @@ def runs_of(benchmark: Benchmark, results: Path) -> list[Run]:
 
 def read_mapping(path: Path) -> dict[str, Any] | None:
     """A JSON file of a run; None if there is none. One that cannot be read counts as a failure with that reason."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
         content = read_json(path)

@@ -291,6 +291,12 @@ def _today(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flexseg.analysis.stats.records.code_digest", lambda *_: LIBRARY)
 
 
+@pytest.fixture(scope="session")
+def build_results() -> Callable[..., tuple[Benchmark, Path]]:
+    """:func:`build`, into a folder of the caller."""
+    return build
+
+
 Builder = Callable[..., tuple[Benchmark, Path]]
 
 

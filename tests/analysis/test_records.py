@@ -72,12 +72,21 @@ def test_records_from_before_the_boundary_counts_are_refused_with_what_to_do(bui
     # with the metadata but without the columns the file is damaged, which costs one target of one run
     pq.write_table(table, path)
     notes = load_records(benchmark, results).notes("flexseg")
-    assert notes == ["seed 1 target night: records cannot be read (KeyError)"]
+    assert notes == ["seed 1 target night: records cannot be read (KeyError): evaluate this run again"]
 
 
-def test_other_images_are_refused(builder) -> None:
+def test_other_images_cost_one_target_or_are_refused_where_nobody_can_tell(builder) -> None:
     benchmark, results = builder(["dginstyle", "flexseg"], [0, 1], 4, incidents=False)
     path = results / "streetworld/flexseg/seed-1/evaluation/night.parquet"
+    pq.write_table(pq.read_table(path).slice(1), path)
+    found = load_records(benchmark, results)
+    assert found.all_notes() == [
+        (
+            "flexseg",
+            "seed 1 target night: records of other images or labels than the other runs': evaluate this run again",
+        )
+    ]
+    path = results / "streetworld/flexseg/seed-0/evaluation/night.parquet"
     pq.write_table(pq.read_table(path).slice(1), path)
     with pytest.raises(UserError, match="different test images"):
         load_records(benchmark, results)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -175,8 +175,7 @@ def load_records(benchmark: Benchmark, results: Path, *, as_recorded: bool = Fal
     """
     every = (replace(run, as_recorded=as_recorded) for run in runs_of(benchmark, results))
     runs = {(run.row, run.seed): _load_run(run) for run in every}
-    _same_images(runs.values())
-    return Records(benchmark, results, runs)
+    return Records(benchmark, results, _with_same_images(runs))
 
 
 def _load_run(run: Run) -> RunRecords:
@@ -210,11 +209,16 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     for text in texts:
         try:
             line = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # still being written, or torn by the end of its process
-        if isinstance(line, dict) and type(line.get("iteration")) is int:
-            lines.append({name: value for name, value in line.items() if isinstance(value, int | float)})
+        if isinstance(line, dict) and type(line.get("iteration")) is int and 0 <= line["iteration"] < 2**53:
+            lines.append({name: value for name, value in line.items() if _is_number(value)})
     return lines
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that a figure can show or leave out; a whole one may have thousands of digits."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**53)
 
 
 def read_metadata(path: Path) -> dict[str, str] | None:
@@ -253,17 +257,17 @@ def _load_target(path: Path, expected: str, protocol: Protocol) -> TargetRecord 
         with pq.ParquetFile(path) as file:  # read_table would look for a partitioned data set, and import pandas
             table = file.read(columns=list(RECORD_COLUMNS), use_threads=False)
         metadata = table.schema.metadata or {}
-        if metadata.get(b"fingerprint", b"").decode() != expected:
+        if metadata.get(b"fingerprint", b"").decode(errors="replace") != expected:
             return "records of another run"
-        return _reduce(table, protocol, metadata.get(b"target_label_map", b"").decode())
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        return f"records cannot be read ({type(error).__name__})"
+        return _reduce(table, protocol, metadata.get(b"target_label_map", b"").decode(errors="replace"))
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        return f"records cannot be read ({type(error).__name__}): evaluate this run again"
 
 
 def _reduce(table: pa.Table, protocol: Protocol, label_map: str) -> TargetRecord:
     images = np.asarray(table["image"].to_pylist())
-    if not len(images):
-        raise ValueError("no images")
+    if not len(images) or images.dtype.kind != "U" or len(set(images.tolist())) < len(images):
+        raise ValueError("images without names of their own")
     order = np.argsort(images, kind="stable")
     conditions = np.asarray(table["condition"].to_pylist())[order]
     names, condition_of, sizes = np.unique(conditions, return_inverse=True, return_counts=True)
@@ -271,7 +275,10 @@ def _reduce(table: pa.Table, protocol: Protocol, label_map: str) -> TargetRecord
     def array(name: str, *shape: int) -> NDArray[Any]:
         column = table[name].combine_chunks()
         values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
-        return np.asarray(values.to_numpy(zero_copy_only=False).reshape(len(images), *shape)[order])
+        found = np.asarray(values.to_numpy(zero_copy_only=False).reshape(len(images), *shape)[order])
+        if found.dtype.kind not in "iuf" or not (np.isfinite(found) & (found >= 0)).all():
+            raise ValueError(f"{name} holds what is no count")
+        return found
 
     rings, widths, bins = len(protocol.distance_rings) + 1, len(protocol.boundary_tolerances), protocol.calibration_bins
     calibration = [array(f"calibration_{part}", bins) for part in ("count", "correct", "confidence")]
@@ -292,20 +299,43 @@ def _reduce(table: pa.Table, protocol: Protocol, label_map: str) -> TargetRecord
     )
 
 
-def _same_images(runs: Iterable[RunRecords]) -> None:
-    first: dict[str, RunRecords] = {}
-    for run in runs:
-        for target, record in run.targets.items():
-            other = first.setdefault(target, run)
-            reference = other.targets[target]
-            own, first_one = (each.evaluated / "evaluation" / f"{target}.parquet" for each in (run, other))
-            if reference.label_map != record.label_map:
-                raise UserError(
-                    f"{own} was scored with the label map {record.label_map or '(not recorded)'}, {first_one} with "
-                    f"{reference.label_map or '(not recorded)'}. They are not comparable: evaluate both again"
-                )
-            if not record.same_images(reference):
-                raise UserError(
-                    f"{own} and {first_one} hold different test images or labels, so they cannot be compared image by "
-                    "image: evaluate both again"
-                )
+def _with_same_images(runs: dict[tuple[str, int], RunRecords]) -> dict[tuple[str, int], RunRecords]:
+    """The runs without records of other images than most runs have on a target: one damaged file costs itself alone.
+
+    Raises:
+        UserError: there is no such majority, so that nobody can tell which are the right ones.
+    """
+    runs = dict(runs)
+    for target in {target: None for run in runs.values() for target in run.targets}:
+        having = {key: run for key, run in runs.items() if target in run.targets}
+        maps = {run.targets[target].label_map: run for run in having.values()}
+        if len(maps) > 1:
+            _refuse(target, *list(maps.values())[:2])
+        groups: list[list[tuple[str, int]]] = []
+        for key, run in having.items():
+            like = (group for group in groups if having[group[0]].targets[target].same_images(run.targets[target]))
+            group = next(like, None)
+            groups.append([key]) if group is None else group.append(key)
+        groups.sort(key=len, reverse=True)
+        if len(groups) > 1 and 2 * len(groups[0]) <= len(having):
+            _refuse(target, having[groups[0][0]], having[groups[1][0]])
+        for key in (key for group in groups[1:] for key in group):
+            run = runs[key]
+            reason = "records of other images or labels than the other runs': evaluate this run again"
+            kept = {name: record for name, record in run.targets.items() if name != target}
+            runs[key] = replace(run, targets=kept, absent=run.absent | {target: reason})
+    return runs
+
+
+def _refuse(target: str, one: RunRecords, other: RunRecords) -> NoReturn:
+    paths = [str(run.evaluated / "evaluation" / f"{target}.parquet") for run in (one, other)]
+    maps = [run.targets[target].label_map or "(not recorded)" for run in (one, other)]
+    if maps[0] != maps[1]:
+        raise UserError(
+            f"{paths[0]} was scored with the label map {maps[0]}, {paths[1]} with {maps[1]}. They are not comparable: "
+            "evaluate both again"
+        )
+    raise UserError(
+        f"{paths[0]} and {paths[1]} hold different test images or labels, so they cannot be compared image by image: "
+        "evaluate both again"
+    )
