@@ -167,14 +167,18 @@ def _finite(text: str) -> float:
 
 
 def _check_depth(value: Any) -> None:
+    """Refuse nesting beyond ``JSON_DEPTH``, and text that no file can hold (lone surrogates)."""
     level = [value]
     for _ in range(JSON_DEPTH):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
+        deeper: list[Any] = []
+        for each in level:
+            if isinstance(each, str):
+                each.encode()
+            elif isinstance(each, dict):
+                deeper += [*each, *each.values()]
+            elif isinstance(each, list):
+                deeper += each
+        level = deeper
         if not level:
             return
     raise ValueError("too deeply nested")

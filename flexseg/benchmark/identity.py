@@ -286,6 +286,7 @@ def read_mapping(path: Path) -> dict[str, Any] | None:
 def reason_of(failure: Mapping[str, Any]) -> str:
     """The reason that a ``failure.json`` gives, on one line of at most ``REASON`` characters."""
     reason = " ".join(str(failure.get("reason") or "no reason recorded").split())
+    reason = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in reason)
     return reason if len(reason) <= REASON else f"{reason[: REASON - 1]}…"
 
 

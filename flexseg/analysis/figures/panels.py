@@ -183,16 +183,32 @@ def _padded(picture: Picture, box: tuple[int, int]) -> Picture:
     return np.asarray(ImageOps.pad(image, box, method=Image.Resampling.NEAREST, color=(0, 0, 0, 0)))
 
 
+def load_png(path: Path) -> Image.Image:
+    """Read a whole PNG.
+
+    Raises:
+        OSError: it is no file, no PNG, damaged, or beyond what Pillow takes for an attack.
+    """
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(path)
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            image.load()
+            return image
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise OSError(f"{path}: {error}") from error
+
+
 def read_picture(path: Path | None, labels: bool) -> Picture | None:
     """The picture at ``path``, labels as colours, not wider than :data:`MOST_WIDTH`; None if none can be read."""
     if path is None:
         return None
     try:
-        with Image.open(path) as image:
-            if not labels:
-                return _narrowed(image.convert("RGB"), Image.Resampling.LANCZOS)
-            ids = np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)
-            return _narrowed(Image.fromarray(palette()[ids]), Image.Resampling.NEAREST)
+        image = load_png(path)
+        if not labels:
+            return _narrowed(image.convert("RGB"), Image.Resampling.LANCZOS)
+        ids = np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)
+        return _narrowed(Image.fromarray(palette()[ids]), Image.Resampling.NEAREST)
     except (OSError, ValueError):
         return None
 

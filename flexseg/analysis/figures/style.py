@@ -21,6 +21,7 @@ MARKERS = ["o", "s", "D", "^", "v", "P", "X", "<", ">", "h"]
 LINES = ["-", "--", "-.", ":"]
 
 STYLE: dict[str, Any] = {
+    "text.parse_math": False,  # a title may hold dollars
     **sns.axes_style("ticks"),
     **sns.plotting_context("paper", font_scale=0.82),
     "axes.spines.top": False,

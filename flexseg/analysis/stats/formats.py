@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -117,19 +118,29 @@ def to_markdown(table: Table) -> str:
     """GitHub-flavoured Markdown: title, table, caption, notes."""
 
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(escape_markdown(cell).replace("|", "\\|") for cell in cells) + " |"
 
     titles = [f"{c.group}: {c.title}" if c.group else c.title for c in table.columns]
     marks = {"l": ":--", "r": "--:", "c": ":-:"}
-    lines = [f"## {table.title}", "", line(titles), line(marks[column.align] for column in table.columns)]
+    lines = [
+        f"## {escape_markdown(table.title)}",
+        "",
+        line(titles),
+        line(marks[column.align] for column in table.columns),
+    ]
     for section, rows in table.sections():
         if section:
             lines.append(line([f"**{section}**", *[""] * (len(titles) - 1)]))
         lines += [line(f"**{cell.text}**" if cell.bold else cell.text for cell in row.cells) for row in rows]
-    lines += ["", table.caption]
+    lines += ["", escape_markdown(table.caption)]
     for mark, note in table.notes:
-        lines += ["", f"{mark} {note}"]
+        lines += ["", f"{mark} {escape_markdown(note)}"]
     return "\n".join(lines) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """``text`` on one line and without raw HTML: what looks like a tag is shown as it is written."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.split("\n")))
 
 
 _TEX = {
@@ -145,7 +156,7 @@ _TEX = {
 
 def escape_tex(text: str) -> str:
     """``text`` as LaTeX that prints exactly it."""
-    return "".join(_TEX.get(character, character) for character in text)
+    return "".join(_TEX.get(character, character) for character in " ".join(text.split("\n")))
 
 
 def to_tex(table: Table) -> str:
@@ -179,11 +190,16 @@ def to_tex(table: Table) -> str:
 
 
 def write_csv(path: Path, columns: list[str], records: Iterable[Mapping[str, object]]) -> None:
-    """Tidy CSV with floats as ``%.6f`` and nothing for NaN or a missing key."""
+    """Tidy CSV with floats as ``%.6f`` and nothing for NaN or a missing key.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, as OWASP advises.
+    """
 
     def text(value: object) -> object:
         if isinstance(value, float):
             return f"{value:.6f}" if math.isfinite(value) else ""
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+            return f"'{value}"
         return "" if value is None else value
 
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:

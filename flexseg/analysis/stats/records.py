@@ -212,7 +212,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             continue  # still being written, or torn by the end of its process
         if isinstance(line, dict) and type(line.get("iteration")) is int and 0 <= line["iteration"] < 2**53:
-            lines.append({name: value for name, value in line.items() if _is_number(value)})
+            lines.append({name: value for name, value in line.items() if name.isprintable() and _is_number(value)})
     return lines
 
 

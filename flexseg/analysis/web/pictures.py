@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from flexseg.analysis.figures.panels import Shown, panel_rows, panel_seed, shown_images
+from flexseg.analysis.figures.panels import Shown, load_png, panel_rows, panel_seed, shown_images
 from flexseg.analysis.stats.domains import data_folder, target_title
 from flexseg.analysis.stats.scores import Scores
 
@@ -83,8 +83,7 @@ def _maps(scores: Scores, target: str, seeds: dict[str, int]) -> dict[str, dict[
 def _entry(name: str, files: Shown, predictions: dict[str, Path]) -> Json | None:
     """One image with its maps, all of one size; None if image or truth cannot be read."""
     try:
-        with Image.open(files.image) as opened:
-            image = opened.convert("RGB")
+        image = load_png(files.image).convert("RGB")
         scale = min(1.0, MOST_WIDTH / image.width)
         size = (round(image.width * scale), round(image.height * scale))
         truth = _label(files.truth, size)
@@ -103,9 +102,9 @@ def _entry(name: str, files: Shown, predictions: dict[str, Path]) -> Json | None
 
 
 def _label(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    with Image.open(path) as opened:
-        label = opened if opened.mode in ("L", "P") else opened.convert("L")
-        ids = Image.fromarray(np.asarray(label, dtype=np.uint8))
+    opened = load_png(path)
+    label = opened if opened.mode in ("L", "P") else opened.convert("L")
+    ids = Image.fromarray(np.asarray(label, dtype=np.uint8))
     return np.asarray(ids if ids.size == size else ids.resize(size, Image.Resampling.NEAREST))
 
 
