@@ -66,7 +66,7 @@ def code_digest(files: tuple[str, ...] | None = None) -> str:
 
 
 def git_state() -> dict[str, Any]:
-    """The commit checked out here and whether tracked files differ from it; ``None`` outside a repository."""
+    """The commit of the library's own checkout and whether tracked files differ from it; ``None`` if it is in none."""
 
     def git(*arguments: str) -> str | None:
         command = ["git", *arguments]
@@ -74,6 +74,9 @@ def git_state() -> dict[str, Any]:
             return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10, cwd=ROOT).strip()
         return None
 
+    top = git("rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != ROOT.parent.resolve():  # installed, or inside somebody else's repository
+        return {"commit": None, "dirty": None}
     changes = git("status", "--porcelain", "--untracked-files=no")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
@@ -94,7 +97,17 @@ def usable_cores() -> int:
 
 def machine() -> dict[str, Any]:
     """The machine as a paper would describe it: processor, usable cores, system. No host name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:(.*)", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    model = re.search(r"^model name\s*:(.*)", text, re.MULTILINE)
     processor = model[1].strip() if model else platform.processor() or platform.machine()
     return {"processor": processor, "cores": usable_cores(), "system": f"{platform.system()} {platform.machine()}"}
+
+
+def describe_kernels(found: dict[str, Any] | None) -> str:
+    """The kernels of a run in a few words; empty where it recorded none."""
+    if not found:
+        return ""
+    return f"{'held to ' if found.get('held') else ''}{found.get('torch')}, MKL {found.get('mkl')}, {found.get('libc')}"

@@ -20,6 +20,7 @@ from flexseg.cli.show import bench, show
 from flexseg.console import terminal
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import describe_disk_error
+from flexseg.kernels import hold_kernels, release_kernels
 from flexseg.provenance import usable_cores
 
 app = typer.Typer(
@@ -40,6 +41,21 @@ Seeds = Annotated[str, typer.Option(help="Only these seeds: 0,1,2.")]
 Workers = Annotated[int, typer.Option(min=1, help="Parallel processes.")]
 Threads = Annotated[int, typer.Option(help="CPU threads.")]
 Receipt = Annotated[Path | None, typer.Option(help="Write the outcome here; a recorded failure then exits with 0.")]
+
+
+Native = Annotated[
+    bool,
+    typer.Option(
+        "--native-kernels",
+        help="Compute with the fastest instructions of this processor, which gives other sums than on others.",
+    ),
+]
+
+
+@app.callback()
+def prepare() -> None:
+    """FLEX-Seg Bench: a reproducibility benchmark suite for domain-generalized semantic segmentation."""
+    hold_kernels()
 
 
 def _select(name: str, study: str, rows: str, seeds: str) -> Benchmark:
@@ -119,8 +135,11 @@ def train(
         int | None, typer.Option(min=0, help="Threads that prepare the next batches; 0 none, up to 8 beside a GPU.")
     ] = None,
     receipt: Receipt = None,
+    native_kernels: Native = False,
 ) -> None:
     """Train one run; a run that was interrupted continues from its checkpoint."""
+    if native_kernels:
+        release_kernels()
     from flexseg.tasks.jobs import Resources, train_run
 
     resources = Resources(devices, precision, threads, workers)
@@ -134,8 +153,11 @@ def evaluate(
     seeds: Seeds = "",
     threads: Threads = 1,
     receipt: Receipt = None,
+    native_kernels: Native = False,
 ) -> None:
     """Evaluate a row's finished runs on every target of the benchmark."""
+    if native_kernels:
+        release_kernels()
     from flexseg.tasks.jobs import evaluate_row
 
     evaluate_row(_select(name, "default", row, seeds), row, RESULTS, threads, receipt)

@@ -36,6 +36,7 @@ RUNS = {
 }
 """Sign, style and words of each state of a run."""
 CELLS = {
+    "same bits": ("≡", "green", "same bits"),
     "reproduced": ("=", "green", "reproduced to 1e-6"),
     "within noise": ("≈", "green", "within noise"),
     "outside": ("≠", "yellow", "outside its 95 % interval"),
@@ -253,24 +254,34 @@ def print_verification(found: Verification, console: Console, *, cells: bool) ->
         _say(console, f"These results differ from the reference: {', '.join(named)}{more}.", style="bold red")
     elif not found.judged:
         _say(console, "So nothing can be said on whether the reference is repeated.", style="bold")
-    elif found.count("reproduced") == found.judged:
+    elif found.count("same bits") == found.judged:
+        _say(console, "The reference results are repeated bit by bit, weights and all.", style="bold green")
+    elif found.count("same bits") + found.count("reproduced") == found.judged:
         _say(console, "The reference results are reproduced, number by number.", style="bold green")
     else:
         confirmed = "The reference results are confirmed: nothing differs beyond the noise of training."
         _say(console, confirmed, style="bold green")
-        there = " and ".join(found.processors_there)
-        where = "the same kind of processor" if found.processors == found.processors_there else f"another, {there}"
-        _say(
-            console,
-            "Do not expect equal numbers on another machine: its instruction set rounds sums differently, and "
-            f"training amplifies that. The reference was made on {where}.",
-        )
+        _say(console, _describe_kernels(found))
+
+
+def _describe_kernels(found: Verification) -> str:
+    """Whether equal numbers could be expected, by the instruction sets here and in the reference."""
+    here, there = " and ".join(found.kernels), " and ".join(found.kernels_there)
+    if here and here == there:
+        return f"Both were computed with the same kernels ({here}), so a seed should have given equal numbers."
+    made = " and ".join(found.processors_there)
+    other = f"with {there}" if there else f"on {made}, and its instruction set was not recorded"
+    return (
+        f"Do not expect equal numbers: another instruction set rounds sums differently, and training amplifies that. "
+        f"These results were computed with {here or 'kernels that were not recorded'}, the reference {other}."
+    )
 
 
 def _describe_counts(found: Verification) -> str:
     from flexseg.analysis.stats.verify import JUDGED, VERDICTS
 
-    parts = [f"{found.count('reproduced')} reproduced", f"{found.count('within noise')} within noise"]
+    parts = [f"{found.count('same bits')} with the same bits"] if found.count("same bits") else []
+    parts += [f"{found.count('reproduced')} reproduced", f"{found.count('within noise')} within noise"]
     outside = found.count("outside")
     if outside:
         parts.append(f"{outside} outside (chance alone: about {max(1, round(0.05 * found.judged))})")
@@ -284,7 +295,7 @@ def _format_cell(cell: Cell) -> Text:
     from flexseg.analysis.stats.formats import number
 
     sign, style, _ = CELLS[cell.verdict]
-    bare = cell.verdict in ("reproduced", "missing", "no reference")
+    bare = cell.verdict in ("same bits", "reproduced", "missing", "no reference")
     return Text(sign if bare else f"{sign} {number(cell.difference, 1, sign=True)}", style=style)
 
 

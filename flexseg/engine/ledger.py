@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import re
 import resource
 import sys
 import time
@@ -12,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -20,6 +24,7 @@ from flexseg.data.pool import Pool
 from flexseg.engine.batches import Job
 from flexseg.engine.checkpoint import Progress
 from flexseg.files import replacing
+from flexseg.kernels import INSTRUCTION_SETS, are_held, processor_flags
 from flexseg.method import Batch, describe_options
 from flexseg.models import Segmentor
 from flexseg.provenance import code_digest, git_state, loaded_code, machine, package_versions
@@ -113,6 +118,27 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def kernels_in_use() -> dict[str, Any]:
+    """The instruction sets and the numeric libraries that this process computes with, and what the processor has.
+
+    ``held`` says whether :mod:`flexseg.kernels` holds all of them to one instruction set.
+    """
+    flags = processor_flags()
+    features: dict[str, bool] = np._core._multiarray_umath.__cpu_features__  # type: ignore[attr-defined]
+    blas = re.search(r"Math Kernel Library Version (\S+)", torch.__config__.show())
+    return {
+        "held": are_held(),
+        "torch": torch.backends.cpu.get_cpu_capability(),
+        "onednn": os.environ.get("ONEDNN_MAX_CPU_ISA", "native"),
+        "mkl": f"{blas[1] if blas else 'none'}, {os.environ.get('MKL_CBWR', 'native')}",
+        "openblas": os.environ.get("OPENBLAS_CORETYPE", "native"),
+        "numpy": max((name for name in ("X86_V2", "X86_V3", "X86_V4") if features.get(name)), default="other"),
+        "opencv": cv2.__version__,
+        "libc": " ".join(platform.libc_ver()),
+        "processor": next((name for name in reversed(INSTRUCTION_SETS) if name in flags), platform.machine()),
+    }
+
+
 def run_record(
     job: Job, name: str, fabric: Fabric, model: Segmentor, started: datetime, done: Progress, memory: int
 ) -> dict[str, Any]:
@@ -129,6 +155,7 @@ def run_record(
         "git": git_state(),
         "versions": package_versions(),
         "machine": machine(),
+        "kernels": kernels_in_use(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "devices": fabric.world_size,
         "threads": torch.get_num_threads(),

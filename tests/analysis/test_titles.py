@@ -70,7 +70,7 @@ def test_tables(nasty: tuple[Benchmark, Path]) -> None:
         else:
             with path.open(newline="") as file:
                 cells = [cell for line in csv.reader(file) for cell in line]
-            assert not [cell for cell in cells if re.match(r"[=@\t\r]|[+-](?![\d.])", cell)]
+            assert not [cell for cell in cells if re.match(r"[=@\t\r]|[+-](?![\d.])", cell)], path
 
 
 @pytest.mark.parametrize("kind", KINDS)

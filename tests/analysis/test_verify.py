@@ -111,9 +111,33 @@ def test_within_noise_says_why_numbers_need_not_be_equal(scores: Scores, path: P
     text = shown(found, width=200)
     assert "confirmed" in text
     assert "instruction set" in text
-    assert "The reference was made on the same kind of processor." in text
-    text = shown(replace(found, processors=["another CPU"]), width=200)
-    assert "The reference was made on another, Example CPU @ 2.50GHz." in text
+    assert "@ 2.50GHz, and its instruction set was not recorded." in text
+    wide = replace(found, kernels=["held to AVX2"], kernels_there=["AVX512"])
+    assert "computed with held to AVX2, the reference with AVX512" in shown(wide, width=300)
+    same = shown(replace(found, kernels=["held to AVX2"], kernels_there=["held to AVX2"]), width=300)
+    assert "Both were computed with the same kernels (held to AVX2), so a seed should have given equal numbers." in same
+
+
+def test_equal_weights_are_the_same_bits(built: Built, tmp_path: Path) -> None:
+    benchmark, results = built
+    copy = Path(shutil.copytree(results, tmp_path / "results"))
+    held = {"held": True, "torch": "AVX2", "mkl": "COMPATIBLE", "libc": "glibc 2.36"}
+    for place, path in enumerate(sorted(copy.glob("*/*/seed-*/run.json"))):
+        info = json.loads(path.read_text())
+        path.write_text(json.dumps(info | {"weights_sha256": f"{place:064x}"[::-1], "kernels": held}))
+    scores = Scores(load_records(benchmark, copy))
+    reference_path = tmp_path / "streetworld.reference.csv"
+    write_reference(scores, reference_path)
+    reference = read_reference(reference_path, benchmark)
+    assert reference.provenance.kernels == ["held to AVX2, MKL COMPATIBLE, glibc 2.36"]
+    found = v.verify(scores, reference)
+    assert found.count("same bits") == found.judged == 40
+    assert "repeated bit by bit" in shown(found)
+    assert "≡ same bits" in shown(found)
+    other = replace(reference, weights=reference.weights | {"dginstyle": {0: "0" * 16, 1: "1" * 16, 2: "2" * 16}})
+    found = v.verify(scores, other)
+    assert {found.cells["dginstyle", column].verdict for column in scores.columns} == {"reproduced"}
+    assert "reproduced, number by number" in shown(found)
 
 
 def test_one_seed_that_differs_is_not_reproduced(scores: Scores, path: Path) -> None:

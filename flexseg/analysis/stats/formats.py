@@ -189,16 +189,24 @@ def to_tex(table: Table) -> str:
     return "\n".join([*lines, rf"\end{{{kind}}}"]) + "\n"
 
 
+CONTRAST = re.compile(r"(?:[+-][\d.]+\*\w+ ?)+")
+
+
 def write_csv(path: Path, columns: list[str], records: Iterable[Mapping[str, object]]) -> None:
     """Tidy CSV with floats as ``%.6f`` and nothing for NaN or a missing key.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front, as OWASP advises.
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, as OWASP advises; contrasts of rows
+    (``+1*a -1*b``) stay, as programs read them.
     """
 
     def text(value: object) -> object:
         if isinstance(value, float):
             return f"{value:.6f}" if math.isfinite(value) else ""
-        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        if (
+            isinstance(value, str)
+            and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+            and not CONTRAST.fullmatch(value)
+        ):
             return f"'{value}"
         return "" if value is None else value
 

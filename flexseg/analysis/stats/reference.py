@@ -1,6 +1,7 @@
 """The reference results that the repository ships: ``benchmarks/<name>.reference.csv``, its writer and its reader.
 
-Three comment lines (what it is; ``# provenance:`` and ``# rows:``, both JSON), then CSV: row, column (a target or an
+Comment lines (what it is; ``# provenance:``, ``# rows:`` and, if the runs recorded them, ``# weights:``, the first 16
+digits of the SHA-256 of each run's weights; all JSON), then CSV: row, column (a target or an
 average), mean, half width of the 95 % interval over seeds, sd over seeds, n, and mIoU of each seed, in percent.
 """
 
@@ -10,7 +11,7 @@ import csv
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from flexseg.analysis.stats.statistics import t_interval
 from flexseg.benchmark import Benchmark
 from flexseg.errors import UserError
 from flexseg.files import digest
+from flexseg.provenance import describe_kernels
 
 _SUMMARY = ("mean", "half", "sd", "n")
 _PARTS = (
@@ -42,17 +44,23 @@ class Provenance(BaseModel):
     commits: list[str]
     processors: list[str]
     torch: list[str] = []
+    kernels: list[str] = []
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference file, checked. ``values``: (row, column) → seed → mIoU in percent; every cell has all ``seeds``."""
+    """A reference file, checked.
+
+    ``values``: (row, column) → seed → mIoU in percent; every cell has all ``seeds``. ``weights``: row → seed → digest,
+    where the runs recorded them.
+    """
 
     path: Path
     provenance: Provenance
     rows: dict[str, dict[str, str]]
     seeds: tuple[int, ...]
     values: dict[tuple[str, str], dict[int, float]]
+    weights: dict[str, dict[int, str]] = field(default_factory=dict)
 
     def changed(self, row: str, parts: dict[str, str]) -> list[str]:
         """The parts of the definition of ``row`` that are not the reference's."""
@@ -105,6 +113,7 @@ def write_reference(scores: Scores, path: Path) -> None:
         commits=sorted({_commit(info) for info in infos}),
         processors=processors(records),
         torch=sorted({str((info.get("versions") or {}).get("torch")) for info in infos}),
+        kernels=kernels(records),
     )
     rows = {row: definition_parts(records, row) for row in benchmark.rows}
     text = io.StringIO()
@@ -112,6 +121,9 @@ def write_reference(scores: Scores, path: Path) -> None:
     text.write(f"Made by `flexseg verify {benchmark.name} --write`; not to be edited.\n")
     text.write(f"# provenance: {json.dumps(provenance.model_dump(), sort_keys=True)}\n")
     text.write(f"# rows: {json.dumps(rows, sort_keys=True)}\n")
+    digests = {row: found for row in benchmark.rows if (found := weights_of(records, row))}
+    if digests:
+        text.write(f"# weights: {json.dumps(digests, sort_keys=True)}\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "column", *_SUMMARY, *(f"seed {seed}" for seed in benchmark.seeds)])
     for row in benchmark.rows:
@@ -128,6 +140,17 @@ def write_reference(scores: Scores, path: Path) -> None:
 def processors(records: Records) -> list[str]:
     """The processors on which the finished runs were trained."""
     return sorted({str((run.info.get("machine") or {}).get("processor")) for run in records.finished()})
+
+
+def kernels(records: Records) -> list[str]:
+    """The instruction sets that the finished runs were computed with, in words; empty if a run recorded none."""
+    found = {describe_kernels(run.info.get("kernels")) for run in records.finished()}
+    return [] if "" in found else sorted(found)
+
+
+def weights_of(records: Records, row: str) -> dict[int, str]:
+    """Seed → the first 16 digits of the digest of its weights, for each finished run of ``row`` that recorded it."""
+    return {run.seed: str(sha)[:16] for run in records.finished(row) if (sha := run.info.get("weights_sha256"))}
 
 
 def _commit(info: dict[str, Any]) -> str:
@@ -150,6 +173,8 @@ def read_reference(path: Path, benchmark: Benchmark) -> Reference:
         header = [line for line in lines if line.startswith("#")]
         provenance = Provenance.model_validate(_json(path, header, "provenance"))
         rows = TypeAdapter(dict[str, dict[str, str]]).validate_python(_json(path, header, "rows"))
+        found = _json(path, header, "weights") if any(line.startswith("# weights:") for line in header) else {}
+        weights = TypeAdapter(dict[str, dict[int, str]]).validate_python(found)
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(path, f"it cannot be read ({error})") from error
     except ValidationError as error:
@@ -164,7 +189,7 @@ def read_reference(path: Path, benchmark: Benchmark) -> Reference:
             raise _damaged(path, f"row {row!r} is not in its `# rows:` line")
     if not values or any((row, column) not in values for row in rows for column in columns):
         raise _damaged(path, "not every row has every column")
-    return Reference(path, provenance, rows, seeds, values)
+    return Reference(path, provenance, rows, seeds, values, weights)
 
 
 def _json(path: Path, header: list[str], name: str) -> Any:

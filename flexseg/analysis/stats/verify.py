@@ -3,6 +3,7 @@
 ``benchmarks/<name>.reference.csv`` holds mIoU of every (row, column, seed) of one complete run of a benchmark, and what
 defined each row. Every cell of this machine's results gets a verdict:
 
+* *same bits*: every seed's weights are the reference's, by their digest, and its value is, to 1e-6;
 * *reproduced*: every seed's value is the reference's, to 1e-6;
 * *within noise*: the means differ, but no more than those of two independent sets of seeds do in 95 of 100 cases;
 * *outside*: they differ by more. One cell in twenty does so by chance, so Holm's correction over all cells decides;
@@ -40,7 +41,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma, stdtr, stdtrit
 
-from flexseg.analysis.stats.reference import Reference, definition_parts, processors
+from flexseg.analysis.stats.reference import Reference, definition_parts, kernels, processors, weights_of
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import holm, t_interval
 
@@ -50,10 +51,18 @@ TOLERANCE = 1e-6
 """Percent mIoU: below it two values are the same number. The reference file holds eight decimals."""
 
 Verdict = Literal[
-    "reproduced", "within noise", "outside", "differs", "other definition", "no interval", "missing", "no reference"
+    "same bits",
+    "reproduced",
+    "within noise",
+    "outside",
+    "differs",
+    "other definition",
+    "no interval",
+    "missing",
+    "no reference",
 ]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-JUDGED = VERDICTS[:4]
+JUDGED = VERDICTS[:5]
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Verification:
-    """The verdict on every cell, rows in the benchmark's order, with notes and the processors here and there."""
+    """The verdict on every cell, rows in the benchmark's order, with notes, processors and kernels here and there."""
 
     benchmark: str
     columns: tuple[str, ...]
@@ -90,6 +99,8 @@ class Verification:
     notes: list[str] = field(default_factory=list)
     processors: list[str] = field(default_factory=list)
     processors_there: list[str] = field(default_factory=list)
+    kernels: list[str] = field(default_factory=list)
+    kernels_there: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> list[str]:
@@ -162,15 +173,21 @@ def verify(scores: Scores, reference: Reference) -> Verification:
         changed = reference.changed(row, definition_parts(scores.records, row)) if known else []
         if changed:
             other[row] = changed
+        mine, theirs = weights_of(scores.records, row), reference.weights.get(row, {})
+        same = bool(mine) and all(theirs.get(seed) == sha for seed, sha in mine.items())
         for column in scores.columns:
-            cells[row, column] = _cell(scores, reference, row, column, bool(changed), noise[column])
+            cell = _cell(scores, reference, row, column, bool(changed), noise[column])
+            whole = cell.verdict == "reproduced" and same and len(mine) == cell.n_here
+            cells[row, column] = replace(cell, verdict="same bits") if whole else cell
     keys = [key for key, cell in cells.items() if cell.verdict in JUDGED]
     adjusted = holm(np.array([cells[key].p for key in keys]))
     for key, p in zip(keys, adjusted, strict=True):
         worse = cells[key].verdict == "outside" and p < 0.05
         cells[key] = replace(cells[key], p_holm=float(p), verdict="differs" if worse else cells[key].verdict)
     notes, here = _notes(scores, reference, other), processors(scores.records)
-    return Verification(benchmark.name, scores.columns, cells, notes, here, reference.provenance.processors)
+    there = reference.provenance
+    places = (here, there.processors, kernels(scores.records), there.kernels)
+    return Verification(benchmark.name, scores.columns, cells, notes, *places)
 
 
 def _cell(
