@@ -40,6 +40,7 @@ def hold_kernels() -> bool:
                 continue  # numpy warns of features that are not there
             os.environ[name] = value
             _ours.add(name)
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # it warns that IPP is disabled
     return True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,10 @@ def test_other_processors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     before = dict(os.environ)
     assert kernels.hold_kernels() is False
     assert dict(os.environ) == before
+
+
+def test_no_square_root_of_mkl(root: Path) -> None:
+    """``torch.sqrt`` is MKL's, which rounds otherwise on other makers' processors in every mode; ``pow(0.5)`` is not."""
+    files = [*(root / "flexseg" / "components").glob("*.py"), *(root / "methods").glob("*.py")]
+    found = [path.name for path in files if re.search(r"(?<!math)(?<!np)\.(sqrt|log2)\b", path.read_text())]
+    assert found == [], "use pow(0.5), or log(x) / log(2)"

@@ -136,4 +136,4 @@ def newton_whitening(covariance: Tensor, iterations: int) -> Tensor:
     for _ in range(iterations):
         step = 1.5 * identity - 0.5 * (root @ product)
         root, product = step @ root, product @ step
-    return root / trace.sqrt()
+    return root / trace.pow(0.5)

@@ -26,7 +26,7 @@ def channel_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     """μ and σ of each channel of each image of a map: (B, C) float32 each; σ is never below √ε."""
     values = features.float() if features.ndim == 3 else features.float().flatten(2).transpose(1, 2)
     variance, mean = torch.var_mean(values, dim=1, correction=0)
-    return mean, (variance + EPS).sqrt()
+    return mean, (variance + EPS).pow(0.5)
 
 
 def stylise(features: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ def uncertainty_weights(entropy: Tensor, boundary_mask: Tensor, alpha: float = 3
     moments = torch.stack([boundary_mask.sum().double(), on_boundary.sum(), on_boundary.square().sum()])
     number, total, total_of_squares = sum_over_ranks(moments).unbind()
     mean = total / number.clamp_min(1)
-    deviation = (total_of_squares / number.clamp_min(1) - mean.square()).clamp_min(0).sqrt()
+    deviation = (total_of_squares / number.clamp_min(1) - mean.square()).clamp_min(0).pow(0.5)
     emphasis = 1.0 + alpha * torch.sigmoid((entropy - mean.float()) / (deviation.float() + _EPS))
     return torch.where(boundary_mask, emphasis, 1.0)
 
