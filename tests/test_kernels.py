@@ -66,7 +66,7 @@ def test_other_processors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_no_square_root_of_mkl(root: Path) -> None:
-    """``torch.sqrt`` is MKL's, which rounds otherwise on other makers' processors in every mode; ``pow(0.5)`` is not."""
+    """``torch.sqrt`` is MKL's, which rounds otherwise on processors of other makers, in every mode."""
     files = [*(root / "flexseg" / "components").glob("*.py"), *(root / "methods").glob("*.py")]
     found = [path.name for path in files if re.search(r"(?<!math)(?<!np)\.(sqrt|log2)\b", path.read_text())]
     assert found == [], "use pow(0.5), or log(x) / log(2)"
