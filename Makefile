@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 DOCS := $(VENV)/docs
 ACTIVATE := . $(VENV)/bin/activate
 
-.PHONY: env benchmark test lint docs lock clean
+.PHONY: env benchmark test campaign lint docs lock clean
 
 env: $(READY)
 
@@ -25,6 +25,10 @@ benchmark: $(READY)
 
 test: $(READY)
 	$(ACTIVATE) && python -m pytest -n 2 --dist loadfile
+
+# Kills at random moments, full disks, hostile files, on the real commands: about an hour, outside the tests.
+campaign: $(READY)
+	$(ACTIVATE) && python -m pytest -n 0 -m campaign tests/campaign
 
 lint: $(READY)
 	$(ACTIVATE) && ruff check . && ruff format --check . && mypy && lint-imports --no-logo && \

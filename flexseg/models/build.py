@@ -64,12 +64,17 @@ def build_segmentor(config: Mapping[str, Any], pretrained: bool = True) -> Segme
         dry_run(segmentor)
         return segmentor
 
-    described = describe(config)
     from flexseg.models import registry
 
-    with registry.building():
-        segmentor = _build(described)
-        dry_run(segmentor)
+    try:
+        described = describe(config)
+        with registry.building():
+            segmentor = _build(described)
+            dry_run(segmentor)
+    except UserError:
+        raise
+    except Exception as error:  # a class takes anything, and stumbles over it wherever it uses it
+        raise ModelError(f"the trunk cannot be built: {describe_error(error)}") from error
     if pretrained and config.get("weights") is not None:
         load_weights(segmentor.backbone, config["weights"])
     return segmentor
