@@ -16,7 +16,7 @@ from flexseg.benchmark import Benchmark, Protocol, Run, Size
 from flexseg.benchmark.identity import RunDirectory
 from flexseg.classes import CLASSES, IGNORE
 from flexseg.errors import UserError, did_you_mean
-from flexseg.files import disk_errors, read_json, replacing
+from flexseg.files import DiskError, disk_errors, read_json, replacing
 from flexseg.tasks.jobs import load_trained
 
 WIDTH = 110
@@ -94,7 +94,10 @@ def export_run(run: Run, output: Path, *, target: str = "") -> tuple[Path, Path]
     }
     with disk_errors(output):
         with replacing(paths[1]) as temporary:
-            torch.save(checkpoint, temporary)
+            try:
+                torch.save(checkpoint, temporary)
+            except RuntimeError as error:  # its writer says no more of a full disk
+                raise DiskError(f"{paths[1]}: cannot be written whole: is the disk full?") from error
         with replacing(paths[0]) as temporary:
             heading = _format_heading(benchmark, facts, target, paths)
             temporary.write_text(heading + python_source(config), encoding="utf-8")
