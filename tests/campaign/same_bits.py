@@ -54,7 +54,10 @@ found = {
     "opencv resize": of(cv2.resize(image, (97, 41))), "opencv blur": of(cv2.GaussianBlur(image, (5, 5), 1.2)),
     "opencv float blur": of(cv2.GaussianBlur(q, (5, 5), 1.2)),
 }
-json.dump({"kernels": kernels_in_use(), "operations": found}, open(sys.argv[1], "w"))
+z = x.abs() + 1e-9
+other = {"sqrt": of(z.sqrt()), "log2": of(z.log2()), "double log": of(z.double().log()), "pow(0.5)": of(z.pow(0.5))}
+facts = {"kernels": kernels_in_use(), "operations": found, "roots and logarithms": other}
+json.dump(facts, open(sys.argv[1], "w"))
 """
 TRAINING = """
 import sys
