@@ -11,7 +11,9 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("benchmark", "components", "models", "data", "world", "engine", "analysis", "tasks")
-GROUND = ("classes", "errors", "files", "console", "provenance", "shows")
+GROUND = (
+    "classes", "errors", "files", "console", "provenance", "shows", "yaml_files", "tensor_files", "kernels",
+)  # fmt: skip
 CONTRACT = ("method", "method_files")
 INTRODUCTION = """# API reference
 
