@@ -11,9 +11,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from work import Work
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        item.add_marker("campaign")
+    for item in items:  # those of the whole session
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("campaign")
 
 
 @pytest.fixture(scope="session")
