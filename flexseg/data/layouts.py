@@ -5,8 +5,6 @@ Nothing is decoded here: only the names of files are read, each folder once.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import zlib
 from collections.abc import Collection, Iterable
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flexseg.benchmark.blocks import Part
+from flexseg.console import printable
 from flexseg.data.diagnosis import describe_unread, diagnose, name_archives
 from flexseg.data.places import Missing, roots
 from flexseg.data.sets import ANY, DataSet, Layout, Listing
@@ -24,6 +23,8 @@ from flexseg.errors import UserError
 
 WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 """What YAML does not read as text."""
+ADVISED = 50
+"""How many ids a piece of advice writes out."""
 
 
 class Pair(NamedTuple):
@@ -72,15 +73,30 @@ class Inventory:
         allowed = len(others) <= (part.unlabelled or 0) or part.expected == len(self.pairs)
         return sorted(name for name in self.unlabelled if name in skip or allowed)
 
-    def notes(self, without: Collection[str]) -> list[str]:
-        """What is there and not used, in words, a line each; ``without`` are the images that may lack their label."""
+    def numbers(self, without: Collection[str], skip: Collection[str]) -> set[int]:
+        """The numbers of images that ``expected:`` may name: those with a label, all that are whole, and the used."""
+        return {len(self.pairs), len(self.pairs) + len(without), len(self.pairs) - len(self._skipped(skip))}
+
+    def _skipped(self, skip: Collection[str]) -> list[Path]:
+        return [pair.image for pair in self.pairs if pair.id in skip]
+
+    def notes(self, without: Collection[str], skip: Collection[str] = ()) -> list[str]:
+        """What is there and not used, in words, a line each.
+
+        Args:
+            without: the images that may lack their label. skip: those that the benchmark leaves out.
+        """
+        skipped = set(skip)
         kinds = {
             "image(s) has no label and is": [self.unlabelled[name] for name in without],
             "label(s) has no image and is": self.orphans,
             "picture(s) has a name of another form and is": self.strays,
             "file(s) has a name in another encoding than UTF-8 and is": self.unnamed,
         }
-        return [f"{_count(found, what)} not used: {name_some(found)}" for what, found in kinds.items() if found]
+        notes = [f"{_count(found, what)} not used: {name_some(found)}" for what, found in kinds.items() if found]
+        if left := self._skipped(skipped):
+            notes.insert(0, f"{len(left)} of {len(self.pairs)} pairs are left out by `skip:`: {name_some(left)}")
+        return notes
 
 
 def _count(found: Collection[Path], what: str) -> str:
@@ -92,7 +108,7 @@ def _count(found: Collection[Path], what: str) -> str:
 
 def name_some(paths: Iterable[Path]) -> str:
     """The names of the first three files; bytes that are no text are shown as such."""
-    listed = [os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in sorted(paths)]
+    listed = [printable(path.name) for path in sorted(paths)]
     return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")
 
 
@@ -216,14 +232,26 @@ def require_whole(dataset: DataSet, located: Located, split: str, found: Invento
 
 def allow_unlabelled(lacking: Collection[str]) -> str:
     """How to go on without the labels of these images, in words."""
-    named = f"name {'its id' if len(lacking) == 1 else 'their ids'} under the domain's `skip:`"
-    shown = f" (skip: [{', '.join(map(quote_id, lacking))}])" if len(lacking) <= 3 else ""
-    return f"{named}{shown}, or say `unlabelled: {len(lacking)}` beside the split"
+    return f"{advise_skip(lacking)}, or say `unlabelled: {len(lacking)}` beside the split"
+
+
+def advise_skip(names: Collection[str], these: str = "") -> str:
+    """How to leave out the images of these ids, in words; as it is written in the benchmark file, if they are few."""
+    shown = f" (skip: [{', '.join(map(quote_id, names))}])" if len(names) <= ADVISED else ""
+    return f"name {these or ('its id' if len(names) == 1 else 'their ids')} under the domain's `skip:`{shown}"
 
 
 def quote_id(name: str) -> str:
     """An id as it is written in a YAML file: in quotes where it could be read as something else."""
-    return name if re.fullmatch(r"[A-Za-z][\w.-]*", name) and name.lower() not in WORDS else json.dumps(name)
+    if re.fullmatch(r"[A-Za-z][\w.-]*", name) and name.lower() not in WORDS:
+        return name
+    return f'"{"".join(map(_escape, name))}"'
+
+
+def _escape(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
 
 
 def condition_of(dataset: DataSet, fields: dict[str, str]) -> str:

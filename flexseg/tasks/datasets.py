@@ -54,7 +54,7 @@ def render_domain(settings: WorldDomain, root: Path, size: tuple[int, int], name
     from flexseg.world.write import write_domain
 
     for folder in ("leftImg8bit", "gtFine"):
-        shutil.rmtree(root / folder, ignore_errors=True)
+        remove_folder(root / folder, root)
     counts = {split: part.expected or 0 for split, part in settings.parts.items()}
     height, width = size
     with progress_bar(f"rendering {name}", sum(counts.values())) as advance:
@@ -69,6 +69,23 @@ def render_domain(settings: WorldDomain, root: Path, size: tuple[int, int], name
                 misalignment=settings.misalignment,
                 progress=lambda _: advance(1),
             )
+
+
+def remove_folder(folder: Path, domain: Path) -> None:
+    """Remove a folder of rendered images or of copies, which must lie in the folder of its ``domain``.
+
+    Nothing is removed behind a link: a domain's folder may have been replaced by one to somebody's data set.
+
+    Raises:
+        UserError: it lies somewhere else, or is a link. OSError: it cannot be removed.
+    """
+    for place in (domain, folder):
+        if place.is_symlink():
+            raise UserError(f"{place} is a link: nothing is removed or written behind it. Remove the link")
+    if not folder.resolve().is_relative_to(domain.resolve()) or folder.resolve() == domain.resolve():
+        raise UserError(f"{folder} is not in {domain}: nothing is removed there")
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def build_index(
@@ -90,7 +107,7 @@ def build_index(
 
     dataset = load_set(settings.dataset)
     listings = {split: list_domain_pairs(dataset, located, part, settings) for split, part in settings.parts.items()}
-    tables, seen, label_map = [], set[str](), settings.label_map
+    tables, notes, seen, label_map = [], list[str](), set[str](), settings.label_map
     for listing in listings.values():
         seen.update(pair.id for pair in listing.pairs)
         seen.update(listing.unlabelled)
@@ -103,14 +120,14 @@ def build_index(
             pairs = listings[split].pairs
             found = index_set(dataset, located, part.split, cache, label_map, pairs, workers, advance)
             chosen = select(found, split, settings.conditions, settings.skip)
-            for note in [
-                *listings[split].notes(listings[split].unlabelled),
-                *check_content(dataset, part.split, chosen),
-            ]:
-                print(f"{dataset.title}, {part.split}: {note}")
+            said = listings[split].notes(listings[split].unlabelled, settings.skip)
+            said += check_content(dataset, part.split, chosen)
+            notes += [f"{dataset.title}, {part.split}: {note}" for note in said]
             tables.append(chosen)
-    used_map = dataset.map_of(located.layout, label_map)
-    return Index(located.root, fingerprint, pd.concat(tables), used_map, dataset.encoding_of(located.layout))
+    notes = list(dict.fromkeys(notes))  # two parts may be of one split
+    print(*notes, sep="\n", end="\n" if notes else "")
+    used_map, encoding = dataset.map_of(located.layout, label_map), dataset.encoding_of(located.layout)
+    return Index(located.root, fingerprint, pd.concat(tables), used_map, encoding, tuple(notes))
 
 
 def unknown_skips(settings: Domain, there: Collection[str]) -> str:
@@ -143,7 +160,7 @@ def list_domain_pairs(dataset: Any, located: Any, part: Part, settings: Domain) 
     without = found.without({*settings.skip, *dataset.known_bad}, part)
     require_whole(dataset, located, part.split, found, without)
     expected = part.expected or dataset.split(part.split).images
-    if expected is not None and expected not in (len(found.pairs), len(found.pairs) + len(without)):
+    if expected is not None and expected not in found.numbers(without, settings.skip):
         use_it = f"say `expected: {len(found.pairs)}` beside the split if this is what you want to use"
         raise UserError(
             f"{located.root} holds {len(found.pairs)} of the {expected} images of {dataset.title}, {part.split}: "
@@ -160,7 +177,7 @@ def _write_examples(index: Index, folder: Path, count: int, size: Size) -> None:
     from flexseg.engine.inference import prepare_image, prepare_label
 
     pool = open_pool([(index, "test")], memory=0)
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_folder(folder, folder.parent)
     for place in spread(len(pool), count):
         image, label = pool.images[place], pool.labels[place]
         if size.labels:

@@ -11,8 +11,9 @@ from typing import Literal, get_args
 
 from rich.console import Console
 
+from flexseg.console import printable
 from flexseg.data.frames import existing_folder
-from flexseg.data.layouts import Located
+from flexseg.data.layouts import Located, advise_skip
 from flexseg.data.places import VARIABLE
 from flexseg.data.sets import DataSet
 
@@ -183,8 +184,9 @@ def _describe_set(report: SetReport) -> list[str]:
         whole = "remove what does not belong there" if many and not others else "unpack all of it"
         counts = "; or, to use what is there, give its number as `expected:` beside the split"
         lines.append(f"then: {whole} below {report.located.root}{counts if many or others else ''}")
-    if any(part.problems for part in report.parts):
-        lines.append("then: unpack the archive again, or name these ids under the domain's `skip:`")
+    damaged = list(dict.fromkeys(name for part in report.parts for name in part.problems))
+    if damaged:
+        lines.append(f"then: unpack the archive again, or {advise_skip(damaged, 'these ids')}")
     return lines
 
 
@@ -205,7 +207,7 @@ def _describe_part(part: PartReport) -> list[str]:
     lines += [f"  ⚠ {note}" for note in part.notes]
     if part.left_out:
         lines.append(f"  known as bad and left out: {'; '.join(f'{i} ({why})' for i, why in part.left_out.items())}")
-    lines += [f"  damaged: {name}: {problem}" for name, problem in list(part.problems.items())[:SHOWN]]
+    lines += [f"  damaged: {printable(name)}: {problem}" for name, problem in list(part.problems.items())[:SHOWN]]
     if len(part.problems) > SHOWN:
         lines.append(f"  damaged: … and {len(part.problems) - SHOWN} more")
     return lines
