@@ -180,7 +180,7 @@ def take_inventory(dataset: DataSet, located: Located, split: str, conditions: I
     for one, other in pairwise(pairs):
         if one.id == other.id:
             raise UserError(f"{one.image} and {other.image} are the same image by name ({one.id}): remove one of them")
-    orphans = [] if listing else [located.root / label for label in labels_of(tree, layout, where) if label not in own]
+    orphans = [located.root / label for label in labels_of(tree, layout, where) if label not in own and not listing]
     strays = [located.root / path for path in strays_of(tree, layout, everywhere)]
     absent = sorted((listed or set()) - named)
     return Inventory(pairs, unlabelled, absent, orphans, strays, sorted(tree.unnamed), tree.unread)

@@ -145,9 +145,11 @@ def images_of(tree: Tree, layout: Layout, where: Fields) -> Iterator[tuple[str, 
 
 def labels_of(tree: Tree, layout: Layout, where: Fields) -> Iterator[str]:
     """The labels of ``layout`` whose fields match ``where``, whether they have an image or not."""
+    beside = [_pattern(text, tuple(sorted(layout.fields.items()))) for text in layout.besides]
     for template in layout.label:
         for path, _ in _walk(tree, template.split("/"), layout.fields | where):
-            yield path
+            if not _matches(beside, path):  # such as a converted label
+                yield path
 
 
 PICTURES = (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -172,3 +174,40 @@ def test_sizes_that_differ() -> None:
     image, label = saved(Image.new("RGB", (20, 10))), saved(Image.new("L", (10, 20)))
     with pytest.raises(UserError, match=r"x\.png is 20×10 pixels, its image i\.png is 10×20"):
         decode_pair(Path("i.png"), image, PATH, label, "gta5")
+
+
+def header(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
+    """A PNG of this size, without its pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    fields = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", fields) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_pictures_of_no_or_gigantic_size_are_named() -> None:
+    for size in ((0, 0), (0, 5)):
+        with pytest.raises(UserError, match=r"i\.png cannot be decoded"):
+            decode_image(Path("i.png"), header(*size))
+    with pytest.raises(UserError, match=r"i\.png is too large for an image of a data set"):
+        decode_image(Path("i.png"), header(60_000, 60_000))
+    with pytest.raises(UserError, match=r"is too large for an image of a data set"):
+        decode_label(PATH, header(60_000, 60_000, 16), "synthia", "red16")
+    with pytest.raises(UserError, match=r"has 16 bits a channel"):
+        decode_image(Path("i.png"), header(4, 4, 16))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "tiff", "gif"])
+def test_labels_are_read_from_png_alone(kind: str) -> None:
+    """Other kinds blur ids into those of other classes, whatever the file is called."""
+    content = saved(Image.fromarray(np.full((16, 16), 7, np.uint8)), kind)
+    with pytest.raises(UserError, match=r"cannot be decoded .it is no PNG"):
+        decode_label(PATH, content, "cityscapes_label_ids")
+
+
+def test_no_other_program_is_started_for_a_picture() -> None:
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+    for decode in (decode_image, decode_label):
+        with pytest.raises(UserError, match=r"cannot be decoded .it is no"):
+            decode(PATH, content)

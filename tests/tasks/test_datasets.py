@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from flexseg.benchmark import Benchmark, Part, SetDomain, fingerprint, load_benchmark
+from flexseg.benchmark import Benchmark, Part, SetDomain, WorldDomain, fingerprint, load_benchmark
 from flexseg.data.layouts import take_inventory
 from flexseg.data.pool import open_pool
 from flexseg.data.sets import load_set
@@ -24,6 +24,8 @@ from flexseg.tasks.datasets import (
     domain_folder,
     make_dataset,
     open_index,
+    remove_folder,
+    render_domain,
     sets_folder,
     training_pool,
 )
@@ -221,3 +223,29 @@ def test_the_label_map_is_part_of_the_definition(load: Load, data: Path) -> None
     other = benchmark.domains["night"].model_copy(update={"label_map": "mapillary_openseg"})
     changed = benchmark.model_copy(update={"domains": benchmark.domains | {"night": other}})
     assert fingerprint(changed.domain_definition("night")) != fingerprint(benchmark.domain_definition("night"))
+
+
+def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
+    """A domain's folder that is a link to somebody's data set, or lies elsewhere: its images stay."""
+    domain, theirs = tmp_path / "results/b/data/source", tmp_path / "cityscapes"
+    (theirs / "leftImg8bit").mkdir(parents=True)
+    (theirs / "leftImg8bit/x.png").touch()
+    domain.parent.mkdir(parents=True)
+    domain.symlink_to(theirs)
+    world = WorldDomain(world="source", train=1)
+    with pytest.raises(UserError, match=r"data/source is a link: nothing is removed"):
+        render_domain(world, domain, (32, 64), "source")
+    domain.unlink()
+    domain.mkdir()
+    (domain / "leftImg8bit").symlink_to(theirs / "leftImg8bit")
+    with pytest.raises(UserError, match=r"source/leftImg8bit is a link"):
+        render_domain(world, domain, (32, 64), "source")
+    for outside in (theirs / "leftImg8bit", domain / "../../../../cityscapes/leftImg8bit", domain):
+        with pytest.raises(UserError, match="nothing is removed there"):
+            remove_folder(outside, domain)
+    assert [path.name for path in (theirs / "leftImg8bit").iterdir()] == ["x.png"]
+    (domain / "leftImg8bit").unlink()
+    (domain / "leftImg8bit").mkdir()
+    (domain / "leftImg8bit/old.png").touch()
+    render_domain(world, domain, (32, 64), "source")
+    assert not (domain / "leftImg8bit/old.png").exists()
