@@ -18,7 +18,7 @@ from flexseg.console import printable
 from flexseg.data.diagnosis import describe_unread, diagnose, name_archives
 from flexseg.data.places import Missing, roots
 from flexseg.data.sets import ANY, DataSet, Layout, Listing
-from flexseg.data.templates import Tree, count_pairs, images_of, label_of, labels_of, strays_of
+from flexseg.data.templates import LASTING, Tree, count_pairs, images_of, label_of, labels_of, strays_of
 from flexseg.errors import UserError
 
 WORDS = ("true", "false", "yes", "no", "on", "off", "null")
@@ -126,6 +126,9 @@ def locate(dataset: DataSet, root: Path | str | None, override: str = "") -> Loc
     for place in places:
         tree = Tree(place)
         counts = {layout.name: count_pairs(tree, dataset, layout) for layout in dataset.layouts if not layout.refused}
+        if failed := {path: reason for path, reason in tree.unread.items() if reason not in LASTING}:
+            # What was listed is not the whole, and another layout may only seem to have the most pairs.
+            raise Missing(f"{dataset.title} cannot be seen: {describe_unread(failed)}", "incomplete")
         if any(counts.values()):
             return Located(tree.root, dataset.layout(max(counts, key=counts.__getitem__)))
     below = None if Path(override).expanduser().is_absolute() or not root else Path(root).expanduser().absolute()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ from typing import NamedTuple
 from flexseg.data.sets import FIELD, DataSet, Layout
 
 Fields = dict[str, str]
+DENIED, DANGLING = "permission denied", "it is a link to nowhere"
+LASTING = frozenset({DENIED, DANGLING, os.strerror(errno.ELOOP)})
+"""Reasons why a place cannot be read that are the same at every try; a disk or a network may fail but once."""
 
 
 class Tree:
@@ -38,8 +42,10 @@ class Tree:
         files: list[str] = []
         unknown: dict[str, str] = {}
         dangling: list[str] = []
+        opened = False
         try:
             with os.scandir(self.root / folder) as entries:
+                opened = True
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
@@ -49,13 +55,14 @@ class Tree:
                             dangling.append(entry.name)
                     except OSError as error:  # a loop of links, an entry that a network mount does not answer for
                         unknown[entry.name] = error.strerror or str(error)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if opened:
+                self.unread[self.root / folder] = error.strerror or str(error)
         except PermissionError:
             place = self.root / folder
             while place != self.root and not os.access(place.parent, os.X_OK):  # a folder above it is closed
                 place = place.parent
-            self.unread[place] = "permission denied"
+            self.unread[place] = DENIED
         except OSError as error:  # it broke off: what was listed so far is not the whole
             self.unread[self.root / folder] = error.strerror or str(error)
         return _Listing(frozenset(folders), frozenset(files), unknown, frozenset(dangling))
@@ -75,7 +82,7 @@ class Tree:
             folders: whether folders are wanted, so that a link to nowhere may hide one.
         """
         found = self._list(folder)
-        return found.unknown | (dict.fromkeys(found.dangling, "it is a link to nowhere") if folders else {})
+        return found.unknown | (dict.fromkeys(found.dangling, DANGLING) if folders else {})
 
     def has(self, path: str) -> bool:
         """Whether the file ``path`` exists."""
