@@ -224,7 +224,9 @@ def require_whole(dataset: DataSet, located: Located, split: str, found: Invento
         )
         raise UserError(
             f"{len(lacking)} of {len(found.pairs) + len(found.unlabelled)} images of {dataset.title}, split "
-            f"{split!r}, have no label, first {next(iter(lacking.values()))}: {remedy}"
+            f"{split!r}, have no label, first {next(iter(lacking.values()))}"
+            + "".join(f"; {note}" for note in found.notes((), ()))
+            + f": {remedy}"
         )
     if found.absent:
         raise UserError(

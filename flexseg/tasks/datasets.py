@@ -163,8 +163,9 @@ def list_domain_pairs(dataset: Any, located: Any, part: Part, settings: Domain) 
     if expected is not None and expected not in found.numbers(without, settings.skip):
         use_it = f"say `expected: {len(found.pairs)}` beside the split if this is what you want to use"
         raise UserError(
-            f"{located.root} holds {len(found.pairs)} of the {expected} images of {dataset.title}, {part.split}: "
-            + dataset.remedy(f"unpack its archives again, or {use_it}")
+            f"{located.root} holds {len(found.pairs)} of the {expected} images of {dataset.title}, {part.split}"
+            + "".join(f"; {note}" for note in found.notes(without, settings.skip))
+            + f": {dataset.remedy(f'unpack its archives again, or {use_it}')}"
         )
     return found
 
