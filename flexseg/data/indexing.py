@@ -58,6 +58,8 @@ JOURNAL = pa.schema(
 )
 SHARED_MEMORY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOENT, errno.ENOSYS})
 """Errors that several workers get where shared memory is not there, full, or may not be written."""
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing about the file that was to be read."""
 UNREAD = "unread"
 """Marks a pair that could not be read. It may be readable the next time, so it is not recorded."""
 NOTHING = {"height": 0, "width": 0, "sha256": "", "label_sha256": "", "class_pixels": [0] * NUM_CLASSES}
@@ -369,6 +371,8 @@ def _examine(root: Path, row: dict[str, Any], journal: Journal) -> dict[str, Any
     except UserError as error:
         return record | NOTHING | {"problem": printable(str(error))}
     except OSError as error:  # gone, a link to nowhere, not ours to read, or a disk that fails
+        if error.errno in SCARCE:
+            raise
         why = f"{error.filename or image_path} cannot be read ({error.strerror or error}): "
         return record | NOTHING | {"problem": printable(why + "check that it is there and may be read"), UNREAD: True}
     except Exception as error:  # decoders raise anything at all on damaged files

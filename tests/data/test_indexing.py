@@ -408,3 +408,17 @@ def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
         assert "caf\\xe9/generated/images" in index.problems[pairs[0].id]
     write_index(root, Index(root, "f", select(index, "train", skip=[pairs[0].id])))
     assert len(read_index(root, "f").table) == 2
+
+
+def test_too_many_open_files_are_no_fault_of_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is advised to leave out images that are sound."""
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(indexing, "read_file", refuse)
+    dataset = load_set("generated")
+    write_official(dataset, tmp_path / "generated", "all", 3, sizes=((48, 96),))
+    with pytest.raises(OSError, match="Too many open files"):
+        index_set(dataset, locate(dataset, tmp_path), "all", tmp_path / "cache")
+    assert not list(tmp_path.rglob("*.parquet"))
