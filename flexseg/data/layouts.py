@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -77,21 +77,21 @@ class Inventory:
         """The numbers of images that ``expected:`` may name: those with a label, all that are whole, and the used."""
         return {len(self.pairs), len(self.pairs) + len(without), len(self.pairs) - len(self._skipped(skip))}
 
-    def _skipped(self, skip: Collection[str]) -> list[Path]:
-        return [pair.image for pair in self.pairs if pair.id in skip]
+    def _skipped(self, skip: Collection[str]) -> list[str]:
+        return [pair.id for pair in self.pairs if pair.id in skip]
 
     def notes(self, without: Collection[str], skip: Collection[str] = ()) -> list[str]:
-        """What is there and not used, in words, a line each.
+        """What is there and not used, in words, a line each: images by their ids, other files by their names.
 
         Args:
             without: the images that may lack their label. skip: those that the benchmark leaves out.
         """
         skipped = set(skip)
         kinds = {
-            "image(s) has no label and is": [self.unlabelled[name] for name in without],
-            "label(s) has no image and is": self.orphans,
-            "picture(s) has a name of another form and is": self.strays,
-            "file(s) has a name in another encoding than UTF-8 and is": self.unnamed,
+            "image(s) has no label and is": list(without),
+            "label(s) has no image and is": _names(self.orphans),
+            "picture(s) has a name of another form and is": _names(self.strays),
+            "file(s) has a name in another encoding than UTF-8 and is": _names(self.unnamed),
         }
         notes = [f"{_count(found, what)} not used: {name_some(found)}" for what, found in kinds.items() if found]
         if left := self._skipped(skipped):
@@ -99,17 +99,20 @@ class Inventory:
         return notes
 
 
-def _count(found: Collection[Path], what: str) -> str:
+def _count(found: Collection[str], what: str) -> str:
     """``3 images have`` or ``1 image has``, of ``image(s) has``."""
     if len(found) == 1:
         return f"1 {what.replace('(s)', '')}"
     return f"{len(found)} {what.replace('(s)', 's').replace(' has ', ' have ').replace(' is', ' are')}"
 
 
-def name_some(paths: Iterable[Path]) -> str:
-    """The names of the first three files; bytes that are no text are shown as such."""
-    listed = [printable(path.name) for path in sorted(paths)]
-    return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")
+def _names(paths: Iterable[Path]) -> list[str]:
+    return [path.name for path in sorted(paths)]
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first three names; bytes that are no text are shown as such."""
+    return ", ".join(map(printable, names[:3])) + (", …" if len(names) > 3 else "")
 
 
 def locate(dataset: DataSet, root: Path | str | None, override: str = "") -> Located:

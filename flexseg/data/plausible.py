@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from flexseg.classes import TRAIN_ID
-from flexseg.console import printable
+from flexseg.data.layouts import name_some
 from flexseg.data.sets import DataSet
 from flexseg.errors import UserError
 
@@ -36,8 +36,7 @@ def check_content(dataset: DataSet, split: str, table: pd.DataFrame) -> list[str
         (table["sha256"].duplicated().to_numpy(), "images are copies of others"),
     ):
         if names := table["id"].to_numpy()[places].tolist():
-            shown = ", ".join(map(printable, names[:3])) + (", …" if len(names) > 3 else "")
-            remarks.append(f"{len(names)} of {len(table)} {kind}: {shown}")
+            remarks.append(f"{len(names)} of {len(table)} {kind}: {name_some(names)}")
     shares = counts.sum(0) / labelled.sum()
     missing = [name for name in plausible.classes if not shares[TRAIN_ID[name]]]
     what = [f"{', '.join(missing)} occur nowhere"] if missing else []

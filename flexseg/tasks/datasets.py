@@ -112,7 +112,9 @@ def build_index(
         seen.update(pair.id for pair in listing.pairs)
         seen.update(listing.unlabelled)
     if problem := unknown_skips(settings, seen):
-        raise UserError(problem)
+        if not takes_part(settings):
+            raise UserError(problem)
+        notes.append(f"{dataset.title}: {problem}")
     with progress_bar(
         f"checking {name or settings.dataset}", sum(len(each.pairs) for each in listings.values())
     ) as advance:
@@ -131,18 +133,21 @@ def build_index(
 
 
 def unknown_skips(settings: Domain, there: Collection[str]) -> str:
-    """Say what is wrong with a domain's ``skip:``; ``there`` are the ids in all of its splits.
+    """Say which names of a domain's ``skip:`` are none of ``there``, the ids in all of its splits.
 
-    A name that is in no split is a mistake, unless ``expected:`` says that only a part of the set is used.
+    Such a name is a mistake, unless the domain :func:`takes_part` of the set.
     """
-    if any(part.expected for part in settings.parts.values()):
-        return ""
     unknown = [name for name in settings.skip if name not in there]
     if not unknown:
         return ""
     which = ", ".join(part.split for part in settings.parts.values())
     hint = did_you_mean(unknown[0], there)
     return f"skip names {len(unknown)} images that are not in {settings.dataset}, {which}: first {unknown[0]!r}{hint}"
+
+
+def takes_part(settings: Domain) -> bool:
+    """Whether ``expected:`` says that only a part of the set is used, so that images may not be there."""
+    return any(part.expected for part in settings.parts.values())
 
 
 def list_domain_pairs(dataset: Any, located: Any, part: Part, settings: Domain) -> Any:

@@ -25,7 +25,7 @@ from flexseg.data.plausible import check_content
 from flexseg.data.sets import DataSet, load_set, set_names
 from flexseg.errors import UserError
 from flexseg.files import digest, disk_errors
-from flexseg.tasks.datasets import sets_folder, training_size, unknown_skips
+from flexseg.tasks.datasets import sets_folder, takes_part, training_size, unknown_skips
 from flexseg.tasks.doctor_report import PartReport, Report, SetReport, WeightsReport, print_report
 
 
@@ -117,8 +117,11 @@ def _examine_set(name: str, settings: SetDomain, uses: Mapping[str, str], scope:
     if settings.skip and all(part.found for part in parts):
         listings = [take_inventory(dataset, located, split) for split in uses]
         there = {name for each in listings for name in (*(pair.id for pair in each.pairs), *each.unlabelled)}
-        if problem := unknown_skips(settings, there):
+        problem = unknown_skips(settings, there)
+        if problem and not takes_part(settings):
             return SetReport(name, dataset, located, label_map, parts, "refused", problem)
+        if problem:
+            parts = (*parts[:-1], replace(parts[-1], notes=(*parts[-1].notes, problem)))
     return SetReport(name, dataset, located, label_map, parts)
 
 

@@ -494,6 +494,6 @@ def test_expected_may_count_what_is_left(tmp_path: Path, touch: Touch) -> None:
     assert found.numbers((), ()) == {4}
     assert found.numbers(["e"], ["a"]) == {3, 4, 5}
     assert found.notes(["e"], ["a", "z"]) == [
-        "1 of 4 pairs are left out by `skip:`: a.png",
-        "1 image has no label and is not used: e.png",
+        "1 of 4 pairs are left out by `skip:`: a",
+        "1 image has no label and is not used: e",
     ]

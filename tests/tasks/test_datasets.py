@@ -199,6 +199,8 @@ def test_skipped_images_may_be_of_any_split(load: Load, tmp_path: Path, monkeypa
     with pytest.raises(UserError, match=r"skip names 1 images .* in gta5, official_train, official_val: first"):
         make_dataset(without("00002", "00009"), "source", results)
     make_dataset(without("00002", "00009", expected=3), "source", results)  # a part of the set was asked for
+    said = open_index(without("00002", "00009", expected=3), "source", results).notes
+    assert any("skip names 1 images that are not in gta5" in note for note in said), "it may be a slip all the same"
 
 
 def test_cached_frames_are_found_by_trainings(load: Load, data: Path, tmp_path: Path) -> None:
