@@ -5,10 +5,13 @@ Nothing is decoded here: only the names of files are read, each folder once.
 
 from __future__ import annotations
 
+import json
 import re
-import zlib
+import subprocess
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -292,13 +295,33 @@ def _read_listing(dataset: DataSet, tree: Tree, split: str, listing: Listing) ->
 def _read_names(path: Path, listing: Listing) -> set[str]:
     if not listing.key:
         return {Path(line.strip()).name for line in path.read_text().splitlines() if line.strip()}
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+    state = path.stat()
+    numbers = _read_vector(path, listing.key, state.st_mtime_ns, state.st_size)
+    return {listing.number.format(int(number)) for number in numbers}
 
-    try:
-        content = loadmat(path, variable_names=[listing.key])
-    except (MatReadError, NotImplementedError, TypeError, zlib.error) as error:
-        raise ValueError(error) from error
-    if listing.key not in content:
-        raise ValueError(f"it has no variable {listing.key}")
-    return {listing.number.format(int(number)) for number in content[listing.key].ravel()}
+
+@lru_cache
+def _read_vector(path: Path, key: str, *_: int) -> tuple[float, ...]:
+    """Read the numbers of a MATLAB file's variable; the further arguments tell when it was read before.
+
+    Another process does so, as the reader can crash on a damaged file.
+
+    Raises:
+        ValueError: the file is damaged or has no such variable.
+    """
+    command = (
+        "import json, sys; from scipy.io import loadmat; path, key = sys.argv[1:];"
+        "print(json.dumps(loadmat(path, variable_names=[key])[key].ravel().tolist()))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", command, path, key], capture_output=True, text=True, errors="replace"
+    )
+    if found.returncode:
+        reason = found.stderr.strip().rpartition("\n")[2]
+        if reason == f"KeyError: {key!r}":
+            raise ValueError(f"it has no variable {key}")
+        raise ValueError(printable(reason) if found.returncode == 1 else "it is damaged")
+    numbers = json.loads(found.stdout)
+    if not all(isinstance(number, int | float) and float(number).is_integer() for number in numbers):
+        raise ValueError(f"its variable {key} holds more than whole numbers")
+    return tuple(numbers)

@@ -278,6 +278,11 @@ def test_gta5s_split_is_a_list_of_numbers(tmp_path: Path, touch: Touch) -> None:
         ids("gta5", tmp_path, "official_train")
     with pytest.raises(UserError, match=r"split\.mat cannot be read .*no variable testIds"):
         ids("gta5", tmp_path, "official_test")
+    content = bytearray((tmp_path / "gta5/split.mat").read_bytes())
+    content[185] = 185  # a length: SciPy's reader crashes on it
+    (tmp_path / "gta5/split.mat").write_bytes(content)
+    with pytest.raises(UserError, match=r"split\.mat cannot be read as a list"):
+        ids("gta5", tmp_path, "official_val")
     (tmp_path / "gta5/split.mat").write_bytes(b"MATLAB, not really")
     with pytest.raises(UserError, match=r"split\.mat cannot be read as a list"):
         ids("gta5", tmp_path, "official_val")
