@@ -29,6 +29,7 @@ LOSSLESS = ("PNG",)
 """Likewise a label: JPEG would blur its ids."""
 PNG = b"\x89PNG\r\n\x1a\n"
 """The first bytes of a PNG; byte 24 is the number of bits a channel."""
+CLASS_OF_COLOUR = {each.colour: train_id for train_id, each in enumerate(CLASSES)}
 RED = 2
 """The index of red in the pixels that OpenCV decodes, which are B, G, R or B, G, R, A."""
 
@@ -133,7 +134,11 @@ def decode_label(
 
 
 def _check_palette(path: Path, picture: Image.Image, ids: np.ndarray, label_map: LabelMap) -> None:
-    """Refuse a palette that shows an id of a class in another colour than the set's: then the ids are others."""
+    """Refuse a palette that contradicts the ids: it shows an id of a class in the colour of another class.
+
+    Where the map states the set's own colours, any other colour is refused; elsewhere a palette of arbitrary colours
+    says nothing.
+    """
     palette = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
     for place in np.unique(ids[ids < len(palette)]).tolist():
         train_id = int(label_map.table[place])
@@ -141,6 +146,8 @@ def _check_palette(path: Path, picture: Image.Image, ids: np.ndarray, label_map:
             continue
         expected = {label_map.colours.get(place, CLASSES[train_id].colour), CLASSES[train_id].colour}
         found = tuple(palette[place].tolist())
+        if not label_map.colours and CLASS_OF_COLOUR.get(found, train_id) == train_id:
+            continue
         if found not in expected | {(place, place, place)}:  # grey: a palette that says nothing
             raise UserError(
                 f"{path}: its palette shows the id {place} in the colour {found}, but {CLASSES[train_id].name} has "

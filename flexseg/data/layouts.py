@@ -284,6 +284,8 @@ def _read_listing(dataset: DataSet, tree: Tree, split: str, listing: Listing) ->
             "incomplete",
         )
     try:
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise ValueError("it is no file")
         names = _read_names(path, listing)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a list of images ({error}): unpack it again") from error

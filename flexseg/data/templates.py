@@ -171,21 +171,22 @@ def strays_of(tree: Tree, layout: Layout, fields: Iterable[Fields]) -> list[str]
     So an image whose ending the layout does not list is not lost in silence, and neither is one in a folder below, or
     one beside folders that the layout expects (such as prompts or cities).
     """
-    templates, allowed = [layout.image, *layout.label, *layout.besides], tuple(sorted(layout.fields.items()))
-    names = [_pattern(text.rpartition("/")[2], allowed) for text in templates]
-    paths = [_pattern(text, allowed) for text in templates]
-    own, near = set(), set()
+    allowed = tuple(sorted(layout.fields.items()))
+    paths = [_pattern(text, allowed) for text in (layout.image, *layout.label, *layout.besides)]
+    besides = {_pattern(text.rpartition("/")[2], allowed) for text in layout.besides}
+    own, near = dict[str, set[re.Pattern[str]]](), set[str]()
     for each in fields:
         for text in (layout.image, *layout.label):
             folder = text.format(**each).rpartition("/")[0]
-            own.add(folder)
+            own.setdefault(folder, set(besides)).add(_pattern(text.rpartition("/")[2], allowed))
             above, _, last = text.rpartition("/")[0].rpartition("/")
             if above and FIELD.search(last):
                 near.add(above.format(**each))
     for folder in own:
         near.update(_folders_below(tree, folder))
-    found = [path for folder in own for path, name in _pictures(tree, folder) if not _matches(names, name)]
-    found += [path for folder in near - own for path, _ in _pictures(tree, folder) if not _matches(paths, path)]
+    found = [path for folder in own for path, name in _pictures(tree, folder) if not _matches(own[folder], name)]
+    others = near - own.keys()
+    found += [path for folder in others for path, _ in _pictures(tree, folder) if not _matches(paths, path)]
     return sorted(found)
 
 
@@ -204,7 +205,7 @@ def _pictures(tree: Tree, folder: str) -> Iterator[tuple[str, str]]:
             yield f"{folder}/{name}" if folder else name, name
 
 
-def _matches(patterns: list[re.Pattern[str]], text: str) -> bool:
+def _matches(patterns: Iterable[re.Pattern[str]], text: str) -> bool:
     return any(pattern.fullmatch(text) for pattern in patterns)
 
 

@@ -134,7 +134,7 @@ def print_report(report: Report, console: Console, faults_only: bool = False) ->
     """Print what was found and, where something is wrong, what to do; ``faults_only`` leaves out everything else."""
 
     def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     say(f"{report.title}: {_summarise(report)}", "bold")
     for entry in report.faults if faults_only else report.entries:
@@ -207,7 +207,7 @@ def _describe_part(part: PartReport) -> list[str]:
     lines += [f"  ⚠ {note}" for note in part.notes]
     if part.left_out:
         lines.append(f"  known as bad and left out: {'; '.join(f'{i} ({why})' for i, why in part.left_out.items())}")
-    lines += [f"  damaged: {printable(name)}: {problem}" for name, problem in list(part.problems.items())[:SHOWN]]
+    lines += [f"  damaged: {name}: {problem}" for name, problem in list(part.problems.items())[:SHOWN]]
     if len(part.problems) > SHOWN:
         lines.append(f"  damaged: … and {len(part.problems) - SHOWN} more")
     return lines

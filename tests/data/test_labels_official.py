@@ -60,6 +60,21 @@ def test_a_palette_of_other_ids_is_noticed(palette: str, fits: bool) -> None:
         decode_label(PATH, saved(picture), "gta5")
 
 
+def test_a_palette_of_arbitrary_colours_says_nothing() -> None:
+    """As of labels that were painted with the palette of another tool; only another class's colour contradicts."""
+    picture = Image.fromarray(np.array([[0, 1, 18, 255]], dtype=np.uint8))
+    picture.putpalette([channel for place in range(256) for channel in (place, 255 - place, 7)])
+    for label_map in ("train_ids", "train_ids_void19"):
+        assert decode_label(PATH, saved(picture), label_map).tolist() == [[0, 1, 18, 255]]
+    picture.putpalette([channel for place in range(256) for channel in CLASSES[(place + 1) % 19].colour])
+    with pytest.raises(UserError, match="its palette shows the id 0"):
+        decode_label(PATH, saved(picture), "train_ids")
+    mapillary = Image.fromarray(np.array([[13, 27]], dtype=np.uint8))
+    mapillary.putpalette([channel for place in range(256) for channel in (place, 255 - place, 7)])
+    with pytest.raises(UserError, match="its palette shows the id 13"):
+        decode_label(PATH, saved(mapillary), "mapillary_daformer")
+
+
 def red16(ids: np.ndarray, channels: int = 3) -> bytes:
     pixels = np.full((*ids.shape, channels), 777, dtype=np.uint16)
     pixels[:, :, 2] = ids  # B, G, R

@@ -502,3 +502,29 @@ def test_expected_may_count_what_is_left(tmp_path: Path, touch: Touch) -> None:
         "1 of 4 pairs are left out by `skip:`: a",
         "1 image has no label and is not used: e",
     ]
+
+
+def test_a_disk_that_fails_leads_to_no_other_copy(
+    tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("gta5", "GTA5"):
+        touch(f"{folder}/images/00001.png", f"{folder}/labels/00001.png")
+    dataset, scan = load_set("gta5"), os.scandir
+    assert locate(dataset, tmp_path).root.name == "gta5"
+
+    def fail(path: Path) -> object:
+        if "gta5" in Path(path).parts:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(Missing, match=r"GTA5 cannot be seen: .*gta5.* cannot be read \(Input/output error\)"):
+        locate(dataset, tmp_path)
+
+
+def test_labels_of_other_endings_are_named_where_labels_lack(tmp_path: Path, touch: Touch) -> None:
+    touch(*(f"generated/images/{name}.png" for name in "ab"), "generated/labels/a.png", "generated/labels/b.PNG")
+    with pytest.raises(
+        UserError, match=r"have no label, .*1 picture has a name of another form and is not used: b\.PNG"
+    ):
+        ids("generated", tmp_path, "all")
