@@ -68,6 +68,8 @@ def _decode(
     path: Path, content: bytes, modes: tuple[str, ...], hint: str, formats: tuple[str, ...] = LOSSLESS
 ) -> Image.Image:
     picture = _open(path, content, formats)
+    if picture.mode in ("RGB", "RGBA") and content[:8] == PNG and content[24:25] == b"\x10":
+        raise UserError(f"{path} has 16 bits a channel, of which only 8 would be used: save it with 8 bits")
     try:
         picture.load()
     except (OSError, SyntaxError) as error:
@@ -90,8 +92,6 @@ def decode_image(path: Path, content: bytes, convert: bool = True) -> np.ndarray
     Raises:
         UserError: the bytes are not a complete picture, or it has another mode.
     """
-    if content[:8] == PNG and content[24:25] == b"\x10":
-        raise UserError(f"{path} has 16 bits a channel, of which only 8 would be used: save it with 8 bits")
     modes = ("RGB", "RGBA") if convert else ("RGB",)
     hint = "is it a label, or a converted copy? Take the image that the archive holds"
     picture = _decode(path, content, modes, hint, FORMATS)

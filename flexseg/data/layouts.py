@@ -73,7 +73,8 @@ class Inventory:
         They are allowed by its number of ``unlabelled`` images, or of the pairs that are ``expected``.
         """
         others = [name for name in self.unlabelled if name not in skip]
-        allowed = len(others) <= (part.unlabelled or 0) or part.expected == len(self.pairs)
+        wanted = part.unlabelled is None and part.expected == len(self.pairs)
+        allowed = wanted or len(others) <= (part.unlabelled or 0)
         return sorted(name for name in self.unlabelled if name in skip or allowed)
 
     def numbers(self, without: Collection[str], skip: Collection[str]) -> set[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from flexseg.benchmark import Benchmark, Domain, Part, Size, WorldDomain, fingerprint
 from flexseg.console import progress_bar
-from flexseg.data.index import Index, read_index, write_index
+from flexseg.data.index import INDEX_NAME, Index, read_index, write_index
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import disk_errors, file_stem, replacing
 
@@ -40,6 +40,7 @@ def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int 
     with disk_errors(folder):
         if settings.rendered:
             assert benchmark.world is not None
+            (folder / INDEX_NAME).unlink(missing_ok=True)  # else it would vouch for half a domain
             render_domain(settings, folder, (benchmark.world.height, benchmark.world.width), domain)
         located = locate_domain(benchmark, domain, results)
         cache = None if settings.rendered else sets_folder(results)  # what was just rendered is in no journal
@@ -72,20 +73,25 @@ def render_domain(settings: WorldDomain, root: Path, size: tuple[int, int], name
 
 
 def remove_folder(folder: Path, domain: Path) -> None:
-    """Remove a folder of rendered images or of copies, which must lie in the folder of its ``domain``.
+    """Remove a folder of rendered images, which must be in its ``domain``'s (:func:`require_own`)."""
+    require_own(folder, domain)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def require_own(folder: Path, domain: Path) -> None:
+    """Check that a folder whose content is replaced lies in the folder of its ``domain``.
 
     Nothing is removed behind a link: a domain's folder may have been replaced by one to somebody's data set.
 
     Raises:
-        UserError: it lies somewhere else, or is a link. OSError: it cannot be removed.
+        UserError: it lies somewhere else, or is a link.
     """
     for place in (domain, folder):
         if place.is_symlink():
             raise UserError(f"{place} is a link: nothing is removed or written behind it. Remove the link")
     if not folder.resolve().is_relative_to(domain.resolve()) or folder.resolve() == domain.resolve():
         raise UserError(f"{folder} is not in {domain}: nothing is removed there")
-    if folder.exists():
-        shutil.rmtree(folder)
 
 
 def build_index(
@@ -183,14 +189,19 @@ def _write_examples(index: Index, folder: Path, count: int, size: Size) -> None:
     from flexseg.engine.inference import prepare_image, prepare_label
 
     pool = open_pool([(index, "test")], memory=0)
-    remove_folder(folder, folder.parent)
+    require_own(folder, folder.parent)
+    written = set()
     for place in spread(len(pool), count):
         image, label = pool.images[place], pool.labels[place]
         if size.labels:
             image, label = prepare_image(image, size), prepare_label(label, size)
         for ending, pixels in (("png", image), ("label.png", label)):
-            with replacing(folder / f"{file_stem(pool.ids[place])}.{ending}") as temporary:
+            path = folder / f"{file_stem(pool.ids[place])}.{ending}"
+            with replacing(path) as temporary:
                 Image.fromarray(pixels).save(temporary, format="png")
+            written.add(path)
+    for path in set(folder.glob("*.png")) - written:  # last, so that a full disk takes nothing away
+        path.unlink()
 
 
 def locate_domain(benchmark: Benchmark, domain: str, results: Path) -> Any:

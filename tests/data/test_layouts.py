@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from scipy.io import savemat
 
-from flexseg.benchmark.blocks import SetDomain
+from flexseg.benchmark.blocks import Part, SetDomain
 from flexseg.data.layouts import Located, advise_skip, list_pairs, locate, take_inventory
 from flexseg.data.places import Missing, data_root
 from flexseg.data.sets import load_set
@@ -498,6 +498,16 @@ def test_expected_may_count_what_is_left(tmp_path: Path, touch: Touch) -> None:
     found = take_inventory(dataset, locate(dataset, tmp_path), "all")
     assert found.numbers((), ()) == {4}
     assert found.numbers(["e"], ["a"]) == {3, 4, 5}
+    for part, without in (
+        ({}, []),
+        ({"unlabelled": 1}, ["e"]),
+        ({"unlabelled": 0}, []),
+        ({"expected": 4}, ["e"]),
+        ({"expected": 4, "unlabelled": 0}, []),
+        ({"expected": 5}, []),
+    ):
+        assert found.without((), Part.model_validate({"split": "all"} | part)) == without, part
+    assert found.without(["e"], Part(split="all", unlabelled=0)) == ["e"]
     assert found.notes(["e"], ["a", "z"]) == [
         "1 of 4 pairs are left out by `skip:`: a",
         "1 image has no label and is not used: e",
@@ -525,6 +535,6 @@ def test_a_disk_that_fails_leads_to_no_other_copy(
 def test_labels_of_other_endings_are_named_where_labels_lack(tmp_path: Path, touch: Touch) -> None:
     touch(*(f"generated/images/{name}.png" for name in "ab"), "generated/labels/a.png", "generated/labels/b.PNG")
     with pytest.raises(
-        UserError, match=r"have no label, .*1 picture has a name of another form and is not used: b\.PNG"
+        UserError, match=r"have no label, .*1 picture has a name .* not used: b\.PNG"
     ):
         ids("generated", tmp_path, "all")

@@ -251,3 +251,24 @@ def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
     (domain / "leftImg8bit/old.png").touch()
     render_domain(world, domain, (32, 64), "source")
     assert not (domain / "leftImg8bit/old.png").exists()
+
+
+def test_a_full_disk_takes_no_pictures_away(
+    load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = load(data)
+    make_dataset(benchmark, "night", tmp_path)
+    folder = domain_folder(tmp_path, benchmark, "night")
+    (folder / "shown" / "old.png").touch()
+    before = sorted(path.name for path in (folder / "shown").iterdir())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Image.Image, "save", refuse)
+        with pytest.raises(UserError, match="no space left on the disk"):
+            make_dataset(benchmark, "night", tmp_path)
+    assert sorted(path.name for path in (folder / "shown").iterdir()) == before
+    make_dataset(benchmark, "night", tmp_path)
+    assert sorted(path.name for path in (folder / "shown").iterdir()) == [name for name in before if name != "old.png"]
