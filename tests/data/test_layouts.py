@@ -534,7 +534,5 @@ def test_a_disk_that_fails_leads_to_no_other_copy(
 
 def test_labels_of_other_endings_are_named_where_labels_lack(tmp_path: Path, touch: Touch) -> None:
     touch(*(f"generated/images/{name}.png" for name in "ab"), "generated/labels/a.png", "generated/labels/b.PNG")
-    with pytest.raises(
-        UserError, match=r"have no label, .*1 picture has a name .* not used: b\.PNG"
-    ):
+    with pytest.raises(UserError, match=r"have no label, .*1 picture has a name .* not used: b\.PNG"):
         ids("generated", tmp_path, "all")
