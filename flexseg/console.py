@@ -15,6 +15,17 @@ def terminal(*, stderr: bool = False, file: IO[str] | None = None, width: int | 
     return Console(stderr=stderr, file=file, width=width, markup=False, emoji=False, highlight=False)
 
 
+def printable(text: str) -> str:
+    """A text on one line of any terminal and in any file: what cannot be printed, or is no text, as ``\\x1b``."""
+    return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte of a file's name that is no UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
 @contextmanager
 def progress_bar(task: str, total: int) -> Iterator[Any]:
     """A progress bar on standard error; yields ``advance(count, note="")``. Silent without a terminal."""
@@ -26,6 +37,6 @@ def progress_bar(task: str, total: int) -> Iterator[Any]:
         handle = bar.add_task(task, total=total, note="")
 
         def advance(count: int, note: str = "") -> None:
-            bar.update(handle, advance=count, note=note)
+            bar.update(handle, advance=count, note=printable(note))
 
         yield advance

@@ -31,7 +31,7 @@ class Part(Strict):
     split: Text
     images: Images | None = None
     expected: Images | None = None
-    unlabelled: Images | None = None
+    unlabelled: Annotated[int, Field(ge=0), at_most(10**8, "no data set has so many images")] | None = None
 
     @model_validator(mode="before")
     @classmethod

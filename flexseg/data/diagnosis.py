@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from flexseg.data.places import VARIABLE, Missing, candidates
 from flexseg.data.sets import FIELD, DataSet, Layout
-from flexseg.data.templates import Tree, count_pairs, images_of, labels_of, split_filters
+from flexseg.data.templates import DENIED, Tree, count_pairs, images_of, labels_of, split_filters
 
 PACKED = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz")
 
@@ -51,7 +51,7 @@ def diagnose(dataset: DataSet, places: list[Path], root: Path | None, override: 
 def describe_unread(unread: Mapping[Path, str]) -> str:
     """What cannot be read, in words, with what to do: the first place of :attr:`flexseg.data.templates.Tree.unread`."""
     place, reason = next(iter(unread.items()))
-    if reason == "permission denied":
+    if reason == DENIED:
         return (
             f"{place} may not be read (permission denied). Change that, perhaps with `chmod -R u+rX {place}`, or ask "
             "its owner"

@@ -26,11 +26,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from flexseg.data.images import decode_image, decode_label
+from flexseg.data.images import decode_image, decode_label, read_file
 from flexseg.data.index import Index
 from flexseg.data.label_maps import LabelMap, load_map
 from flexseg.errors import UserError
-from flexseg.files import digest, replacing
+from flexseg.files import MACHINE, DiskError, describe_disk_error, digest, replacing
 
 SUFFIX = ".frame"
 RESERVE = 1 << 30
@@ -174,7 +174,7 @@ class FrameCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}): {_REMEDY}") from error
+            raise _unreadable(error, path, _REMEDY) from error
         if path.name not in self._checked:
             if not _is_whole(content, stored):
                 raise UserError(f"{path} is damaged, or no frame of {stored.size[0]}×{stored.size[1]}: {_REMEDY}")
@@ -237,7 +237,7 @@ def cache_folder(results: Path) -> Path:
 
 def existing_folder(folder: Path) -> Path:
     """``folder`` itself, or the nearest folder above it that exists."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.isdir(place))
 
 
 def measure_need(frames: Sequence[Frame], folder: Path) -> Need:
@@ -282,13 +282,18 @@ def write_frames(
 _REMEDY = "delete it (missing frames are decoded each time), or write the frames again"
 
 
+def _unreadable(error: Exception, path: Path, remedy: str) -> UserError:
+    """Say that a file cannot be read; the machine's own errors are told from those of the file."""
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        return DiskError(describe_disk_error(error, path))
+    return UserError(f"{path} cannot be read ({error}): {remedy}")
+
+
 def _read(path: Path, expected: str) -> bytes:
     try:
-        content = path.read_bytes()
+        content = read_file(path)
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): restore it, or make its domain again with `flexseg dataset`"
-        ) from error
+        raise _unreadable(error, path, "restore it, or make its domain again with `flexseg dataset`") from error
     if hashlib.sha256(content).hexdigest() != expected:
         raise UserError(
             f"{path} is not the file that was indexed (its hash differs): restore it, or make its domain again"

@@ -24,11 +24,25 @@ IDS = (("L", "P"), "a label holds ids in 8 bits, not colours. Take the label tha
 COLOURS = (("RGB", "RGBA", "P"), "these labels are colours. Take the label that the archive holds")
 """The modes of labels, and the advice for others."""
 FORMATS = ("PNG", "JPEG", "WEBP")
-"""What Pillow may take a file for: some of its readers start other programs (EPS)."""
+"""What Pillow may take an image for: some of its readers start other programs (EPS)."""
+LOSSLESS = ("PNG",)
+"""Likewise a label: JPEG would blur its ids."""
 PNG = b"\x89PNG\r\n\x1a\n"
 """The first bytes of a PNG; byte 24 is the number of bits a channel."""
+CLASS_OF_COLOUR = {each.colour: train_id for train_id, each in enumerate(CLASSES)}
 RED = 2
 """The index of red in the pixels that OpenCV decodes, which are B, G, R or B, G, R, A."""
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file; a pipe or a device is refused, as reading it might never end.
+
+    Raises:
+        UserError: it is no file. OSError: it cannot be read.
+    """
+    if not path.is_file() and path.exists():
+        raise UserError(f"{path} is no file")
+    return path.read_bytes()
 
 
 def _damaged(path: Path, reason: object) -> UserError:
@@ -37,13 +51,28 @@ def _damaged(path: Path, reason: object) -> UserError:
     )
 
 
-def _decode(path: Path, content: bytes, modes: tuple[str, ...], hint: str) -> Image.Image:
+def _open(path: Path, content: bytes, formats: tuple[str, ...]) -> Image.Image:
+    """Read the header of a picture."""
     try:
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
-        picture.load()
+        return Image.open(io.BytesIO(content), formats=formats)
     except UnidentifiedImageError as error:  # whose text is only an address in memory
-        raise _damaged(path, "it is no picture" if content else "it is empty") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        kind = "picture" if formats == FORMATS else " or ".join(formats)
+        raise _damaged(path, f"it is no {kind}" if content else "it is empty") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} is too large for an image of a data set, or its header is damaged: {error}") from error
+    except (OSError, SyntaxError) as error:
+        raise _damaged(path, error) from error
+
+
+def _decode(
+    path: Path, content: bytes, modes: tuple[str, ...], hint: str, formats: tuple[str, ...] = LOSSLESS
+) -> Image.Image:
+    picture = _open(path, content, formats)
+    if picture.mode in ("RGB", "RGBA") and content[:8] == PNG and content[24:25] == b"\x10":
+        raise UserError(f"{path} has 16 bits a channel, of which only 8 would be used: save it with 8 bits")
+    try:
+        picture.load()
+    except (OSError, SyntaxError) as error:
         raise _damaged(path, error) from error
     if picture.mode not in modes:
         raise UserError(f"{path} is a picture of mode {picture.mode}, expected {' or '.join(modes)}: {hint}")
@@ -63,10 +92,9 @@ def decode_image(path: Path, content: bytes, convert: bool = True) -> np.ndarray
     Raises:
         UserError: the bytes are not a complete picture, or it has another mode.
     """
-    if content[:8] == PNG and content[24:25] == b"\x10":
-        raise UserError(f"{path} has 16 bits a channel, of which only 8 would be used: save it with 8 bits")
     modes = ("RGB", "RGBA") if convert else ("RGB",)
-    picture = _decode(path, content, modes, "is it a label, or a converted copy? Take the image that the archive holds")
+    hint = "is it a label, or a converted copy? Take the image that the archive holds"
+    picture = _decode(path, content, modes, hint, FORMATS)
     return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
 
 
@@ -106,7 +134,11 @@ def decode_label(
 
 
 def _check_palette(path: Path, picture: Image.Image, ids: np.ndarray, label_map: LabelMap) -> None:
-    """Refuse a palette that shows an id of a class in another colour than the set's: then the ids are others."""
+    """Refuse a palette that contradicts the ids: it shows an id of a class in the colour of another class.
+
+    Where the map states the set's own colours, any other colour is refused; elsewhere a palette of arbitrary colours
+    says nothing.
+    """
     palette = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
     for place in np.unique(ids[ids < len(palette)]).tolist():
         train_id = int(label_map.table[place])
@@ -114,6 +146,8 @@ def _check_palette(path: Path, picture: Image.Image, ids: np.ndarray, label_map:
             continue
         expected = {label_map.colours.get(place, CLASSES[train_id].colour), CLASSES[train_id].colour}
         found = tuple(palette[place].tolist())
+        if not label_map.colours and CLASS_OF_COLOUR.get(found, train_id) == train_id:
+            continue
         if found not in expected | {(place, place, place)}:  # grey: a palette that says nothing
             raise UserError(
                 f"{path}: its palette shows the id {place} in the colour {found}, but {CLASSES[train_id].name} has "
@@ -124,10 +158,11 @@ def _check_palette(path: Path, picture: Image.Image, ids: np.ndarray, label_map:
 
 def _red_channel(path: Path, content: bytes) -> np.ndarray:
     """Read the ids in the red channel of a 16-bit PNG; Pillow would keep only its upper 8 bits, which are 0."""
+    _open(path, content, LOSSLESS)  # its size is bounded then
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:  # no bytes at all
-        raise _damaged(path, "it is empty") from error
+    except cv2.error as error:
+        raise _damaged(path, " ".join(str(error).split())) from error
     if pixels is None:
         raise _damaged(path, "it is no whole picture")
     if pixels.dtype != np.uint16 or pixels.ndim != 3:

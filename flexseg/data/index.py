@@ -7,6 +7,8 @@ street world is stored beside its index, in Cityscapes' layout; any other data s
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flexseg.classes import NUM_CLASSES
+from flexseg.console import printable
 from flexseg.errors import UserError
-from flexseg.files import digest, replacing
+from flexseg.files import digest, disk_errors, replacing
 
 INDEX_NAME = "index.parquet"
+SEAL = "content"
+"""The key of a table's metadata that holds the digest of everything else in its file."""
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -44,7 +49,9 @@ class Index:
 
     ``table`` has the columns id, image, label (paths below ``root``), split, condition, height, width (pixels),
     sha256 (of the image's bytes), label_sha256, and class_pixels ((19,) int64: pixels of each trainId). Labels are
-    decoded with ``encoding`` and the map named ``label_map``; without one they are trainIds already.
+    decoded with ``encoding`` and the map named ``label_map``; without one they are trainIds already. ``notes`` say what
+    a reader of results must know of the data, a line each: images without a label, files that are not used, and what is
+    unusual about the labels.
     """
 
     root: Path
@@ -52,6 +59,7 @@ class Index:
     table: pd.DataFrame
     label_map: str = ""
     encoding: str = "index"
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -85,12 +93,63 @@ def facts_of(image: np.ndarray, label: np.ndarray, image_bytes: bytes, label_byt
     }
 
 
+class Damaged(ValueError):
+    """The bytes of a table are not those that were written."""
+
+
+def write_table(path: Path, table: pa.Table, metadata: Mapping[str, str]) -> None:
+    """Write a table whole, with a digest of its content and its ``metadata``; equal ones give equal bytes."""
+    sealed = table.replace_schema_metadata({**metadata, SEAL: _digest_table(table, metadata)})
+    content = pa.BufferOutputStream()
+    pq.write_table(sealed, content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getvalue())
+
+
+def read_table(path: Path) -> tuple[pa.Table, dict[str, str]]:
+    """Read a table and its metadata as :func:`write_table` wrote them.
+
+    Raises:
+        Damaged: some of its bytes are others now. OSError: it cannot be read.
+    """
+    content = path.read_bytes()  # so that every error below is one of the content
+    try:
+        table = pq.read_table(pa.BufferReader(content))
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        table = table.replace_schema_metadata(None)
+        written = metadata.pop(SEAL, None)  # none: by an earlier version of this library
+        table.validate(full=True)
+        whole = written is None or written == _digest_table(table, metadata)
+    except Exception as error:  # pyarrow raises anything at all on damaged bytes
+        reason = " ".join(str(error).rpartition("'<Buffer>': ")[2].split()) or type(error).__name__
+        raise Damaged(printable(reason[:100])) from error
+    if not whole:
+        raise Damaged("its content has changed")
+    return table, metadata
+
+
+def _digest_table(table: pa.Table, metadata: Mapping[str, str]) -> str:
+    """A digest of columns of text and of whole numbers; it does not depend on how pyarrow stores them."""
+    total = hashlib.sha256(json.dumps([table.column_names, sorted(metadata.items())]).encode())
+    for column in table.columns:
+        array = column.combine_chunks()
+        if pa.types.is_fixed_size_list(array.type):
+            array = array.flatten()
+        if pa.types.is_string(array.type):
+            content = "\0".join(array.to_pylist()).encode()
+        else:
+            content = array.to_numpy(zero_copy_only=False).astype("<i8").tobytes()
+        total.update(len(content).to_bytes(8, "little") + content)
+    return total.hexdigest()
+
+
 def write_index(folder: Path, index: Index) -> None:
     """Write an index into ``folder`` atomically; equal indices give equal bytes."""
     metadata = {"fingerprint": index.fingerprint, "label_map": index.label_map, "encoding": index.encoding}
-    written = pa.Table.from_pandas(index.table, schema=SCHEMA, preserve_index=False).replace_schema_metadata(metadata)
-    with replacing(folder / INDEX_NAME) as temporary:
-        pq.write_table(written, temporary)
+    if index.notes:
+        metadata["notes"] = json.dumps(index.notes)
+    table = pa.Table.from_pandas(index.table, schema=SCHEMA, preserve_index=False).replace_schema_metadata(None)
+    write_table(folder / INDEX_NAME, table, metadata)
 
 
 def read_index(folder: Path, fingerprint: str | None = None, root: Path | None = None) -> Index:
@@ -99,16 +158,17 @@ def read_index(folder: Path, fingerprint: str | None = None, root: Path | None =
     ``root`` is the folder of the data, if they are not beside their index.
 
     Raises:
-        UserError: there is none, or it belongs to another definition or to an earlier version of this library.
+        UserError: there is none, it is damaged, or it belongs to another definition or to an earlier version of this
+            library. DiskError: the disk does not let it be read.
     """
     path = folder / INDEX_NAME
     if not path.is_file():
         raise UserError(f"{path} does not exist: write the domain first with `flexseg dataset`")
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+        with disk_errors(path):
+            table, metadata = read_table(path)
+    except Damaged as error:
         raise UserError(f"{path} cannot be read ({error}): delete it and run `flexseg dataset` again") from error
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     found = metadata.get("fingerprint", "")
     if fingerprint is not None and found != fingerprint:
         raise UserError(
@@ -121,5 +181,6 @@ def read_index(folder: Path, fingerprint: str | None = None, root: Path | None =
             f"{path} was written by an earlier version of this library (it lacks {', '.join(lacking)}): "
             "write the domain again with `flexseg dataset`"
         )
-    frame = table.replace_schema_metadata(None).to_pandas()
-    return Index(root or folder, found, frame, metadata.get("label_map", ""), metadata.get("encoding", "index"))
+    notes = tuple(json.loads(metadata.get("notes", "[]")))
+    label_map, encoding = metadata.get("label_map", ""), metadata.get("encoding", "index")
+    return Index(root or folder, found, table.to_pandas(), label_map, encoding, notes)

@@ -9,6 +9,7 @@ benchmarks share the results. A damaged pair is recorded with its problem and do
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -26,16 +27,16 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from flexseg.classes import NUM_CLASSES
-from flexseg.data.images import decode_pair
-from flexseg.data.index import SCHEMA, facts_of
+from flexseg.console import printable
+from flexseg.data.images import decode_pair, read_file
+from flexseg.data.index import SCHEMA, Damaged, facts_of, read_table, write_table
 from flexseg.data.label_maps import load_map
-from flexseg.data.layouts import Located, Pair, list_pairs
+from flexseg.data.layouts import Located, Pair, advise_skip, list_pairs
 from flexseg.data.sets import DataSet
 from flexseg.errors import UserError, did_you_mean
-from flexseg.files import digest, replacing
+from flexseg.files import digest
 
 FORMAT = 1
 """Version of the journal: records of another one are not used."""
@@ -55,6 +56,10 @@ JOURNAL = pa.schema(
         pa.field("problem", pa.string()),
     ]
 )
+SHARED_MEMORY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOENT, errno.ENOSYS})
+"""Errors that several workers get where shared memory is not there, full, or may not be written."""
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing about the file that was to be read."""
 UNREAD = "unread"
 """Marks a pair that could not be read. It may be readable the next time, so it is not recorded."""
 NOTHING = {"height": 0, "width": 0, "sha256": "", "label_sha256": "", "class_pixels": [0] * NUM_CLASSES}
@@ -143,6 +148,22 @@ def recall(
     return records["image"].nunique(), problems
 
 
+def recall_table(
+    dataset: DataSet, located: Located, split: str, cache: Path, label_map: str, pairs: Sequence[Pair], fresh: bool
+) -> pd.DataFrame:
+    """Recall the table of :attr:`SetIndex.table` without decoding; pairs that nothing is known of are left out.
+
+    Args:
+        fresh: look at every file, and leave out pairs whose files have changed since.
+    """
+    records = _open_journal(dataset, located, split, cache, label_map).read()
+    if fresh:
+        return _match_records(_stat_pairs(pairs, located.root), records)
+    images = [_relative(located.root, pair.image) for pair in pairs]
+    listed = pd.DataFrame({"id": [pair.id for pair in pairs], "image": images})
+    return listed.merge(records.drop_duplicates("image", keep="last"), on="image")
+
+
 def select(index: SetIndex, split: str, conditions: Sequence[str] = (), skip: Sequence[str] = ()) -> pd.DataFrame:
     """Select the rows of a domain's ``split`` from a set's index (columns of :data:`flexseg.data.index.SCHEMA`).
 
@@ -163,11 +184,10 @@ def select(index: SetIndex, split: str, conditions: Sequence[str] = (), skip: Se
         kept = kept[kept["condition"].isin(conditions)]
     bad = kept[kept["problem"] != ""]
     if len(bad):
-        shown = "\n".join(f"  {row.id}: {row.problem}" for row in bad.head(5).itertuples())
+        shown = "\n".join(f"  {printable(row.id)}: {row.problem}" for row in bad.head(5).itertuples())
         more = f"\n  … and {len(bad) - 5} more" if len(bad) > 5 else ""
-        remedy = index.dataset.remedy(
-            "unpack their archive again, or leave them out: name their ids under the domain's `skip:`"
-        )
+        leave = advise_skip(bad["id"].tolist(), "their ids")
+        remedy = index.dataset.remedy(f"unpack their archive again, or leave them out: {leave}")
         raise UserError(
             f"{title}: {len(bad)} of {len(kept)} pairs cannot be used:\n{shown}{more}\n{remedy[0].upper()}{remedy[1:]}"
         )
@@ -211,8 +231,8 @@ class Journal:
                 part.unlink(missing_ok=True)
 
     def _write(self, folder: Path, table: pa.Table) -> None:
-        with replacing(folder / f"{time.time_ns():020d}-{uuid.uuid4().hex}.parquet") as temporary:
-            pq.write_table(table.replace_schema_metadata({"version": self._version}), temporary)
+        path = folder / f"{time.time_ns():020d}-{uuid.uuid4().hex}.parquet"
+        write_table(path, table, {"version": self._version})
 
     def _read(self) -> tuple[pa.Table, list[Path]]:
         """Read all records, each once, and return them with the parts that they come from."""
@@ -230,12 +250,10 @@ class Journal:
     def _part(self, part: Path) -> list[pa.Table]:
         """Read the table of a part; none if it is damaged or of another version: its pairs are then decoded again."""
         try:
-            table = pq.read_table(part)
-        except pa.ArrowInvalid:
+            table, metadata = read_table(part)
+        except Damaged:
             return []
-        if (table.schema.metadata or {}).get(b"version", b"").decode() != self._version:
-            return []
-        return [table.replace_schema_metadata(None)]
+        return [table] if metadata.get("version") == self._version and table.schema.equals(JOURNAL) else []
 
 
 def _to_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
@@ -298,15 +316,21 @@ def _run_parallel(tasks: Sequence[Task], workers: int) -> Iterator[list[dict[str
     if workers <= 1:
         yield from map(_examine_all, tasks)
         return
-    # Fresh interpreters: a fork would copy the locks of this process's threads.
+    others = set(multiprocessing.active_children())
     try:
+        # Fresh interpreters: a fork would copy the locks of this process's threads.
         pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
-    except OSError as error:  # processes share their queues in shared memory
-        print(f"several workers cannot start here, so one process checks the files: /dev/shm: {error.strerror}")
+        futures = [pool.submit(_examine_all, task) for task in tasks]
+    except OSError as error:
+        for child in set(multiprocessing.active_children()) - others:  # nobody would give them work, or end them
+            child.kill()
+        # Processes share their queues in shared memory; too many open files or processes are another matter.
+        place = "/dev/shm: " if error.errno in SHARED_MEMORY else ""
+        print(f"several workers cannot start here, so one process checks the files: {place}{error.strerror}")
         yield from map(_examine_all, tasks)
         return
     try:
-        for done in as_completed([pool.submit(_examine_all, task) for task in tasks]):
+        for done in as_completed(futures):
             yield done.result()
     except BrokenProcessPool as error:
         raise UserError(
@@ -340,18 +364,18 @@ def _examine(root: Path, row: dict[str, Any], journal: Journal) -> dict[str, Any
     image_path, label_path = root / row["image"], root / row["label"]
     record = {name: row[name] for name in (*FILES, "touched")}
     try:
-        for path in (image_path, label_path):
-            if not path.is_file() and path.exists():  # reading a pipe would wait for ever
-                raise UserError(f"{path} is no file")
-        files = image_path, image_path.read_bytes(), label_path, label_path.read_bytes()
+        files = image_path, read_file(image_path), label_path, read_file(label_path)
         image, label = decode_pair(*files, journal.label_map, journal.encoding)
     except MemoryError:
         raise
     except UserError as error:
-        return record | NOTHING | {"problem": str(error)}
+        return record | NOTHING | {"problem": printable(str(error))}
     except OSError as error:  # gone, a link to nowhere, not ours to read, or a disk that fails
+        if error.errno in SCARCE:
+            raise
         why = f"{error.filename or image_path} cannot be read ({error.strerror or error}): "
-        return record | NOTHING | {"problem": why + "check that it is there and may be read", UNREAD: True}
+        return record | NOTHING | {"problem": printable(why + "check that it is there and may be read"), UNREAD: True}
     except Exception as error:  # decoders raise anything at all on damaged files
-        return record | NOTHING | {"problem": f"{image_path} or {label_path.name} cannot be read: {error!r}"}
+        why = f"{image_path} or {label_path.name} cannot be read: {error!r}"
+        return record | NOTHING | {"problem": printable(why)}
     return record | facts_of(image, label, files[1], files[3]) | {"problem": ""}

@@ -6,24 +6,28 @@ Nothing is decoded here: only the names of files are read, each folder once.
 from __future__ import annotations
 
 import json
-import os
 import re
-import zlib
-from collections.abc import Collection, Iterable
+import subprocess
+import sys
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 from flexseg.benchmark.blocks import Part
+from flexseg.console import printable
 from flexseg.data.diagnosis import describe_unread, diagnose, name_archives
 from flexseg.data.places import Missing, roots
 from flexseg.data.sets import ANY, DataSet, Layout, Listing
-from flexseg.data.templates import Tree, count_pairs, images_of, label_of, labels_of, strays_of
+from flexseg.data.templates import LASTING, Tree, count_pairs, images_of, label_of, labels_of, strays_of
 from flexseg.errors import UserError
 
 WORDS = ("true", "false", "yes", "no", "on", "off", "null")
 """What YAML does not read as text."""
+ADVISED = 50
+"""How many ids a piece of advice writes out."""
 
 
 class Pair(NamedTuple):
@@ -69,31 +73,50 @@ class Inventory:
         They are allowed by its number of ``unlabelled`` images, or of the pairs that are ``expected``.
         """
         others = [name for name in self.unlabelled if name not in skip]
-        allowed = len(others) <= (part.unlabelled or 0) or part.expected == len(self.pairs)
+        wanted = part.unlabelled is None and part.expected == len(self.pairs)
+        allowed = wanted or len(others) <= (part.unlabelled or 0)
         return sorted(name for name in self.unlabelled if name in skip or allowed)
 
-    def notes(self, without: Collection[str]) -> list[str]:
-        """What is there and not used, in words, a line each; ``without`` are the images that may lack their label."""
+    def numbers(self, without: Collection[str], skip: Collection[str]) -> set[int]:
+        """The numbers of images that ``expected:`` may name: those with a label, all that are whole, and the used."""
+        return {len(self.pairs), len(self.pairs) + len(without), len(self.pairs) - len(self._skipped(skip))}
+
+    def _skipped(self, skip: Collection[str]) -> list[str]:
+        return [pair.id for pair in self.pairs if pair.id in skip]
+
+    def notes(self, without: Collection[str], skip: Collection[str] = ()) -> list[str]:
+        """What is there and not used, in words, a line each: images by their ids, other files by their names.
+
+        Args:
+            without: the images that may lack their label. skip: those that the benchmark leaves out.
+        """
+        skipped = set(skip)
         kinds = {
-            "image(s) has no label and is": [self.unlabelled[name] for name in without],
-            "label(s) has no image and is": self.orphans,
-            "picture(s) has a name of another form and is": self.strays,
-            "file(s) has a name in another encoding than UTF-8 and is": self.unnamed,
+            "image(s) has no label and is": list(without),
+            "label(s) has no image and is": _names(self.orphans),
+            "picture(s) has a name of another form and is": _names(self.strays),
+            "file(s) has a name in another encoding than UTF-8 and is": _names(self.unnamed),
         }
-        return [f"{_count(found, what)} not used: {name_some(found)}" for what, found in kinds.items() if found]
+        notes = [f"{_count(found, what)} not used: {name_some(found)}" for what, found in kinds.items() if found]
+        if left := self._skipped(skipped):
+            notes.insert(0, f"{len(left)} of {len(self.pairs)} pairs are left out by `skip:`: {name_some(left)}")
+        return notes
 
 
-def _count(found: Collection[Path], what: str) -> str:
+def _count(found: Collection[str], what: str) -> str:
     """``3 images have`` or ``1 image has``, of ``image(s) has``."""
     if len(found) == 1:
         return f"1 {what.replace('(s)', '')}"
     return f"{len(found)} {what.replace('(s)', 's').replace(' has ', ' have ').replace(' is', ' are')}"
 
 
-def name_some(paths: Iterable[Path]) -> str:
-    """The names of the first three files; bytes that are no text are shown as such."""
-    listed = [os.fsencode(path.name).decode("utf-8", "backslashreplace") for path in sorted(paths)]
-    return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")
+def _names(paths: Iterable[Path]) -> list[str]:
+    return [path.name for path in sorted(paths)]
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first three names; bytes that are no text are shown as such."""
+    return ", ".join(map(printable, names[:3])) + (", …" if len(names) > 3 else "")
 
 
 def locate(dataset: DataSet, root: Path | str | None, override: str = "") -> Located:
@@ -110,6 +133,9 @@ def locate(dataset: DataSet, root: Path | str | None, override: str = "") -> Loc
     for place in places:
         tree = Tree(place)
         counts = {layout.name: count_pairs(tree, dataset, layout) for layout in dataset.layouts if not layout.refused}
+        if failed := {path: reason for path, reason in tree.unread.items() if reason not in LASTING}:
+            # What was listed is not the whole, and another layout may only seem to have the most pairs.
+            raise Missing(f"{dataset.title} cannot be seen: {describe_unread(failed)}", "incomplete")
         if any(counts.values()):
             return Located(tree.root, dataset.layout(max(counts, key=counts.__getitem__)))
     below = None if Path(override).expanduser().is_absolute() or not root else Path(root).expanduser().absolute()
@@ -164,7 +190,7 @@ def take_inventory(dataset: DataSet, located: Located, split: str, conditions: I
     for one, other in pairwise(pairs):
         if one.id == other.id:
             raise UserError(f"{one.image} and {other.image} are the same image by name ({one.id}): remove one of them")
-    orphans = [] if listing else [located.root / label for label in labels_of(tree, layout, where) if label not in own]
+    orphans = [located.root / label for label in labels_of(tree, layout, where) if label not in own and not listing]
     strays = [located.root / path for path in strays_of(tree, layout, everywhere)]
     absent = sorted((listed or set()) - named)
     return Inventory(pairs, unlabelled, absent, orphans, strays, sorted(tree.unnamed), tree.unread)
@@ -205,7 +231,9 @@ def require_whole(dataset: DataSet, located: Located, split: str, found: Invento
         )
         raise UserError(
             f"{len(lacking)} of {len(found.pairs) + len(found.unlabelled)} images of {dataset.title}, split "
-            f"{split!r}, have no label, first {next(iter(lacking.values()))}: {remedy}"
+            f"{split!r}, have no label, first {next(iter(lacking.values()))}"
+            + "".join(f"; {note}" for note in found.notes((), ()))
+            + f": {remedy}"
         )
     if found.absent:
         raise UserError(
@@ -216,14 +244,26 @@ def require_whole(dataset: DataSet, located: Located, split: str, found: Invento
 
 def allow_unlabelled(lacking: Collection[str]) -> str:
     """How to go on without the labels of these images, in words."""
-    named = f"name {'its id' if len(lacking) == 1 else 'their ids'} under the domain's `skip:`"
-    shown = f" (skip: [{', '.join(map(quote_id, lacking))}])" if len(lacking) <= 3 else ""
-    return f"{named}{shown}, or say `unlabelled: {len(lacking)}` beside the split"
+    return f"{advise_skip(lacking)}, or say `unlabelled: {len(lacking)}` beside the split"
+
+
+def advise_skip(names: Collection[str], these: str = "") -> str:
+    """How to leave out the images of these ids, in words; as it is written in the benchmark file, if they are few."""
+    shown = f" (skip: [{', '.join(map(quote_id, names))}])" if len(names) <= ADVISED else ""
+    return f"name {these or ('its id' if len(names) == 1 else 'their ids')} under the domain's `skip:`{shown}"
 
 
 def quote_id(name: str) -> str:
     """An id as it is written in a YAML file: in quotes where it could be read as something else."""
-    return name if re.fullmatch(r"[A-Za-z][\w.-]*", name) and name.lower() not in WORDS else json.dumps(name)
+    if re.fullmatch(r"[A-Za-z][\w.-]*", name) and name.lower() not in WORDS:
+        return name
+    return f'"{"".join(map(_escape, name))}"'
+
+
+def _escape(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
 
 
 def condition_of(dataset: DataSet, fields: dict[str, str]) -> str:
@@ -245,6 +285,8 @@ def _read_listing(dataset: DataSet, tree: Tree, split: str, listing: Listing) ->
             "incomplete",
         )
     try:
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise ValueError("it is no file")
         names = _read_names(path, listing)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a list of images ({error}): unpack it again") from error
@@ -256,13 +298,33 @@ def _read_listing(dataset: DataSet, tree: Tree, split: str, listing: Listing) ->
 def _read_names(path: Path, listing: Listing) -> set[str]:
     if not listing.key:
         return {Path(line.strip()).name for line in path.read_text().splitlines() if line.strip()}
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+    state = path.stat()
+    numbers = _read_vector(path, listing.key, state.st_mtime_ns, state.st_size)
+    return {listing.number.format(int(number)) for number in numbers}
 
-    try:
-        content = loadmat(path, variable_names=[listing.key])
-    except (MatReadError, NotImplementedError, TypeError, zlib.error) as error:
-        raise ValueError(error) from error
-    if listing.key not in content:
-        raise ValueError(f"it has no variable {listing.key}")
-    return {listing.number.format(int(number)) for number in content[listing.key].ravel()}
+
+@lru_cache
+def _read_vector(path: Path, key: str, *_: int) -> tuple[float, ...]:
+    """Read the numbers of a MATLAB file's variable; the further arguments tell when it was read before.
+
+    Another process does so, as the reader can crash on a damaged file.
+
+    Raises:
+        ValueError: the file is damaged or has no such variable.
+    """
+    command = (
+        "import json, sys; from scipy.io import loadmat; path, key = sys.argv[1:];"
+        "print(json.dumps(loadmat(path, variable_names=[key])[key].ravel().tolist()))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-P", "-c", command, path, key], capture_output=True, text=True, errors="replace"
+    )
+    if found.returncode:
+        reason = found.stderr.strip().rpartition("\n")[2]
+        if reason == f"KeyError: {key!r}":
+            raise ValueError(f"it has no variable {key}")
+        raise ValueError(printable(reason) if found.returncode == 1 else "it is damaged")
+    numbers = json.loads(found.stdout)
+    if not all(isinstance(number, int | float) and float(number).is_integer() for number in numbers):
+        raise ValueError(f"its variable {key} holds more than whole numbers")
+    return tuple(numbers)

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from flexseg.classes import TRAIN_ID
+from flexseg.data.layouts import name_some
 from flexseg.data.sets import DataSet
 from flexseg.errors import UserError
 
@@ -27,20 +28,23 @@ def check_content(dataset: DataSet, split: str, table: pd.DataFrame) -> list[str
             f"{place}: all {len(table)} labels are void throughout, so nothing can be learnt from them or measured on "
             "them. Are these the dummy labels of a test split whose own are not public, or labels of another kind?"
         )
-    remarks = []
-    empty = table["id"][labelled == 0].tolist()
-    if empty:
-        more = ", …" if len(empty) > 3 else ""
-        remarks.append(f"{len(empty)} of {len(table)} labels are void throughout: {', '.join(empty[:3])}{more}")
-    if len(table) < plausible.images:
-        return remarks
+    void, most = 1 - labelled / (table["height"] * table["width"]).to_numpy(), plausible.void
+    remarks = list[str]()
+    for places, kind in (
+        (labelled == 0, "labels are void throughout"),
+        ((void > most) & (labelled > 0), f"labels are void in more than {most:.0%} of their pixels"),
+        (table["sha256"].duplicated().to_numpy(), "images are copies of others"),
+    ):
+        if names := table["id"].to_numpy()[places].tolist():
+            remarks.append(f"{len(names)} of {len(table)} {kind}: {name_some(names)}")
     shares = counts.sum(0) / labelled.sum()
-    void = 1 - labelled.sum() / every
     missing = [name for name in plausible.classes if not shares[TRAIN_ID[name]]]
-    if missing or void > plausible.void:
-        what = [f"{', '.join(missing)} occur nowhere"] if missing else []
-        if void > plausible.void:
-            what.append(f"{void:.0%} of the pixels are void, and at most {plausible.void:.0%} are plausible")
+    what = [f"{', '.join(missing)} occur nowhere"] if missing else []
+    if (all_void := 1 - labelled.sum() / every) > most:
+        what.append(f"{all_void:.0%} of the pixels are void, and at most {most:.0%} are plausible")
+    if len(table) < plausible.images:
+        return remarks + (what if len(table) > 1 else [])
+    if what:
         raise UserError(
             f"{place}: in {len(table)} labels {' and '.join(what)}. These are not the labels as they were released: "
             "were they converted in place, to trainIds perhaps? Unpack them again"

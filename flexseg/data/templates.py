@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ from typing import NamedTuple
 from flexseg.data.sets import FIELD, DataSet, Layout
 
 Fields = dict[str, str]
+DENIED, DANGLING = "permission denied", "it is a link to nowhere"
+LASTING = frozenset({DENIED, DANGLING, os.strerror(errno.ELOOP)})
+"""Reasons why a place cannot be read that are the same at every try; a disk or a network may fail but once."""
 
 
 class Tree:
@@ -37,25 +41,31 @@ class Tree:
         folders: list[str] = []
         files: list[str] = []
         unknown: dict[str, str] = {}
+        dangling: list[str] = []
+        opened = False
         try:
             with os.scandir(self.root / folder) as entries:
+                opened = True
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
                     try:
                         (folders if entry.is_dir() else files).append(entry.name)
+                        if entry.is_symlink() and not os.path.exists(entry.path):
+                            dangling.append(entry.name)
                     except OSError as error:  # a loop of links, an entry that a network mount does not answer for
                         unknown[entry.name] = error.strerror or str(error)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if opened:
+                self.unread[self.root / folder] = error.strerror or str(error)
         except PermissionError:
             place = self.root / folder
             while place != self.root and not os.access(place.parent, os.X_OK):  # a folder above it is closed
                 place = place.parent
-            self.unread[place] = "permission denied"
+            self.unread[place] = DENIED
         except OSError as error:  # it broke off: what was listed so far is not the whole
             self.unread[self.root / folder] = error.strerror or str(error)
-        return _Listing(frozenset(folders), frozenset(files), unknown)
+        return _Listing(frozenset(folders), frozenset(files), unknown, frozenset(dangling))
 
     def folders(self, folder: str) -> frozenset[str]:
         """The names of the folders in ``folder``, a path below the root; none where that does not exist."""
@@ -65,9 +75,14 @@ class Tree:
         """The names of the files in ``folder``, likewise."""
         return self._list(folder).files
 
-    def unknown(self, folder: str) -> dict[str, str]:
-        """The names of what cannot be told to be a file or a folder, with the reason."""
-        return self._list(folder).unknown
+    def unknown(self, folder: str, folders: bool) -> dict[str, str]:
+        """The names of what cannot be told to be a file or a folder, with the reason.
+
+        Args:
+            folders: whether folders are wanted, so that a link to nowhere may hide one.
+        """
+        found = self._list(folder)
+        return found.unknown | (dict.fromkeys(found.dangling, DANGLING) if folders else {})
 
     def has(self, path: str) -> bool:
         """Whether the file ``path`` exists."""
@@ -79,6 +94,7 @@ class _Listing(NamedTuple):
     folders: frozenset[str]
     files: frozenset[str]
     unknown: dict[str, str]
+    dangling: frozenset[str]
 
 
 @cache
@@ -104,7 +120,7 @@ def _walk(tree: Tree, parts: list[str], allowed: Fields, folder: str = "") -> It
             part, tuple(sorted((name, allowed[name]) for name in FIELD.findall(part) if name in allowed))
         )
         matches = ((name, found.groupdict()) for name in sorted(names) if (found := pattern.fullmatch(name)))
-    for name, reason in tree.unknown(folder).items():
+    for name, reason in tree.unknown(folder, bool(rest)).items():
         if pattern.fullmatch(name) if FIELD.search(part) else name == part:
             tree.unread[tree.root / folder / name] = reason
     for name, fields in matches:
@@ -136,28 +152,61 @@ def images_of(tree: Tree, layout: Layout, where: Fields) -> Iterator[tuple[str, 
 
 def labels_of(tree: Tree, layout: Layout, where: Fields) -> Iterator[str]:
     """The labels of ``layout`` whose fields match ``where``, whether they have an image or not."""
+    beside = [_pattern(text, tuple(sorted(layout.fields.items()))) for text in layout.besides]
     for template in layout.label:
         for path, _ in _walk(tree, template.split("/"), layout.fields | where):
-            yield path
+            if not _matches(beside, path):  # such as a converted label
+                yield path
 
 
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+PICTURES = (
+    *(".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".jpeg", ".jpg", ".jxl", ".pgm", ".png", ".ppm", ".tga"),
+    *(".tif", ".tiff", ".webp"),
+)
 
 
 def strays_of(tree: Tree, layout: Layout, fields: Iterable[Fields]) -> list[str]:
     """The pictures that lie among the images with these ``fields`` or their labels and match no template of ``layout``.
 
-    So an image whose ending the layout does not list is not lost in silence.
+    So an image whose ending the layout does not list is not lost in silence, and neither is one in a folder below, or
+    one beside folders that the layout expects (such as prompts or cities).
     """
-    templates = [layout.image, *layout.label, *layout.besides]
-    known = [_pattern(text.rpartition("/")[2], tuple(sorted(layout.fields.items()))) for text in templates]
-    folders = {text.format(**each).rpartition("/")[0] for each in fields for text in (layout.image, *layout.label)}
-    found = []
-    for folder in sorted(folders):
-        for name in sorted(tree.files(folder)):
-            if name.lower().endswith(PICTURES) and not any(pattern.fullmatch(name) for pattern in known):
-                found.append(f"{folder}/{name}" if folder else name)
-    return found
+    allowed = tuple(sorted(layout.fields.items()))
+    paths = [_pattern(text, allowed) for text in (layout.image, *layout.label, *layout.besides)]
+    besides = {_pattern(text.rpartition("/")[2], allowed) for text in layout.besides}
+    own, near = dict[str, set[re.Pattern[str]]](), set[str]()
+    for each in fields:
+        for text in (layout.image, *layout.label):
+            folder = text.format(**each).rpartition("/")[0]
+            own.setdefault(folder, set(besides)).add(_pattern(text.rpartition("/")[2], allowed))
+            above, _, last = text.rpartition("/")[0].rpartition("/")
+            if above and FIELD.search(last):
+                near.add(above.format(**each))
+    for folder in own:
+        near.update(_folders_below(tree, folder))
+    found = [path for folder in own for path, name in _pictures(tree, folder) if not _matches(own[folder], name)]
+    others = near - own.keys()
+    found += [path for folder in others for path, _ in _pictures(tree, folder) if not _matches(paths, path)]
+    return sorted(found)
+
+
+def _folders_below(tree: Tree, folder: str, depth: int = 2) -> Iterator[str]:
+    """The folders in ``folder``, and those in them; no deeper, as a link may lead back."""
+    for name in tree.folders(folder) if depth else ():
+        below = f"{folder}/{name}" if folder else name
+        yield below
+        yield from _folders_below(tree, below, depth - 1)
+
+
+def _pictures(tree: Tree, folder: str) -> Iterator[tuple[str, str]]:
+    """The path and the name of each picture in ``folder``, going by its ending."""
+    for name in tree.files(folder):
+        if name.lower().endswith(PICTURES):
+            yield f"{folder}/{name}" if folder else name, name
+
+
+def _matches(patterns: Iterable[re.Pattern[str]], text: str) -> bool:
+    return any(pattern.fullmatch(text) for pattern in patterns)
 
 
 def label_of(tree: Tree, layout: Layout, fields: Fields) -> str | None:

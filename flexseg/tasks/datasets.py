@@ -9,7 +9,7 @@ from typing import Any
 
 from flexseg.benchmark import Benchmark, Domain, Part, Size, WorldDomain, fingerprint
 from flexseg.console import progress_bar
-from flexseg.data.index import Index, read_index, write_index
+from flexseg.data.index import INDEX_NAME, Index, read_index, write_index
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import disk_errors, file_stem, replacing
 
@@ -40,6 +40,7 @@ def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int 
     with disk_errors(folder):
         if settings.rendered:
             assert benchmark.world is not None
+            (folder / INDEX_NAME).unlink(missing_ok=True)  # else it would vouch for half a domain
             render_domain(settings, folder, (benchmark.world.height, benchmark.world.width), domain)
         located = locate_domain(benchmark, domain, results)
         cache = None if settings.rendered else sets_folder(results)  # what was just rendered is in no journal
@@ -54,7 +55,7 @@ def render_domain(settings: WorldDomain, root: Path, size: tuple[int, int], name
     from flexseg.world.write import write_domain
 
     for folder in ("leftImg8bit", "gtFine"):
-        shutil.rmtree(root / folder, ignore_errors=True)
+        remove_folder(root / folder, root)
     counts = {split: part.expected or 0 for split, part in settings.parts.items()}
     height, width = size
     with progress_bar(f"rendering {name}", sum(counts.values())) as advance:
@@ -69,6 +70,28 @@ def render_domain(settings: WorldDomain, root: Path, size: tuple[int, int], name
                 misalignment=settings.misalignment,
                 progress=lambda _: advance(1),
             )
+
+
+def remove_folder(folder: Path, domain: Path) -> None:
+    """Remove a folder of rendered images, which must be in its ``domain``'s (:func:`require_own`)."""
+    require_own(folder, domain)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def require_own(folder: Path, domain: Path) -> None:
+    """Check that a folder whose content is replaced lies in the folder of its ``domain``.
+
+    Nothing is removed behind a link: a domain's folder may have been replaced by one to somebody's data set.
+
+    Raises:
+        UserError: it lies somewhere else, or is a link.
+    """
+    for place in (domain, folder):
+        if place.is_symlink():
+            raise UserError(f"{place} is a link: nothing is removed or written behind it. Remove the link")
+    if not folder.resolve().is_relative_to(domain.resolve()) or folder.resolve() == domain.resolve():
+        raise UserError(f"{folder} is not in {domain}: nothing is removed there")
 
 
 def build_index(
@@ -90,12 +113,14 @@ def build_index(
 
     dataset = load_set(settings.dataset)
     listings = {split: list_domain_pairs(dataset, located, part, settings) for split, part in settings.parts.items()}
-    tables, seen, label_map = [], set[str](), settings.label_map
+    tables, notes, seen, label_map = [], list[str](), set[str](), settings.label_map
     for listing in listings.values():
         seen.update(pair.id for pair in listing.pairs)
         seen.update(listing.unlabelled)
     if problem := unknown_skips(settings, seen):
-        raise UserError(problem)
+        if not takes_part(settings):
+            raise UserError(problem)
+        notes.append(f"{dataset.title}: {problem}")
     with progress_bar(
         f"checking {name or settings.dataset}", sum(len(each.pairs) for each in listings.values())
     ) as advance:
@@ -103,29 +128,32 @@ def build_index(
             pairs = listings[split].pairs
             found = index_set(dataset, located, part.split, cache, label_map, pairs, workers, advance)
             chosen = select(found, split, settings.conditions, settings.skip)
-            for note in [
-                *listings[split].notes(listings[split].unlabelled),
-                *check_content(dataset, part.split, chosen),
-            ]:
-                print(f"{dataset.title}, {part.split}: {note}")
+            said = listings[split].notes(listings[split].unlabelled, settings.skip)
+            said += check_content(dataset, part.split, chosen)
+            notes += [f"{dataset.title}, {part.split}: {note}" for note in said]
             tables.append(chosen)
-    used_map = dataset.map_of(located.layout, label_map)
-    return Index(located.root, fingerprint, pd.concat(tables), used_map, dataset.encoding_of(located.layout))
+    notes = list(dict.fromkeys(notes))  # two parts may be of one split
+    print(*notes, sep="\n", end="\n" if notes else "")
+    used_map, encoding = dataset.map_of(located.layout, label_map), dataset.encoding_of(located.layout)
+    return Index(located.root, fingerprint, pd.concat(tables), used_map, encoding, tuple(notes))
 
 
 def unknown_skips(settings: Domain, there: Collection[str]) -> str:
-    """Say what is wrong with a domain's ``skip:``; ``there`` are the ids in all of its splits.
+    """Say which names of a domain's ``skip:`` are none of ``there``, the ids in all of its splits.
 
-    A name that is in no split is a mistake, unless ``expected:`` says that only a part of the set is used.
+    Such a name is a mistake, unless the domain :func:`takes_part` of the set.
     """
-    if any(part.expected for part in settings.parts.values()):
-        return ""
     unknown = [name for name in settings.skip if name not in there]
     if not unknown:
         return ""
     which = ", ".join(part.split for part in settings.parts.values())
     hint = did_you_mean(unknown[0], there)
     return f"skip names {len(unknown)} images that are not in {settings.dataset}, {which}: first {unknown[0]!r}{hint}"
+
+
+def takes_part(settings: Domain) -> bool:
+    """Whether ``expected:`` says that only a part of the set is used, so that images may not be there."""
+    return any(part.expected for part in settings.parts.values())
 
 
 def list_domain_pairs(dataset: Any, located: Any, part: Part, settings: Domain) -> Any:
@@ -143,11 +171,12 @@ def list_domain_pairs(dataset: Any, located: Any, part: Part, settings: Domain) 
     without = found.without({*settings.skip, *dataset.known_bad}, part)
     require_whole(dataset, located, part.split, found, without)
     expected = part.expected or dataset.split(part.split).images
-    if expected is not None and expected not in (len(found.pairs), len(found.pairs) + len(without)):
+    if expected is not None and expected not in found.numbers(without, settings.skip):
         use_it = f"say `expected: {len(found.pairs)}` beside the split if this is what you want to use"
         raise UserError(
-            f"{located.root} holds {len(found.pairs)} of the {expected} images of {dataset.title}, {part.split}: "
-            + dataset.remedy(f"unpack its archives again, or {use_it}")
+            f"{located.root} holds {len(found.pairs)} of the {expected} images of {dataset.title}, {part.split}"
+            + "".join(f"; {note}" for note in found.notes(without, settings.skip))
+            + f": {dataset.remedy(f'unpack its archives again, or {use_it}')}"
         )
     return found
 
@@ -160,14 +189,19 @@ def _write_examples(index: Index, folder: Path, count: int, size: Size) -> None:
     from flexseg.engine.inference import prepare_image, prepare_label
 
     pool = open_pool([(index, "test")], memory=0)
-    shutil.rmtree(folder, ignore_errors=True)
+    require_own(folder, folder.parent)
+    written = set()
     for place in spread(len(pool), count):
         image, label = pool.images[place], pool.labels[place]
         if size.labels:
             image, label = prepare_image(image, size), prepare_label(label, size)
         for ending, pixels in (("png", image), ("label.png", label)):
-            with replacing(folder / f"{file_stem(pool.ids[place])}.{ending}") as temporary:
+            path = folder / f"{file_stem(pool.ids[place])}.{ending}"
+            with replacing(path) as temporary:
                 Image.fromarray(pixels).save(temporary, format="png")
+            written.add(path)
+    for path in set(folder.glob("*.png")) - written:  # last, so that a full disk takes nothing away
+        path.unlink()
 
 
 def locate_domain(benchmark: Benchmark, domain: str, results: Path) -> Any:

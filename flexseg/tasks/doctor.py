@@ -18,14 +18,14 @@ from flexseg.benchmark import Benchmark, SetDomain
 from flexseg.console import progress_bar, terminal
 from flexseg.data.diagnosis import describe_unread
 from flexseg.data.frames import cache_folder
-from flexseg.data.indexing import index_set, recall
+from flexseg.data.indexing import index_set, recall, recall_table
 from flexseg.data.layouts import Inventory, Located, allow_unlabelled, locate, take_inventory
 from flexseg.data.places import Missing, data_root
 from flexseg.data.plausible import check_content
 from flexseg.data.sets import DataSet, load_set, set_names
 from flexseg.errors import UserError
 from flexseg.files import digest, disk_errors
-from flexseg.tasks.datasets import sets_folder, training_size, unknown_skips
+from flexseg.tasks.datasets import sets_folder, takes_part, training_size, unknown_skips
 from flexseg.tasks.doctor_report import PartReport, Report, SetReport, WeightsReport, print_report
 
 
@@ -117,8 +117,11 @@ def _examine_set(name: str, settings: SetDomain, uses: Mapping[str, str], scope:
     if settings.skip and all(part.found for part in parts):
         listings = [take_inventory(dataset, located, split) for split in uses]
         there = {name for each in listings for name in (*(pair.id for pair in each.pairs), *each.unlabelled)}
-        if problem := unknown_skips(settings, there):
+        problem = unknown_skips(settings, there)
+        if problem and not takes_part(settings):
             return SetReport(name, dataset, located, label_map, parts, "refused", problem)
+        if problem:
+            parts = (*parts[:-1], replace(parts[-1], notes=(*parts[-1].notes, problem)))
     return SetReport(name, dataset, located, label_map, parts)
 
 
@@ -132,7 +135,8 @@ def _examine_part(
     wanted = [part for part in settings.parts.values() if part.split == split]
     own = max((part.expected for part in wanted if part.expected), default=None)
     expected, of_each = (own, {}) if own else (published.images, published.conditions)
-    pairs, decoded, problems, remarks, implausible = inventory.pairs, 0, {}, [], ""
+    pairs, decoded, problems = inventory.pairs, 0, {}
+    remarks, implausible = list[str](), ""
     kept = {pair.id for pair in pairs if not settings.conditions or pair.condition in settings.conditions}
     kept -= {*settings.skip, *dataset.known_bad}
     place = (dataset, located, split, sets_folder(scope.results), settings.label_map, pairs)
@@ -141,13 +145,14 @@ def _examine_part(
         with progress_bar(name, len(pairs)) as advance, disk_errors(sets_folder(scope.results)):
             index = index_set(*place, scope.workers, advance)
         problems, decoded = index.problems, len(pairs)
-        sound = index.table[index.table["id"].isin(kept) & (index.table["problem"] == "")]
-        try:
-            remarks = check_content(dataset, split, sound) if len(sound) else []
-        except UserError as error:
-            implausible = str(error)
+        remarks, implausible = _judge(dataset, split, index.table, kept)
     elif pairs:
         decoded, problems = recall(*place)
+        for fresh in (False, True):  # every file is looked at only where something seems wrong
+            table = recall_table(*place, fresh)
+            remarks, implausible = _judge(dataset, split, table, kept) if len(table) == len(pairs) else ([], "")
+            if not implausible:
+                break
     counts = Counter(pair.condition for pair in pairs)
     names = settings.conditions or sorted({*counts, *of_each}) if of_each or len(counts) > 1 else settings.conditions
     part = PartReport(
@@ -164,15 +169,28 @@ def _examine_part(
     skip = {*settings.skip, *dataset.known_bad}
     allowed = [set(inventory.without(skip, each)) for each in wanted]
     without = sorted(set.intersection(*allowed)) if allowed else []
-    part = replace(part, implausible=implausible, notes=(*inventory.notes(without), *remarks))
-    return replace(part, trouble=_describe_faults(part, len(kept), inventory, without))
+    part = replace(part, implausible=implausible, notes=(*inventory.notes(without, settings.skip), *remarks))
+    numbers = inventory.numbers(without, settings.skip)
+    return replace(part, trouble=_describe_faults(part, len(kept), inventory, without, numbers))
 
 
-def _describe_faults(part: PartReport, usable: int, inventory: Inventory, without: Collection[str]) -> str:
+def _judge(dataset: DataSet, split: str, table: Any, kept: Collection[str]) -> tuple[list[str], str]:
+    """What is unusual about the labels of the sound pairs among ``kept``, and why they cannot be this set's."""
+    sound = table[table["id"].isin(kept) & (table["problem"] == "")]
+    try:
+        return check_content(dataset, split, sound) if len(sound) else [], ""
+    except UserError as error:
+        return [], str(error)
+
+
+def _describe_faults(
+    part: PartReport, usable: int, inventory: Inventory, without: Collection[str], numbers: Collection[int]
+) -> str:
     """Describe what a split lacks; empty if it is complete.
 
     Args:
         usable: how many pairs can be used. without: the ids of images that may lack their label.
+        numbers: how many images may be expected.
     """
     lacks = []
     if inventory.unread:
@@ -184,7 +202,7 @@ def _describe_faults(part: PartReport, usable: int, inventory: Inventory, withou
         lacks.append(f"{what}: unpack the labels, or {allow_unlabelled(lacking)}")
     if inventory.absent:
         lacks.append(f"{len(inventory.absent)} images of its list are not there (first {inventory.absent[0]})")
-    if part.expected is not None and part.expected not in (part.found, part.found + len(without)):
+    if part.expected is not None and part.expected not in numbers:
         what = "are missing" if part.found < part.expected else "too many"
         lacks.append(f"{abs(part.expected - part.found)} of {part.expected} pairs {what}")
         if part.found < part.expected and inventory.orphans:

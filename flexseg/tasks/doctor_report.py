@@ -11,8 +11,9 @@ from typing import Literal, get_args
 
 from rich.console import Console
 
+from flexseg.console import printable
 from flexseg.data.frames import existing_folder
-from flexseg.data.layouts import Located
+from flexseg.data.layouts import Located, advise_skip
 from flexseg.data.places import VARIABLE
 from flexseg.data.sets import DataSet
 
@@ -133,7 +134,7 @@ def print_report(report: Report, console: Console, faults_only: bool = False) ->
     """Print what was found and, where something is wrong, what to do; ``faults_only`` leaves out everything else."""
 
     def say(text: str, style: str = "") -> None:
-        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
     say(f"{report.title}: {_summarise(report)}", "bold")
     for entry in report.faults if faults_only else report.entries:
@@ -183,8 +184,9 @@ def _describe_set(report: SetReport) -> list[str]:
         whole = "remove what does not belong there" if many and not others else "unpack all of it"
         counts = "; or, to use what is there, give its number as `expected:` beside the split"
         lines.append(f"then: {whole} below {report.located.root}{counts if many or others else ''}")
-    if any(part.problems for part in report.parts):
-        lines.append("then: unpack the archive again, or name these ids under the domain's `skip:`")
+    damaged = list(dict.fromkeys(name for part in report.parts for name in part.problems))
+    if damaged:
+        lines.append(f"then: unpack the archive again, or {advise_skip(damaged, 'these ids')}")
     return lines
 
 

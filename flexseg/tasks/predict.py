@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from flexseg.benchmark import Protocol, Run, Size
 from flexseg.classes import CLASS_SETS, CLASSES, ClassSet
-from flexseg.console import progress_bar
+from flexseg.console import printable, progress_bar
 from flexseg.errors import UserError
-from flexseg.files import disk_errors, file_stem, replacing
+from flexseg.files import describe_disk_error, disk_errors, file_stem, replacing
 from flexseg.tasks.export import check_target
 from flexseg.tasks.jobs import load_trained
 
@@ -74,7 +75,7 @@ def predict_images(
                 photo = read_photo(path)
                 label = _predict(label_of, path, photo)
             except UserError as error:
-                failures.append(str(error))
+                failures.append(printable(str(error)))
             else:
                 _save(label, output / f"{name}{LABELS}")
                 _save(overlay(photo, label, classes), output / f"{name}{OVERLAY}")
@@ -105,14 +106,16 @@ def adapt_protocol(protocol: Protocol, target: str = "", height: int | None = No
 
 
 def find_images(places: Sequence[Path]) -> Iterator[Path]:
-    """Yield the files among ``places`` and the images in the folders, sorted by name, except our own output."""
+    """Yield the files among ``places`` and the images in the folders, sorted by name, except our own output.
+
+    Our output is told by its name, and by both files being there.
+    """
     for place in places:
-        if place.is_dir():
-            yield from sorted(
-                path
-                for path in place.iterdir()
-                if path.suffix.lower() in SUFFIXES and not path.name.endswith((OVERLAY, LABELS))
-            )
+        if os.path.isdir(place):
+            names = set(os.listdir(place))
+            own = {name for name in names if name.endswith(OVERLAY) and name.removesuffix(OVERLAY) + LABELS in names}
+            own |= {name.removesuffix(OVERLAY) + LABELS for name in own}
+            yield from sorted(place / name for name in names - own if Path(name).suffix.lower() in SUFFIXES)
         else:
             yield place
 
@@ -147,9 +150,21 @@ def read_photo(path: Path) -> np.ndarray:
             picture.load()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # decoders raise anything at all on damaged files
+        if isinstance(error, OSError) and error.errno:
+            raise UserError(describe_disk_error(error, path)) from error
         reason = "not a readable picture" if isinstance(error, UnidentifiedImageError) else f"damaged ({error})"
         raise UserError(f"{path} is {reason}") from error
+    try:
+        return _as_seen(picture, path)
+    except (ValueError, MemoryError) as error:  # a colour space that Pillow does not convert, or a gigantic picture
+        raise UserError(f"{path} is a picture of mode {picture.mode} that cannot be converted: {error}") from error
+
+
+def _as_seen(picture: Image.Image, path: Path) -> np.ndarray:
+    """The pixels of a picture of any mode as (H, W, 3) uint8 RGB."""
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     elif picture.mode in ("I", "F"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,8 @@ def test_index_of_data_in_another_folder(domain: Any, counts: Counts, tmp_path: 
 def test_index_of_an_earlier_version(domain: Any, counts: Counts) -> None:
     domain.index(counts)
     path = domain.root / INDEX_NAME
-    pq.write_table(pq.read_table(path).drop_columns("class_pixels"), path)
+    older = pq.read_table(path).drop_columns("class_pixels").replace_schema_metadata({"fingerprint": "abc"})
+    pq.write_table(older, path)
     with pytest.raises(UserError, match=r"earlier version .*lacks class_pixels.*write the domain again"):
         read_index(domain.root, "abc")
 
@@ -171,6 +173,30 @@ def test_split_without_a_folder(domain: Any) -> None:
 def test_missing_index(domain: Any) -> None:
     with pytest.raises(UserError, match="does not exist: write the domain first with `flexseg dataset`"):
         read_index(domain.root)
+
+
+def test_no_changed_byte_passes_in_silence(domain: Any, counts: Counts) -> None:
+    index = domain.index(counts)
+    path = domain.root / INDEX_NAME
+    content, refused = path.read_bytes(), 0
+    for place in range(4, len(content) - 8, 37):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
+        try:
+            found = read_index(domain.root)
+        except UserError:
+            refused += 1
+        else:  # bytes that mean nothing, such as statistics
+            assert found.table.map(str).equals(index.table.map(str))
+            assert (found.fingerprint, found.label_map) == (index.fingerprint, index.label_map)
+    assert refused
+
+
+def test_notes_are_kept_beside_the_data(domain: Any, counts: Counts) -> None:
+    index = domain.index(counts)
+    write_index(domain.root, replace(index, notes=("1 image has no label",)))
+    found = read_index(domain.root)
+    assert found.notes == ("1 image has no label",)
+    assert found.digest == index.digest
 
 
 @pytest.mark.parametrize("keep", [0, 10, 0.5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -364,3 +365,60 @@ def test_a_pipe_among_the_images_is_a_problem_and_not_waited_for(tmp_path: Path)
     index = index_set(dataset, locate(dataset, tmp_path), "all", None)
     assert list(index.problems) == [pairs[1].id]
     assert "is no file" in index.problems[pairs[1].id]
+
+
+def test_workers_that_cannot_start_leave_one_process_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with too few file handles or processes: no folder is blamed for it."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(indexing.ProcessPoolExecutor, "submit", refuse)
+    dataset = load_set("generated")
+    write_official(dataset, tmp_path / "generated", "all", 6, sizes=((48, 96),))
+    index = index_set(dataset, locate(dataset, tmp_path), "all", None, workers=2)
+    assert len(index.table) == 6
+    assert "so one process checks the files: Too many open files" in capsys.readouterr().out
+
+
+def test_a_damaged_journal_is_made_again(tmp_path: Path) -> None:
+    dataset = load_set("generated")
+    write_official(dataset, tmp_path / "generated", "all", 3, sizes=((48, 96),))
+    located, cache = locate(dataset, tmp_path), tmp_path / "cache"
+    first = index_set(dataset, located, "all", cache).table
+    (part,) = cache.rglob("*.parquet")
+    content = part.read_bytes()
+    for place in range(0, len(content), 211):
+        for old in cache.rglob("*.parquet"):
+            old.unlink()
+        part.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
+        pd.testing.assert_frame_equal(index_set(dataset, located, "all", cache).table, first)
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    dataset = load_set("generated")
+    pairs = write_official(dataset, root / "generated", "all", 3, sizes=((48, 96),))
+    pairs[0].image.write_bytes(b"no picture")
+    cache = root / "cache"
+    for _ in range(2):
+        index = index_set(dataset, locate(dataset, root), "all", cache)
+        assert "caf\\xe9/generated/images" in index.problems[pairs[0].id]
+    write_index(root, Index(root, "f", select(index, "train", skip=[pairs[0].id])))
+    assert len(read_index(root, "f").table) == 2
+
+
+def test_too_many_open_files_are_no_fault_of_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is advised to leave out images that are sound."""
+
+    def refuse(path: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    monkeypatch.setattr(indexing, "read_file", refuse)
+    dataset = load_set("generated")
+    write_official(dataset, tmp_path / "generated", "all", 3, sizes=((48, 96),))
+    with pytest.raises(OSError, match="Too many open files"):
+        index_set(dataset, locate(dataset, tmp_path), "all", tmp_path / "cache")
+    assert not list(tmp_path.rglob("*.parquet"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -56,6 +58,21 @@ def test_a_palette_of_other_ids_is_noticed(palette: str, fits: bool) -> None:
         return
     with pytest.raises(UserError, match=r"its palette shows the id 7 in the colour \(220, 220, 0\), but road has"):
         decode_label(PATH, saved(picture), "gta5")
+
+
+def test_a_palette_of_arbitrary_colours_says_nothing() -> None:
+    """As of labels that were painted with the palette of another tool; only another class's colour contradicts."""
+    picture = Image.fromarray(np.array([[0, 1, 18, 255]], dtype=np.uint8))
+    picture.putpalette([channel for place in range(256) for channel in (place, 255 - place, 7)])
+    for label_map in ("train_ids", "train_ids_void19"):
+        assert decode_label(PATH, saved(picture), label_map).tolist() == [[0, 1, 18, 255]]
+    picture.putpalette([channel for place in range(256) for channel in CLASSES[(place + 1) % 19].colour])
+    with pytest.raises(UserError, match="its palette shows the id 0"):
+        decode_label(PATH, saved(picture), "train_ids")
+    mapillary = Image.fromarray(np.array([[13, 27]], dtype=np.uint8))
+    mapillary.putpalette([channel for place in range(256) for channel in (place, 255 - place, 7)])
+    with pytest.raises(UserError, match="its palette shows the id 13"):
+        decode_label(PATH, saved(mapillary), "mapillary_daformer")
 
 
 def red16(ids: np.ndarray, channels: int = 3) -> bytes:
@@ -172,3 +189,40 @@ def test_sizes_that_differ() -> None:
     image, label = saved(Image.new("RGB", (20, 10))), saved(Image.new("L", (10, 20)))
     with pytest.raises(UserError, match=r"x\.png is 20×10 pixels, its image i\.png is 10×20"):
         decode_pair(Path("i.png"), image, PATH, label, "gta5")
+
+
+def header(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
+    """A PNG of this size, without its pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    fields = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", fields) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def test_pictures_of_no_or_gigantic_size_are_named() -> None:
+    for size in ((0, 0), (0, 5)):
+        with pytest.raises(UserError, match=r"i\.png cannot be decoded"):
+            decode_image(Path("i.png"), header(*size))
+    with pytest.raises(UserError, match=r"i\.png is too large for an image of a data set"):
+        decode_image(Path("i.png"), header(60_000, 60_000))
+    with pytest.raises(UserError, match=r"is too large for an image of a data set"):
+        decode_label(PATH, header(60_000, 60_000, 16), "synthia", "red16")
+    with pytest.raises(UserError, match=r"has 16 bits a channel"):
+        decode_image(Path("i.png"), header(4, 4, 16))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "webp", "tiff", "gif"])
+def test_labels_are_read_from_png_alone(kind: str) -> None:
+    """Other kinds blur ids into those of other classes, whatever the file is called."""
+    content = saved(Image.fromarray(np.full((16, 16), 7, np.uint8)), kind)
+    with pytest.raises(UserError, match=r"cannot be decoded .it is no PNG"):
+        decode_label(PATH, content, "cityscapes_label_ids")
+
+
+def test_no_other_program_is_started_for_a_picture() -> None:
+    content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n"
+    for decode in (decode_image, decode_label):
+        with pytest.raises(UserError, match=r"cannot be decoded .it is no"):
+            decode(PATH, content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from typing import Any
 import pytest
 from scipy.io import savemat
 
-from flexseg.data.layouts import Located, list_pairs, locate, take_inventory
+from flexseg.benchmark.blocks import Part, SetDomain
+from flexseg.data.layouts import Located, advise_skip, list_pairs, locate, take_inventory
 from flexseg.data.places import Missing, data_root
 from flexseg.data.sets import load_set
 from flexseg.errors import UserError
+from flexseg.yaml_files import parse_yaml
 
 Touch = Callable[..., None]
 
@@ -275,6 +278,11 @@ def test_gta5s_split_is_a_list_of_numbers(tmp_path: Path, touch: Touch) -> None:
         ids("gta5", tmp_path, "official_train")
     with pytest.raises(UserError, match=r"split\.mat cannot be read .*no variable testIds"):
         ids("gta5", tmp_path, "official_test")
+    content = bytearray((tmp_path / "gta5/split.mat").read_bytes())
+    content[185] = 185  # a length: SciPy's reader crashes on it
+    (tmp_path / "gta5/split.mat").write_bytes(content)
+    with pytest.raises(UserError, match=r"split\.mat cannot be read as a list"):
+        ids("gta5", tmp_path, "official_val")
     (tmp_path / "gta5/split.mat").write_bytes(b"MATLAB, not really")
     with pytest.raises(UserError, match=r"split\.mat cannot be read as a list"):
         ids("gta5", tmp_path, "official_val")
@@ -357,8 +365,9 @@ def test_ids_that_repeat_across_drives_stay_distinct(tmp_path: Path, touch: Touc
     assert ids("idd", tmp_path, "val") == ["1_000100", "2_000100"]
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOENT])
 def test_a_listing_that_breaks_off_is_not_the_whole(
-    tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """As on a network mount that stops answering in the middle of a folder."""
     touch(*city("cityscapes/", 5))
@@ -370,7 +379,7 @@ def test_a_listing_that_breaks_off_is_not_the_whole(
 
         def __enter__(self) -> Any:
             yield from self.entries[:2]
-            raise OSError(5, "Input/output error")
+            raise OSError(number, os.strerror(number))
 
         def __exit__(self, *_: object) -> None: ...
 
@@ -378,8 +387,11 @@ def test_a_listing_that_breaks_off_is_not_the_whole(
         "flexseg.data.templates.os.scandir", lambda at: Broken(at) if str(at).endswith("ulm") else scan(at)
     )
     dataset = load_set("cityscapes")
-    with pytest.raises(UserError, match=r"ulm cannot be read \(Input/output error\), so what is in it is not known"):
+    match = f"ulm cannot be read .{os.strerror(number)}., so what is in it is not known"
+    with pytest.raises(UserError, match=match):
         list_pairs(dataset, Located(tmp_path / "cityscapes", dataset.layouts[0]), "val")
+    with pytest.raises(Missing, match=match):  # else another layout might seem to have more pairs
+        locate(dataset, tmp_path)
 
 
 def test_a_loop_of_links_hides_nothing(tmp_path: Path, touch: Touch) -> None:
@@ -418,3 +430,109 @@ def test_names_that_are_not_utf8_are_left_out_and_named(tmp_path: Path, touch: T
         found.notes(found.unlabelled)[-1]
         == "2 files have a name in another encoding than UTF-8 and are not used: caf\\xe9.png, caf\\xe9.png"
     )
+
+
+def test_a_link_to_nowhere_hides_no_folder(tmp_path: Path, touch: Touch) -> None:
+    """As where the disk that it leads to is not mounted: the images behind it are not just fewer images."""
+    touch(*city("cityscapes/", 5))
+    dataset = load_set("cityscapes")
+    located = locate(dataset, tmp_path)
+    folder = tmp_path / "cityscapes/leftImg8bit/val"
+    (folder / "READ ME").symlink_to("nowhere")  # no city by its name
+    assert len(list_pairs(dataset, located, "val")) == 5
+    (folder / "bonn").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"val/bonn cannot be read \(it is a link to nowhere\)"):
+        list_pairs(dataset, located, "val")
+
+
+def test_pictures_in_folders_above_and_below_are_named(tmp_path: Path, touch: Touch) -> None:
+    prompts = ["fog/a", "fog/b", "night/c"]
+    touch(*(f"generated/{kind}/{name}.png" for kind in ("images", "labels") for name in prompts))
+    dataset = load_set("generated")
+    located = locate(dataset, tmp_path)
+    assert take_inventory(dataset, located, "all").notes(()) == []
+    touch("generated/images/flat.png", "generated/images/fog/more/deep.JPG", "generated/images/fog/x.avif")
+    touch("generated/images/a.txt", "generated/preview.png")
+    (tmp_path / "generated/images/fog/loop").symlink_to("..")  # what is found there is there once more
+    found = take_inventory(dataset, located, "all")
+    assert len(found.pairs) == 3
+    names = {path.name for path in found.strays}
+    assert {"flat.png", "deep.JPG", "x.avif"} <= names
+    assert "preview.png" not in names
+
+
+def test_what_belongs_to_other_splits_and_releases_is_no_stray(tmp_path: Path, touch: Touch) -> None:
+    touch(*city("cityscapes/", kinds=("labelIds", "labelTrainIds", "color", "instanceIds")))
+    touch("cityscapes/leftImg8bit/train/bonn/bonn_000000_000019_leftImg8bit.png")
+    for name in ("0000", "0001"):
+        touch(f"acdc/rgb_anon/fog/val/GP/{name}_rgb_anon.png", f"acdc/gt/fog/val/GP/{name}_gt_labelTrainIds.png")
+        touch(f"acdc/gt/fog/val/GP/{name}_gt_labelColor.png", f"acdc/rgb_anon/fog/val_ref/GP/{name}_rgb_ref_anon.png")
+    for kind in ("images/{}.jpg", "labels/{}.png", "labels/{}_labelTrainIds.png"):
+        touch(*("mapillary/validation/" + kind.format(name) for name in ("a", "b")))
+    for name in ("cityscapes", "acdc", "mapillary"):
+        dataset = load_set(name)
+        assert take_inventory(dataset, locate(dataset, tmp_path), "val").notes(()) == []
+
+
+ODD_IDS = [
+    *("00002", "12", "1_2", "1e5", "0x1F", ".5", "true", "No", "null", "~", "a: b", "#x", "x#y", "[x]", "a,b"),
+    *("é", "日本", "&x"),
+    *("😀", "a\nb", "a\tb", "\x1b[31m", "\x7f", "a\x85b", "a\u2028b", "'q'", '"q"', "\\x", "-", "a b ", "2020-01-01"),
+]
+
+
+@pytest.mark.parametrize("name", ODD_IDS)
+def test_ids_can_be_copied_from_the_advice(name: str) -> None:
+    advice = advise_skip([name])
+    assert advice.isprintable()
+    written = advice[advice.index("(") + 1 : advice.rindex(")")]
+    domain = {"dataset": "gta5"} | parse_yaml(written)
+    assert SetDomain.model_validate(domain).skip == [name]
+
+
+def test_expected_may_count_what_is_left(tmp_path: Path, touch: Touch) -> None:
+    touch(
+        *(f"generated/{kind}/{name}.png" for kind in ("images", "labels") for name in "abcd"), "generated/images/e.png"
+    )
+    dataset = load_set("generated")
+    found = take_inventory(dataset, locate(dataset, tmp_path), "all")
+    assert found.numbers((), ()) == {4}
+    assert found.numbers(["e"], ["a"]) == {3, 4, 5}
+    for part, without in (
+        ({}, []),
+        ({"unlabelled": 1}, ["e"]),
+        ({"unlabelled": 0}, []),
+        ({"expected": 4}, ["e"]),
+        ({"expected": 4, "unlabelled": 0}, []),
+        ({"expected": 5}, []),
+    ):
+        assert found.without((), Part.model_validate({"split": "all"} | part)) == without, part
+    assert found.without(["e"], Part(split="all", unlabelled=0)) == ["e"]
+    assert found.notes(["e"], ["a", "z"]) == [
+        "1 of 4 pairs are left out by `skip:`: a",
+        "1 image has no label and is not used: e",
+    ]
+
+
+def test_a_disk_that_fails_leads_to_no_other_copy(
+    tmp_path: Path, touch: Touch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("gta5", "GTA5"):
+        touch(f"{folder}/images/00001.png", f"{folder}/labels/00001.png")
+    dataset, scan = load_set("gta5"), os.scandir
+    assert locate(dataset, tmp_path).root.name == "gta5"
+
+    def fail(path: Path) -> object:
+        if "gta5" in Path(path).parts:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(Missing, match=r"GTA5 cannot be seen: .*gta5.* cannot be read \(Input/output error\)"):
+        locate(dataset, tmp_path)
+
+
+def test_labels_of_other_endings_are_named_where_labels_lack(tmp_path: Path, touch: Touch) -> None:
+    touch(*(f"generated/images/{name}.png" for name in "ab"), "generated/labels/a.png", "generated/labels/b.PNG")
+    with pytest.raises(UserError, match=r"have no label, .*1 picture has a name .* not used: b\.PNG"):
+        ids("generated", tmp_path, "all")

@@ -30,7 +30,7 @@ def table(images: int, void: float = 0.1, **shares: float) -> pd.DataFrame:
         counts[TRAIN_ID[name]] = share
     pixels = (counts / max(counts.sum(), 1e-9) * (1 - void) * 1e6).astype(np.int64)
     ids = [f"{place:05d}" for place in range(images)]
-    return pd.DataFrame({"id": ids, "height": 1000, "width": 1000, "class_pixels": [pixels] * images})
+    return pd.DataFrame({"id": ids, "sha256": ids, "height": 1000, "width": 1000, "class_pixels": [pixels] * images})
 
 
 CITY = load_set("cityscapes")
@@ -58,9 +58,22 @@ def test_what_is_unusual_is_remarked_on() -> None:
     assert check_content(CITY, "val", table(5, car=0.9)) == [
         "car has 51.1% of the labelled pixels, 0.5% to 30.0% are usual"
     ]
-    mixed = pd.concat([table(6), table(2, void=1).assign(id=["x", "y"])])
+    mixed = pd.concat([table(6), table(2, void=1).assign(id=["x", "y"], sha256=["8", "9"])])
     assert check_content(CITY, "val", mixed) == ["2 of 8 labels are void throughout: x, y"]
-    assert check_content(CITY, "val", table(4, road=0)) == [], "a few images can be anything"
+    few = check_content(CITY, "val", table(4, road=0))
+    assert few == ["road occur nowhere"], "a few images may be so, but few are"
+    assert check_content(CITY, "val", table(1, sky=0)) == []
+
+
+def test_a_part_that_was_converted_is_named() -> None:
+    """Where half of the labels hold other ids, every class occurs and the whole looks as it should."""
+    mixed = pd.concat([table(6), table(2, void=0.8).assign(id=["x", "y"], sha256=["8", "9"])])
+    assert check_content(CITY, "val", mixed) == ["2 of 8 labels are void in more than 50% of their pixels: x, y"]
+
+
+def test_images_that_are_there_twice_are_named() -> None:
+    twice = table(6).assign(sha256=["1", "2", "3", "1", "5", "1"])
+    assert check_content(CITY, "val", twice) == ["2 of 6 images are copies of others: 00003, 00005"]
 
 
 @pytest.mark.parametrize("name", set_names())

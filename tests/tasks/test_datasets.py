@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from flexseg.benchmark import Benchmark, Part, SetDomain, fingerprint, load_benchmark
+from flexseg.benchmark import Benchmark, Part, SetDomain, WorldDomain, fingerprint, load_benchmark
 from flexseg.data.layouts import take_inventory
 from flexseg.data.pool import open_pool
 from flexseg.data.sets import load_set
@@ -24,6 +24,8 @@ from flexseg.tasks.datasets import (
     domain_folder,
     make_dataset,
     open_index,
+    remove_folder,
+    render_domain,
     sets_folder,
     training_pool,
 )
@@ -197,6 +199,8 @@ def test_skipped_images_may_be_of_any_split(load: Load, tmp_path: Path, monkeypa
     with pytest.raises(UserError, match=r"skip names 1 images .* in gta5, official_train, official_val: first"):
         make_dataset(without("00002", "00009"), "source", results)
     make_dataset(without("00002", "00009", expected=3), "source", results)  # a part of the set was asked for
+    said = open_index(without("00002", "00009", expected=3), "source", results).notes
+    assert any("skip names 1 images that are not in gta5" in note for note in said), "it may be a slip all the same"
 
 
 def test_cached_frames_are_found_by_trainings(load: Load, data: Path, tmp_path: Path) -> None:
@@ -221,3 +225,50 @@ def test_the_label_map_is_part_of_the_definition(load: Load, data: Path) -> None
     other = benchmark.domains["night"].model_copy(update={"label_map": "mapillary_openseg"})
     changed = benchmark.model_copy(update={"domains": benchmark.domains | {"night": other}})
     assert fingerprint(changed.domain_definition("night")) != fingerprint(benchmark.domain_definition("night"))
+
+
+def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
+    """A domain's folder that is a link to somebody's data set, or lies elsewhere: its images stay."""
+    domain, theirs = tmp_path / "results/b/data/source", tmp_path / "cityscapes"
+    (theirs / "leftImg8bit").mkdir(parents=True)
+    (theirs / "leftImg8bit/x.png").touch()
+    domain.parent.mkdir(parents=True)
+    domain.symlink_to(theirs)
+    world = WorldDomain(world="source", train=1)
+    with pytest.raises(UserError, match=r"data/source is a link: nothing is removed"):
+        render_domain(world, domain, (32, 64), "source")
+    domain.unlink()
+    domain.mkdir()
+    (domain / "leftImg8bit").symlink_to(theirs / "leftImg8bit")
+    with pytest.raises(UserError, match=r"source/leftImg8bit is a link"):
+        render_domain(world, domain, (32, 64), "source")
+    for outside in (theirs / "leftImg8bit", domain / "../../../../cityscapes/leftImg8bit", domain):
+        with pytest.raises(UserError, match="nothing is removed there"):
+            remove_folder(outside, domain)
+    assert [path.name for path in (theirs / "leftImg8bit").iterdir()] == ["x.png"]
+    (domain / "leftImg8bit").unlink()
+    (domain / "leftImg8bit").mkdir()
+    (domain / "leftImg8bit/old.png").touch()
+    render_domain(world, domain, (32, 64), "source")
+    assert not (domain / "leftImg8bit/old.png").exists()
+
+
+def test_a_full_disk_takes_no_pictures_away(
+    load: Load, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = load(data)
+    make_dataset(benchmark, "night", tmp_path)
+    folder = domain_folder(tmp_path, benchmark, "night")
+    (folder / "shown" / "old.png").touch()
+    before = sorted(path.name for path in (folder / "shown").iterdir())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Image.Image, "save", refuse)
+        with pytest.raises(UserError, match="no space left on the disk"):
+            make_dataset(benchmark, "night", tmp_path)
+    assert sorted(path.name for path in (folder / "shown").iterdir()) == before
+    make_dataset(benchmark, "night", tmp_path)
+    assert sorted(path.name for path in (folder / "shown").iterdir()) == [name for name in before if name != "old.png"]

@@ -166,7 +166,7 @@ def test_images_without_labels(data: Path, tmp_path: Path, benchmark_of: Callabl
     shutil.copy(data / "gta5/images/00001.png", data / "gta5/images/99999.png")
     report = examine(benchmark_of(source=GAME), tmp_path)
     assert report.sound
-    assert "⚠ 1 image has no label and is not used: 99999.png" in told(report)
+    assert "⚠ 1 image has no label and is not used: 99999" in told(report)
 
 
 def test_following_the_advice_on_images_without_labels(
@@ -189,7 +189,7 @@ def test_following_the_advice_on_images_without_labels(
         benchmark = benchmark_of(source=GAME | keys)
         again = examine(benchmark, tmp_path)
         assert again.sound, told(again)
-        assert "⚠ 1 image has no label and is not used: 00003.png" in told(again)
+        assert "⚠ 1 image has no label and is not used: 00003" in told(again)
         make_dataset(benchmark, "source", tmp_path)
         assert "00003" not in set(open_index(benchmark, "source", tmp_path).table["id"])
 
@@ -393,3 +393,43 @@ def test_counting_opens_no_image_and_imports_no_torch(tmp_path: Path) -> None:
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert "read gta5" in output
     assert ".png" not in output
+
+
+def test_following_the_advice_on_damaged_images(
+    data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]
+) -> None:
+    for name in ("00001", "00003"):
+        (data / "gta5/images" / f"{name}.png").write_bytes(b"no picture")
+    advice = re.search(r"name these ids under the domain's `skip:` \((skip: .*?)\)$", told(
+        examine(benchmark_of(source=GAME), tmp_path, full=True)
+    ), re.MULTILINE)  # fmt: skip
+    assert advice is not None
+    for expected in (5, 3):  # all pairs, or those that are left
+        part = {"split": "all", "expected": expected}
+        benchmark = benchmark_of(source=GAME | {"train": part} | parse_yaml(advice[1]))
+        report = examine(benchmark, tmp_path, full=True)
+        assert report.sound, told(report)
+        assert "⚠ 2 of 5 pairs are left out by `skip:`: 00001, 00003" in told(report)
+        make_dataset(benchmark, "source", tmp_path)
+        index = open_index(benchmark, "source", tmp_path)
+        assert index.table["id"].tolist() == ["00002", "00004"]
+        assert "GTA5, all: 2 of 5 pairs are left out by `skip:`: 00001, 00003" in index.notes
+
+
+def test_labels_that_are_known_are_judged_without_decoding(
+    data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = benchmark_of(source=GAME)
+    labels = [data / "gta5/labels" / f"{name}.png" for name in ("00001", "00002", "00003", "00004", "15188")]
+    sound = labels[0].read_bytes()
+    for label in labels:
+        write(label, np.zeros((6, 9), np.uint8))
+    assert examine(benchmark, tmp_path).sound, "nothing is known yet"
+    assert not examine(benchmark, tmp_path, full=True).sound
+    report = examine(benchmark, tmp_path)
+    assert "all 4 labels are void throughout" in told(report)
+    with pytest.raises(UserError, match="void throughout"):
+        require(benchmark, tmp_path)
+    for label in labels:
+        label.write_bytes(sound)
+    assert examine(benchmark, tmp_path).sound, "what was known of the old files says nothing of the new ones"

@@ -156,3 +156,23 @@ def test_long_and_odd_names_lose_no_image(tmp_path: Path) -> None:
     (tmp_path / "script.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     with pytest.raises(UserError, match=r"script\.png is not a readable picture"):
         read_photo(tmp_path / "script.png")
+
+
+def test_one_bad_name_or_picture_loses_no_other(camvid: Benchmark, tmp_path: Path) -> None:
+    places = [
+        tmp_path / name for name in (os.fsdecode(b"caf\xe9.png"), "a\nb.png", f"{'x' * 251}.png", "r_overlay.png")
+    ]
+    for place in places:
+        Image.fromarray(scene(40, 60)).save(place, format="png")
+    Image.new("LAB", (40, 60)).save(tmp_path / "lab.tif")
+    files = [*find_images([tmp_path]), tmp_path / ("y" * 300 + ".png"), tmp_path / "gone\x1b[2J.png"]
+    with pytest.raises(UserError) as caught:
+        predicted(camvid, files, tmp_path / "out")
+    text = str(caught.value)
+    assert text.startswith("2 of 7 images failed, the other 5 are in")
+    assert "yyy.png: the name is longer than the file system allows" in text
+    assert "gone\\x1b[2J.png does not exist" in text
+    assert "\x1b" not in text
+    assert len(list((tmp_path / "out").iterdir())) == 10
+    again = list(find_images([tmp_path, tmp_path / "out"]))
+    assert len(again) == 5, "our own output is told from an image that is only called like it"

@@ -83,7 +83,7 @@ def test_clutter_lies_among_the_files(tmp_path: Path) -> None:
     """References without labels, coloured labels, instances: there to be left alone."""
     write_official(load_set("acdc"), tmp_path, "val", 4, sizes=[(40, 40)])
     assert len(list(tmp_path.glob("rgb_anon/*/val_ref/*/*.png"))) == 4
-    assert len(list(tmp_path.glob("gt/*/val/*/*"))) == 16
+    assert len(list(tmp_path.glob("gt/*/val/*/*"))) == 20
     write_official(load_set("cityscapes"), tmp_path, "val", 2, sizes=[(40, 40)])
     assert len(list(tmp_path.glob("gtFine/val/*/*_color.png"))) == 2
 
