@@ -10,6 +10,7 @@ import typer
 from flexseg.benchmark import benchmark_names, load_benchmark, select_rows
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.console import terminal
+from flexseg.files import replacing
 
 show = typer.Typer(help="Show what the suite knows: benchmarks, methods, the street world.", no_args_is_help=True)
 bench = typer.Typer(help="Measure the suite's own speed.", no_args_is_help=True)
@@ -45,7 +46,9 @@ def show_world(
 
     from flexseg.world.sheet import contact_sheet
 
-    Image.fromarray(contact_sheet(samples, height, width)).save(output)
+    sheet = Image.fromarray(contact_sheet(samples, height, width))
+    with replacing(output) as temporary:
+        sheet.save(temporary, format="png")
     print(output)
 
 
