@@ -42,7 +42,7 @@ SelectTypeParameters=CR_Core
 GresTypes=gpu
 ReturnToService=2
 NodeName=localhost CPUs={cores} RealMemory=4000 Gres=gpu:2 State=UNKNOWN
-PartitionName=all Nodes=localhost Default=YES MaxTime=INFINITE State=UP
+PartitionName=debug Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 """
 PROFILE = """
 executor: slurm
@@ -53,7 +53,7 @@ latency-wait: 20
 slurm-requeue: true
 slurm-no-account: true
 slurm-status-command: squeue
-default-resources: {mem_mb: 500, runtime: 20, slurm_partition: all}
+default-resources: {mem_mb: 500, runtime: 20, slurm_partition: debug}
 """
 
 
@@ -64,14 +64,15 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     for name in ("state", "spool"):
         (folder / name).mkdir()
     (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder, cores=os.cpu_count()))
-    (folder / "gres.conf").write_text("NodeName=localhost Name=gpu Count=2 Flags=CountOnly\n")
+    stand_ins = "".join(f"NodeName=localhost Name=gpu File=/dev/{name}\n" for name in ("zero", "null"))
+    (folder / "gres.conf").write_text(stand_ins)
     variables = {"SLURM_CONF": str(folder / "slurm.conf")}
     Path("/run/munge").mkdir(exist_ok=True)
     shutil.chown("/run/munge", "munge", "munge")
     subprocess.run(["runuser", "-u", "munge", "--", "munged"], check=False)  # may be running already
     daemons = [
-        subprocess.Popen([name, "-D"], env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for name in ("slurmctld", "slurmd")
+        subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in (["slurmctld", "-D"], ["slurmd", "-D", "-N", "localhost"])
     ]
     try:
         for _ in range(60):
