@@ -169,7 +169,7 @@ def strays_of(tree: Tree, layout: Layout, fields: Iterable[Fields]) -> list[str]
     """The pictures that lie among the images with these ``fields`` or their labels and match no template of ``layout``.
 
     So an image whose ending the layout does not list is not lost in silence, and neither is one in a folder below, or
-    one beside folders that the layout expects (such as prompts or cities).
+    one beside folders that the layout expects (such as prompts or cities) or in another folder there.
     """
     allowed = tuple(sorted(layout.fields.items()))
     paths = [_pattern(text, allowed) for text in (layout.image, *layout.label, *layout.besides)]
@@ -182,6 +182,7 @@ def strays_of(tree: Tree, layout: Layout, fields: Iterable[Fields]) -> list[str]
             above, _, last = text.rpartition("/")[0].rpartition("/")
             if above and FIELD.search(last):
                 near.add(above.format(**each))
+    near.update(f"{above}/{name}" for above in list(near) for name in tree.folders(above))
     for folder in own:
         near.update(_folders_below(tree, folder))
     found = [path for folder in own for path, name in _pictures(tree, folder) if not _matches(own[folder], name)]

@@ -461,6 +461,19 @@ def test_pictures_in_folders_above_and_below_are_named(tmp_path: Path, touch: To
     assert "preview.png" not in names
 
 
+def test_folders_whose_names_are_not_expected_are_no_secret(tmp_path: Path, touch: Touch) -> None:
+    touch(*city("cityscapes/"), "cityscapes/leftImg8bit/val/ulm_2/ulm_000007_000019_leftImg8bit.png")
+    other = tmp_path / "cityscapes/leftImg8bit/val" / os.fsdecode(b"caf\xe9")
+    other.mkdir()
+    (other / "x_000000_000019_leftImg8bit.png").touch()
+    dataset = load_set("cityscapes")
+    found = take_inventory(dataset, locate(dataset, tmp_path), "val")
+    assert {path.name for path in found.strays} == {
+        "ulm_000007_000019_leftImg8bit.png",
+        "x_000000_000019_leftImg8bit.png",
+    }
+
+
 def test_what_belongs_to_other_splits_and_releases_is_no_stray(tmp_path: Path, touch: Touch) -> None:
     touch(*city("cityscapes/", kinds=("labelIds", "labelTrainIds", "color", "instanceIds")))
     touch("cityscapes/leftImg8bit/train/bonn/bonn_000000_000019_leftImg8bit.png")
