@@ -85,7 +85,7 @@ class Inventory:
         return [pair.id for pair in self.pairs if pair.id in skip]
 
     def notes(self, without: Collection[str], skip: Collection[str] = ()) -> list[str]:
-        """What is there and not used, in words, a line each: images by their ids, other files by their names.
+        """What is there and not used, in words, a line each: images by their ids, other files by name.
 
         Args:
             without: the images that may lack their label. skip: those that the benchmark leaves out.
@@ -94,7 +94,9 @@ class Inventory:
         kinds = {
             "image(s) has no label and is": list(without),
             "label(s) has no image and is": _names(self.orphans),
-            "picture(s) has a name of another form and is": _names(self.strays),
+            "picture(s) has a name of another form and is": [
+                f"{path.parent.name}/{path.name}" for path in sorted(self.strays)
+            ],
             "file(s) has a name in another encoding than UTF-8 and is": _names(self.unnamed),
         }
         notes = [f"{_count(found, what)} not used: {name_some(found)}" for what, found in kinds.items() if found]
@@ -110,8 +112,8 @@ def _count(found: Collection[str], what: str) -> str:
     return f"{len(found)} {what.replace('(s)', 's').replace(' has ', ' have ').replace(' is', ' are')}"
 
 
-def _names(paths: Iterable[Path]) -> list[str]:
-    return [path.name for path in sorted(paths)]
+def _names(paths: Iterable[Path], folder: bool = False) -> list[str]:
+    return [f"{path.parent.name}/{path.name}" if folder else path.name for path in sorted(paths)]
 
 
 def name_some(names: Sequence[str]) -> str:

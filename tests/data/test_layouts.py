@@ -415,7 +415,7 @@ def test_files_beside_the_pattern_are_named(tmp_path: Path, touch: Touch) -> Non
     assert [pair.id for pair in found.pairs] == ["a", "b", "c"]
     assert found.notes(found.unlabelled) == [
         "2 labels have no image and are not used: d.png, x y.png",
-        "1 picture has a name of another form and is not used: d.bmp",
+        "1 picture has a name of another form and is not used: images/d.bmp",
     ]
 
 
@@ -547,5 +547,5 @@ def test_a_disk_that_fails_leads_to_no_other_copy(
 
 def test_labels_of_other_endings_are_named_where_labels_lack(tmp_path: Path, touch: Touch) -> None:
     touch(*(f"generated/images/{name}.png" for name in "ab"), "generated/labels/a.png", "generated/labels/b.PNG")
-    with pytest.raises(UserError, match=r"have no label, .*1 picture has a name .* not used: b\.PNG"):
+    with pytest.raises(UserError, match=r"have no label, .*1 picture has a name .* not used: labels/b\.PNG"):
         ids("generated", tmp_path, "all")
