@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from flexseg.analysis.stats.domains import inference_text, label_maps_text, size
 from flexseg.analysis.stats.formats import to_markdown
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.tables.content import provenance
 from flexseg.analysis.tables.published import published_table
 from flexseg.analysis.tables.write import comparison_table, factorial_table, per_class_table
 from flexseg.analysis.web.payload import payload
@@ -204,3 +206,14 @@ def test_pictures_of_many_megapixels_are_narrowed_for_the_reports(tmp_path: Path
     narrow = read_picture(tmp_path / "narrow.png", labels=False)
     assert narrow is not None
     assert narrow.shape == (60, 80, 3)
+
+
+def test_what_is_not_used_of_the_data_is_said(made: Made) -> None:
+    benchmark, results = made
+    scores = Scores(load_records(benchmark, results))
+    assert "Data" not in dict(provenance(scores))
+    path = results / benchmark.name / "data" / "mapillary" / "index.parquet"
+    content, table, note = path.read_bytes(), pq.read_table(path), "Mapillary, val: 1 image has no label"
+    pq.write_table(table.replace_schema_metadata({"notes": json.dumps([note])}), path)
+    assert dict(provenance(scores))["Data"] == note
+    path.write_bytes(content)

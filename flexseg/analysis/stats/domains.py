@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,6 +52,19 @@ def train_images(scores: Scores, name: str) -> int | None:
     except (OSError, pa.ArrowException):
         return None
     return sum(split == "train" for split in splits) or None
+
+
+def data_notes(scores: Scores) -> list[str]:
+    """What the indices of the domains say of their data: images without a label, files that are not used, and so on."""
+    notes = dict[str, None]()
+    for name in scores.benchmark.domains:
+        try:
+            metadata = pq.read_schema(data_folder(scores, name) / "index.parquet").metadata or {}
+            found = json.loads(metadata.get(b"notes", b"[]"))
+        except (OSError, ValueError, pa.ArrowException):  # whoever opens the index says so
+            continue
+        notes |= dict.fromkeys(map(str, found)) if isinstance(found, list) else {}
+    return list(notes)
 
 
 def data_folder(scores: Scores, name: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from flexseg.analysis.stats.domains import protocol_text, target_title, tested_images, training_text
+from flexseg.analysis.stats.domains import data_notes, protocol_text, target_title, tested_images, training_text
 from flexseg.analysis.stats.formats import number
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import ALIGNMENT, COMPONENTS, HELP, power_statement, verdict
@@ -133,10 +133,12 @@ def protocol(scores: Scores) -> list[tuple[str, str]]:
 
 
 def provenance(scores: Scores) -> list[tuple[str, str]]:
-    """Which code made the numbers, on which machine, in what time."""
+    """Which code made the numbers, on which machine, in what time; and what is to be known of the data, if anything."""
     runs = scores.records.finished()
     seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)
+    notes = data_notes(scores)
     return [
+        *([("Data", "; ".join(notes))] if notes else []),
         ("Commit", summarise_runs(runs, commit)),
         ("Code", code_text(scores)),
         ("Machine", summarise_runs(runs, machine)),
