@@ -19,7 +19,6 @@ from work import Work
 KILLS = int(os.environ.get("FLEXSEG_KILLS", "100"))
 SEED = int(os.environ.get("FLEXSEG_SEED", "0"))
 ROWS = ("dginstyle", "flexseg")
-TARGETS = ("clear_city", "mixed", "places", "adverse", "night")
 
 
 def _remove(*names: str) -> Callable[[Work, str], None]:
@@ -31,9 +30,21 @@ def _remove(*names: str) -> Callable[[Work, str], None]:
     return remove
 
 
+TRAINED = [
+    f"{{row}}/seed-0/{name}"
+    for name in (
+        "run.json",
+        "model.safetensors",
+        "train.jsonl",
+        "config.json",
+        "observations",
+        "checkpoint.safetensors",
+    )
+]
+"""What a training writes; the records beside it stay."""
 JOBS: dict[str, tuple[int, tuple[str, ...], Callable[[Work, str], None]]] = {
     # weight, command, what is removed before so that there is something to do
-    "train": (40, ("flexseg", "train", "smoke", "{row}", "0"), _remove("{row}/seed-0")),
+    "train": (40, ("flexseg", "train", "smoke", "{row}", "0"), _remove(*TRAINED)),
     "evaluate": (25, ("flexseg", "evaluate", "smoke", "{row}"), _remove("{row}/seed-0/evaluation")),
     "dataset": (10, ("flexseg", "dataset", "smoke", "night"), _remove("data/night")),
     "tables": (9, ("flexseg", "tables", "smoke"), _remove("tables")),
