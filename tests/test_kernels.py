@@ -26,7 +26,7 @@ app(["train", "smoke", "dginstyle", "0", *sys.argv[1:]])
 
 
 def used(root: Path, *options: str, **variables: str) -> dict[str, object]:
-    environment = {name: value for name, value in os.environ.items() if name not in kernels.HELD}
+    environment = {name: value for name, value in os.environ.items() if name not in (*kernels.HELD, kernels.NATIVE)}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CODE, *options],
         env=environment | variables, cwd=root, capture_output=True, text=True, check=True,
@@ -60,6 +60,7 @@ def test_a_users_own_choice_stays(root: Path) -> None:
 
 def test_other_processors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "processor_flags", lambda: frozenset({"sse4_2"}))
+    monkeypatch.delenv(kernels.NATIVE)
     before = dict(os.environ)
     assert kernels.hold_kernels() is False
     assert dict(os.environ) == before
