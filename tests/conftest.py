@@ -19,8 +19,8 @@ ROOT = Path(__file__).parents[1]
 # As the workflow trains. Two threads would compete with the other worker, and torch 2.13 frees memory twice in the
 # backward pass of a narrow ResNet-18 with the channels last if it has more than one (plain mmseg, none of our code).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# The commands that tests start compute with the kernels of the tests' own process, which has loaded its libraries before
-# anything could be held (flexseg/kernels.py).
+# The commands that tests start compute with the kernels of the tests' own process, which has loaded its libraries
+# before anything could be held (flexseg/kernels.py).
 os.environ.setdefault("FLEXSEG_NATIVE_KERNELS", "1")
 # An example that takes long says something about the machine, not about the property.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
