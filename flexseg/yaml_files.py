@@ -52,6 +52,17 @@ for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_expression})$"), list(_first))
 
 
+_BREAKS = re.compile("[\x85\u2028\u2029]")
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    """In double quotes, where they are escaped, if it has Unicode's line breaks: elsewhere PyYAML folds them."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if _BREAKS.search(text) else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 class _Refused(Exception):
     """Something that this reader refuses, at a mark of PyYAML's."""
 

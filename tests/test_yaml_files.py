@@ -101,5 +101,6 @@ values = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.
 
 @given(values)
 @example(["1e3", "00002", "no", "2013-05-27", "<<", "~", ".inf", "\ud7ff"])
+@example({"\x85": "\u2028", "a\u2029 b": ["\x85 ", " \x85\n"]})
 def test_what_was_written_is_read(value: object) -> None:
     assert parse_yaml(format_yaml(value)) == value
