@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from flexseg.benchmark.facts import mistake_in_record
 from flexseg.benchmark.schema import Benchmark
-from flexseg.errors import UserError
+from flexseg.errors import UserError, printable
 from flexseg.files import digest, read_json, remove_stale_parts, write_json
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -246,7 +246,7 @@ class Run:
             reason = reason_of(record) if record.get("reason") else f"status {record.get('status')!r}"[:REASON]
             return State("failed", f"failed: {reason}", record)
         if mistake := mistake_in_record(record):
-            return State("failed", f"failed: {self.directory.record.name} is damaged ({mistake})")
+            return State("failed", f"failed: {self.directory.record.name} is damaged ({printable(mistake)})")
         return State("finished", "", record) if current else State("stale", STALE, record)
 
     @property
@@ -285,8 +285,7 @@ def read_mapping(path: Path) -> dict[str, Any] | None:
 
 def reason_of(failure: Mapping[str, Any]) -> str:
     """The reason that a ``failure.json`` gives, on one line of at most ``REASON`` characters."""
-    reason = " ".join(str(failure.get("reason") or "no reason recorded").split())
-    reason = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in reason)
+    reason = printable(" ".join(str(failure.get("reason") or "no reason recorded").split()))
     return reason if len(reason) <= REASON else f"{reason[: REASON - 1]}…"
 
 

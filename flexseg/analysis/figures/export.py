@@ -6,7 +6,7 @@ from pathlib import Path
 
 from flexseg.analysis.figures.plate import METADATA, Plate, render_all
 from flexseg.analysis.figures.plates import all_plates
-from flexseg.analysis.stats.formats import write_text
+from flexseg.analysis.stats.formats import escape_markdown, write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.files import replacing
 
@@ -29,12 +29,12 @@ def export_figures(scores: Scores, output: Path) -> list[Path]:
             else:
                 path.unlink(missing_ok=True)
         captions.append(_caption(plate))
-    write_text(output, f"# {scores.benchmark.title}: figures\n\n" + "\n".join(captions))
+    write_text(output, f"# {escape_markdown(scores.benchmark.title)}: figures\n\n" + "\n".join(captions))
     return [*paths, output]
 
 
 def _caption(plate: Plate) -> str:
     if plate.empty:
-        return f"## {plate.heading}\n\nNot drawn. {plate.empty}\n"
+        return f"## {escape_markdown(plate.heading)}\n\nNot drawn. {escape_markdown(plate.empty)}\n"
     files = ", ".join(f"[{suffix.upper()}]({plate.name}.{suffix})" for suffix in METADATA)
-    return f"## {plate.heading}\n\n{files}\n\n{plate.caption}\n"
+    return f"## {escape_markdown(plate.heading)}\n\n{files}\n\n{escape_markdown(plate.caption)}\n"

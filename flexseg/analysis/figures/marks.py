@@ -29,7 +29,9 @@ from flexseg.analysis.figures.style import (
     RULE,
     STYLE,
     figure_of,
+    literal,
     new_figure,
+    short,
     styled,
 )
 from flexseg.analysis.stats.formats import DASH, number
@@ -59,7 +61,7 @@ def draw_curves(frame: pd.DataFrame, labels: dict[str, str], ax: Axes | None) ->
     _draw(plot.scale(x=so.Continuous().tick(upto=4)).label(y=""), ax or figure)
     for axes in figure.axes if ax is None else ():
         axes.title.set_linespacing(SPACING)
-    return figure
+    return literal(figure, ax)
 
 
 def off_scale(values: Sequence[float]) -> list[bool]:
@@ -87,7 +89,7 @@ def _draw(plot: so.Plot, on: Axes | Figure) -> None:
                     marks.set_zorder(3)  # a hollow dot hides the bar behind it
         legends, figure.legends[:] = list(figure.legends), []
         for legend in legends:
-            texts = [text.get_text() for text in legend.get_texts()]
+            texts = [short(text.get_text()) for text in legend.get_texts()]
             handles: list[Any] = list(legend.legend_handles)
             if isinstance(on, Figure):
                 figure.legend(handles, texts, loc="outside upper center", ncols=min(len(texts), 4))
@@ -104,6 +106,7 @@ def _cycle(values: Sequence[Any], names: pd.Series) -> so.Nominal:
 
 
 def _label_x(on: Axes | Figure, label: str) -> None:
+    label = short(label)
     if isinstance(on, Figure):
         on.supxlabel(label, fontsize=STYLE["axes.labelsize"])
     else:
@@ -113,7 +116,11 @@ def _label_x(on: Axes | Figure, label: str) -> None:
 def _slant(axes: Axes, at: NDArray[Any], texts: Sequence[str], slanted: bool) -> None:
     """Label the x axis, slanted where the texts are too long to stand beside each other."""
     axes.set_xticks(
-        at, texts, rotation=30 if slanted else 0, ha="right" if slanted else "center", rotation_mode="anchor"
+        at,
+        [short(text, 40) for text in texts],
+        rotation=30 if slanted else 0,
+        ha="right" if slanted else "center",
+        rotation_mode="anchor",
     )
 
 
@@ -134,7 +141,9 @@ def _fitting(titles: Iterable[str], pitch: float, width: int, blocks: int = 1) -
 
 
 def _wrap(text: str, width: int) -> str:
-    return textwrap.fill(text, width, break_long_words=False)
+    """``text`` in lines of ``width`` characters; only a word that no line could hold is broken."""
+    text = short(text)
+    return textwrap.fill(text, width, break_long_words=any(len(word) > 40 for word in text.split()))
 
 
 def draw_dots(
@@ -192,7 +201,7 @@ def draw_dots(
                 if getattr(entry, key) in far or not np.isfinite(entry.value):
                     _edge(axes, entry.place, entry.value, bool(entry.shown))
         _label_x(ax or figure, label)
-    return figure
+    return literal(figure, ax)
 
 
 def _edge(axes: Axes, place: float, value: float, bold: bool) -> None:
@@ -270,7 +279,7 @@ def draw_profile(
                     axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
             line[0].set_ylabel(measure)
         _label_x(ax or figure, label)
-    return figure
+    return literal(figure, ax)
 
 
 def draw_heat_maps(
@@ -299,7 +308,7 @@ def draw_heat_maps(
             _group(each, columns["group"].tolist())
         heads = columns["head"].tolist()
         _slant(axes[-1], np.arange(len(heads)) + 0.5, heads, max(map(len, heads)) > 4)
-    return figure
+    return literal(figure, ax)
 
 
 def _heat_map(axes: Axes, wide: pd.DataFrame, diverging: bool, size: float) -> None:
@@ -329,5 +338,5 @@ def _group(axes: Axes, groups: Sequence[str]) -> None:
     for start, end in pairwise(edges):
         if start:
             axes.axvline(start, color=INK, linewidth=0.8)
-        axes.text((start + end) / 2, -0.1, groups[start], ha="center", va="bottom", style="italic",
+        axes.text((start + end) / 2, -0.1, short(groups[start], 40), ha="center", va="bottom", style="italic",
                   fontsize=STYLE["ytick.labelsize"])  # fmt: skip

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from flexseg.analysis.figures.panels import Picture, draw_grid, palette
-from flexseg.analysis.figures.style import DOUBLE, GREY, INK, MARKERS, STYLE, new_figure, styled
+from flexseg.analysis.figures.style import DOUBLE, GREY, INK, MARKERS, STYLE, new_figure, short, styled
 from flexseg.analysis.stats.scores import Scores
 from flexseg.classes import CLASS_NAMES, CLASSES
 from flexseg.errors import UserError
@@ -151,7 +151,7 @@ def _plane(axes: Axes, shape: Geometry, names: tuple[str, ...]) -> None:
     axes.set_ylabel(f"component 2 ({100 * shape.explained[1]:.0f} %)")
     axes.margins(0.12)
     marks = [
-        Line2D([], [], marker=MARKERS[index % len(MARKERS)], linestyle="none", color=GREY, label=name)
+        Line2D([], [], marker=MARKERS[index % len(MARKERS)], linestyle="none", color=GREY, label=short(name, 40))
         for index, name in enumerate(names)
     ]
     axes.legend(handles=marks, loc="best", handletextpad=0.2)
@@ -195,7 +195,7 @@ def draw_maps(show: Maps, moments: dict[int, Arrays], names: list[str], images: 
         axes.tick_params(axis="y", labelleft=False, labelright=True)
         for name, scale in scales.items():
             bar = figure.colorbar(scale, ax=axes, shrink=0.6, pad=0.01, aspect=30, fraction=0.03)
-            bar.set_label(f"{name} ({show.units[name]})" if show.units[name] else name)
+            bar.set_label(short(f"{name} ({show.units[name]})" if show.units[name] else name))
             bar.outline.set_linewidth(0.4)  # type: ignore[operator]
     return figure
 

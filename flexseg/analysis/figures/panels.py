@@ -16,8 +16,9 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from flexseg.analysis.figures.decode import read_png
 from flexseg.analysis.figures.plate import Plate, empty_plate
-from flexseg.analysis.figures.style import DOUBLE, GREY, RULE, new_figure, styled
+from flexseg.analysis.figures.style import DOUBLE, GREY, RULE, new_figure, short, styled
 from flexseg.analysis.stats.domains import class_colours, data_folder, target_title
 from flexseg.analysis.stats.scores import Scores
 from flexseg.classes import CLASSES
@@ -57,15 +58,17 @@ def shown_images(folder: Path) -> dict[str, Shown]:
         table = pq.read_table(path, columns=["id", "image", "label", "condition"], use_threads=False)
     except (pa.ArrowException, OSError):
         return {}
-    rows = {file_stem(row["id"]): row for row in table.to_pylist()}
+    texts = [row for row in table.to_pylist() if all(isinstance(row[key], str) for key in ("id", "image", "label"))]
+    rows = {file_stem(row["id"]): row for row in texts}
     if copies.is_dir():
         kept = {name: row for name, row in rows.items() if (copies / f"{name}.label.png").is_file()}
         return {
-            name: Shown(copies / f"{name}.png", copies / f"{name}.label.png", row["condition"] or "")
+            name: Shown(copies / f"{name}.png", copies / f"{name}.label.png", str(row["condition"] or ""))
             for name, row in kept.items()
         }
     return {
-        name: Shown(folder / row["image"], folder / row["label"], row["condition"] or "") for name, row in rows.items()
+        name: Shown(folder / row["image"], folder / row["label"], str(row["condition"] or ""))
+        for name, row in rows.items()
     }
 
 
@@ -163,8 +166,10 @@ def draw_grid(
                 here = np.s_[down * step[1] : down * step[1] + box[1], across * step[0] : across * step[0] + box[0]]
                 sheet[here] = _padded(picture, box)
     axes.imshow(sheet, interpolation="none")
-    axes.set_xticks([across * step[0] + box[0] / 2 for across in range(len(heads))], heads)
-    axes.set_yticks([down * step[1] + box[1] / 2 for down in range(len(lines))], sides)
+    axes.set_xticks(
+        [across * step[0] + box[0] / 2 for across in range(len(heads))], [short(head, 40) for head in heads]
+    )
+    axes.set_yticks([down * step[1] + box[1] / 2 for down in range(len(lines))], [short(side, 40) for side in sides])
     axes.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False, pad=3)
     axes.spines[:].set_visible(False)
     for down, line in enumerate(lines):
@@ -183,39 +188,19 @@ def _padded(picture: Picture, box: tuple[int, int]) -> Picture:
     return np.asarray(ImageOps.pad(image, box, method=Image.Resampling.NEAREST, color=(0, 0, 0, 0)))
 
 
-def load_png(path: Path) -> Image.Image:
-    """Read a whole PNG.
-
-    Raises:
-        OSError: it is no file, no PNG, damaged, or beyond what Pillow takes for an attack.
-    """
-    if not path.is_file():  # a pipe would be waited for
-        raise FileNotFoundError(path)
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            image.load()
-            return image
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(f"{path}: {error}") from error
-
-
 def read_picture(path: Path | None, labels: bool) -> Picture | None:
     """The picture at ``path``, labels as colours, not wider than :data:`MOST_WIDTH`; None if none can be read."""
-    if path is None:
+    image = read_png(path, labels=labels) if path else None
+    if image is None:
         return None
-    try:
-        image = load_png(path)
-        if not labels:
-            return _narrowed(image.convert("RGB"), Image.Resampling.LANCZOS)
-        ids = np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)
-        return _narrowed(Image.fromarray(palette()[ids]), Image.Resampling.NEAREST)
-    except (OSError, ValueError):
-        return None
+    if not labels:
+        return _narrowed(image, Image.Resampling.LANCZOS)
+    return _narrowed(Image.fromarray(palette()[np.asarray(image)]), Image.Resampling.NEAREST)
 
 
 def _narrowed(image: Image.Image, how: Image.Resampling) -> Picture:
     if image.width > MOST_WIDTH:
-        image = image.resize((MOST_WIDTH, round(image.height * MOST_WIDTH / image.width)), how)
+        image = image.resize((MOST_WIDTH, max(1, round(image.height * MOST_WIDTH / image.width))), how)
     return np.asarray(image)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -43,9 +44,10 @@ def render(plate: Plate, format: Format) -> bytes:
 
 
 def render_all(plate: Plate, formats: Iterable[Format] = tuple(METADATA)) -> dict[Format, bytes]:
-    """The files of a plate in several formats, drawn once."""
+    """The files of a plate in several formats, drawn once. A sign that no font has is shown as a box."""
     files = {}
-    with styled():
+    with styled(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")  # one for each sign and format
         figure = plate.draw()
         fix_layout(figure)
         for format in formats:

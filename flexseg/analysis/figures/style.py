@@ -11,6 +11,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 DOUBLE = 7.0
@@ -77,6 +78,18 @@ def fix_layout(figure: Figure) -> None:
     figure.set_layout_engine("none")
     for axes in figure.axes:
         axes.set_position(Bbox(np.round(axes.get_position().get_points(), 6)))
+
+
+def short(text: str, most: int = 80) -> str:
+    """``text``, which may be as long as a benchmark file allows, as far as a figure has room for it."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def literal(figure: Figure, axes: Axes | None = None) -> Figure:
+    """``figure``, whose texts (or those in ``axes``, which somebody else made) are no formulas, dollars or not."""
+    for text in (axes or figure).findobj(Text):
+        cast(Text, text).set_parse_math(False)
+    return figure
 
 
 def figure_of(axes: Axes) -> Figure:

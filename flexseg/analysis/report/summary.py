@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from flexseg.analysis.stats.domains import protocol_text
-from flexseg.analysis.stats.formats import to_markdown, write_text
+from flexseg.analysis.stats.formats import escape_markdown, to_markdown, write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
 from flexseg.analysis.tables.content import describe, provenance
@@ -22,11 +22,18 @@ def write_summary(scores: Scores, output: Path) -> None:
     Links are relative to its folder, which also holds reports, figures and the page; tables are under ``results``.
     """
     benchmark, folder = scores.benchmark, output.parent
-    lines = [f"# {benchmark.title}: summary", "", describe(scores), "", "## What was found", ""]
+    lines = [
+        f"# {escape_markdown(benchmark.title)}: summary",
+        "",
+        escape_markdown(describe(scores)),
+        "",
+        "## What was found",
+        "",
+    ]
     lines += ["Differences in mIoU points with 95 % interval.", ""]
     for question, answer in verdict(scores):
-        lines += [f"- **{question}** {answer}"]
-    lines += ["", f"Power: {power_statement(scores)}", ""]
+        lines += [f"- **{question}** {escape_markdown(answer)}"]
+    lines += ["", f"Power: {escape_markdown(power_statement(scores))}", ""]
     if len(benchmark.rows) > 1:
         lines += [f"![Paired differences to the reference row]({FIGURE})", ""]
     for table in (comparison_table(scores), ablation_table(scores), metrics_table(scores)):
@@ -48,13 +55,15 @@ def _provenance(scores: Scores) -> list[str]:
     benchmark, finished = scores.benchmark, len(scores.records.finished())
     rows, seeds = len(benchmark.rows), len(benchmark.seeds)
     facts = {
-        "Protocol": f"`{benchmark.protocol.id}`: {protocol_text(scores)}",
         "Runs": f"{finished} finished of {rows * seeds} ({rows} rows × {seeds} seeds)",
         **dict(provenance(scores)),
     }
     lines = ["## Where it comes from", ""]
-    lines += [f"- {name}: {text or '–'}" for name, text in facts.items()]
-    notes = [f"{row}: {note}" for row, note in scores.records.all_notes()]
+    name = benchmark.protocol.id
+    shown = escape_markdown(name) if "`" in name else f"`{name}`"
+    lines += [f"- Protocol: {shown}: {escape_markdown(protocol_text(scores))}"]
+    lines += [f"- {name}: {escape_markdown(text) or '–'}" for name, text in facts.items()]
+    notes = [escape_markdown(f"{row}: {note}") for row, note in scores.records.all_notes()]
     if notes:
         lines += ["", "Not in the numbers:", "", *[f"- {note}" for note in notes]]
     return lines

@@ -118,9 +118,9 @@ def to_markdown(table: Table) -> str:
     """GitHub-flavoured Markdown: title, table, caption, notes."""
 
     def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(escape_markdown(cell).replace("|", "\\|") for cell in cells) + " |"
+        return f"| {' | '.join(cells)} |"
 
-    titles = [f"{c.group}: {c.title}" if c.group else c.title for c in table.columns]
+    titles = [escape_markdown(f"{c.group}: {c.title}" if c.group else c.title) for c in table.columns]
     marks = {"l": ":--", "r": "--:", "c": ":-:"}
     lines = [
         f"## {escape_markdown(table.title)}",
@@ -130,17 +130,35 @@ def to_markdown(table: Table) -> str:
     ]
     for section, rows in table.sections():
         if section:
-            lines.append(line([f"**{section}**", *[""] * (len(titles) - 1)]))
-        lines += [line(f"**{cell.text}**" if cell.bold else cell.text for cell in row.cells) for row in rows]
+            lines.append(line([f"**{escape_markdown(section)}**", *[""] * (len(titles) - 1)]))
+        for row in rows:
+            texts = [(escape_markdown(cell.text), cell.bold) for cell in row.cells]
+            lines.append(line(f"**{text}**" if bold else text for text, bold in texts))
     lines += ["", escape_markdown(table.caption)]
     for mark, note in table.notes:
         lines += ["", f"{mark} {escape_markdown(note)}"]
     return "\n".join(lines) + "\n"
 
 
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*[\n\r\t\u2028\u2029]\s*", " ", text)
+
+
 def escape_markdown(text: str) -> str:
-    """``text`` on one line and without raw HTML: what looks like a tag is shown as it is written."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.split("\n")))
+    """``text`` on one line as Markdown that shows exactly it: no tag, link, formula, emphasis, heading or new cell."""
+    text = _MARKS.sub(r"\\\g<0>", _one_line(text))
+    text = re.sub(r"^(\d+)(?=[.)](\s|$))", r"\1\\", text)  # a numbered list
+    return _TAGS.sub("&lt;", _ENTITIES.sub("&amp;", text))
+
+
+_MARKS = re.compile(
+    r"""[\\`*~$|]  # code, emphasis, formulas, cells
+    |(?<![^\W_])_|_(?![^\W_])  # emphasis; between letters it is none
+    |\](?=[(\[])|^\[(?=.*\]:)  # links
+    |^[#>]|^[=+-](?![\w.])  # headings, quotations and lists""",
+    re.VERBOSE,
+)
+_TAGS, _ENTITIES = re.compile(r"<(?=[A-Za-z/!?])"), re.compile(r"&(?=#?\w+;)")
 
 
 _TEX = {
@@ -149,14 +167,17 @@ _TEX = {
     "Δ": r"$\Delta$", "→": r"$\rightarrow$", "†": r"$\dagger$",
     "‡": r"$\ddagger$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "…": r"\ldots{}", "·": r"$\cdot$",
     "∪": r"$\cup$", "α": r"$\alpha$", "λ": r"$\lambda$", "τ": r"$\tau$", "≥": r"$\geq$", "≤": r"$\leq$", 
-    "•": r"$\bullet$",
+    "•": r"$\bullet$", "<": r"\textless{}", ">": r"\textgreater{}", "\0": "{}",
     "“": "``", "”": "''", "‘": "`", "’": "'", "\N{THIN SPACE}": r"\,", "√": r"$\surd$", "²": r"\textsuperscript{2}",
 } | {digit: rf"\textsuperscript{{{plain}}}" for plain, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}  # fmt: skip
 
 
 def escape_tex(text: str) -> str:
-    """``text`` as LaTeX that prints exactly it."""
-    return "".join(_TEX.get(character, character) for character in " ".join(text.split("\n")))
+    """``text`` on one line as LaTeX that prints exactly it; letters that a font lacks are left to the document."""
+    text = re.sub(r"([-'`,<>!?])(?=[-'`,<>])", "\\1\0", _one_line(text))  # else the two become one sign
+    escaped = "".join(_TEX.get(character, character) for character in text)
+    # Behind the end of a line, a star or a bracket would be taken for an argument of the command before it.
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
 
 def to_tex(table: Table) -> str:
@@ -189,31 +210,31 @@ def to_tex(table: Table) -> str:
     return "\n".join([*lines, rf"\end{{{kind}}}"]) + "\n"
 
 
-CONTRAST = re.compile(r"(?:[+-][\d.]+\*\w+ ?)+")
-
-
 def write_csv(path: Path, columns: list[str], records: Iterable[Mapping[str, object]]) -> None:
     """Tidy CSV with floats as ``%.6f`` and nothing for NaN or a missing key.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe in front, as OWASP advises; contrasts of rows
-    (``+1*a -1*b``) stay, as programs read them.
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, as OWASP advises, unless it is a
+    number or a contrast, which is made of weights and names of rows alone.
     """
 
-    def text(value: object) -> object:
+    def text(column: str, value: object) -> object:
         if isinstance(value, float):
             return f"{value:.6f}" if math.isfinite(value) else ""
-        if (
-            isinstance(value, str)
-            and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-            and not CONTRAST.fullmatch(value)
-        ):
-            return f"'{value}"
+        if isinstance(value, str) and column != "contrast":
+            return no_formula(value)
         return "" if value is None else value
 
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([text(record.get(column)) for column in columns] for record in records)
+        writer.writerows([text(column, record.get(column)) for column in columns] for record in records)
+
+
+def no_formula(text: str) -> str:
+    """``text`` as a cell of a CSV file that no spreadsheet takes for a formula; a number is none."""
+    if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text):
+        return f"'{text}"
+    return text
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from flexseg.analysis.stats.metrics import class_counts
 from flexseg.benchmark import Benchmark, Protocol, Run
-from flexseg.benchmark.identity import RECORD_COLUMNS, Status, read_mapping, runs_of
+from flexseg.benchmark.identity import RECORD_COLUMNS, Status, read_mapping, reason_of, runs_of
 from flexseg.classes import NUM_CLASSES
-from flexseg.errors import UserError
+from flexseg.errors import UserError, printable
 from flexseg.provenance import code_digest
 from flexseg.shows import Show, read_shows
 
@@ -182,7 +182,7 @@ def _load_run(run: Run) -> RunRecords:
     state, benchmark = run.state, run.benchmark
     place = (run.row, run.seed, run.directory.root, run.evaluated.root)
     if state.status != "finished":
-        return RunRecords(*place, state.status, state.reason, state.record)
+        return RunRecords(*place, state.status, state.reason, _printable(state.record))
     targets, absent = {}, {}
     failed = read_mapping(run.evaluated.failure)
     for target in benchmark.targets:
@@ -191,12 +191,21 @@ def _load_run(run: Run) -> RunRecords:
         loaded = _load_target(path, run.fingerprint, benchmark.protocol)
         if isinstance(loaded, str):
             # A finished training whose evaluation failed says why in failure.json.
-            absent[target] = f"failed: {failed['reason']}" if failed and failed.get("reason") else loaded
+            absent[target] = f"failed: {reason_of(failed)}" if failed and failed.get("reason") else loaded
         else:
             targets[target] = loaded
     files = state.record.get("library_files")
     other = state.record.get("library") != code_digest(tuple(files) if files else None)
-    return RunRecords(*place, "finished", "", state.record, other, targets, absent)
+    return RunRecords(*place, "finished", "", _printable(state.record), other, targets, absent)
+
+
+def _printable(value: Any) -> Any:
+    """JSON whose every text and key can be written into a report."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(key): _printable(each) for key, each in value.items()}
+    return [_printable(each) for each in value] if isinstance(value, list) else value
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -212,7 +221,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         except (ValueError, RecursionError):
             continue  # still being written, or torn by the end of its process
         if isinstance(line, dict) and type(line.get("iteration")) is int and 0 <= line["iteration"] < 2**53:
-            lines.append({name: value for name, value in line.items() if name.isprintable() and _is_number(value)})
+            lines.append({printable(name): value for name, value in line.items() if _is_number(value)})
     return lines
 
 
@@ -259,7 +268,7 @@ def _load_target(path: Path, expected: str, protocol: Protocol) -> TargetRecord 
         metadata = table.schema.metadata or {}
         if metadata.get(b"fingerprint", b"").decode(errors="replace") != expected:
             return "records of another run"
-        return _reduce(table, protocol, metadata.get(b"target_label_map", b"").decode(errors="replace"))
+        return _reduce(table, protocol, printable(metadata.get(b"target_label_map", b"").decode(errors="replace")))
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         return f"records cannot be read ({type(error).__name__}): evaluate this run again"
 
@@ -269,7 +278,7 @@ def _reduce(table: pa.Table, protocol: Protocol, label_map: str) -> TargetRecord
     if not len(images) or images.dtype.kind != "U" or len(set(images.tolist())) < len(images):
         raise ValueError("images without names of their own")
     order = np.argsort(images, kind="stable")
-    conditions = np.asarray(table["condition"].to_pylist())[order]
+    conditions = np.asarray([printable(name) for name in table["condition"].to_pylist()])[order]
     names, condition_of, sizes = np.unique(conditions, return_inverse=True, return_counts=True)
 
     def array(name: str, *shape: int) -> NDArray[Any]:

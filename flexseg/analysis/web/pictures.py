@@ -12,11 +12,10 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from flexseg.analysis.figures.panels import Shown, load_png, panel_rows, panel_seed, shown_images
+from flexseg.analysis.figures.decode import read_png
+from flexseg.analysis.figures.panels import Shown, panel_rows, panel_seed, shown_images
 from flexseg.analysis.stats.domains import data_folder, target_title
 from flexseg.analysis.stats.scores import Scores
 
@@ -82,34 +81,22 @@ def _maps(scores: Scores, target: str, seeds: dict[str, int]) -> dict[str, dict[
 
 def _entry(name: str, files: Shown, predictions: dict[str, Path]) -> Json | None:
     """One image with its maps, all of one size; None if image or truth cannot be read."""
-    try:
-        image = load_png(files.image).convert("RGB")
-        scale = min(1.0, MOST_WIDTH / image.width)
-        size = (round(image.width * scale), round(image.height * scale))
-        truth = _label(files.truth, size)
-    except (OSError, ValueError):
+    image, truth = read_png(files.image, labels=False), read_png(files.truth, labels=True)
+    if image is None or truth is None:
         return None
-    kept = {}
-    for row, path in predictions.items():
-        try:
-            kept[row] = _pack(_label(path, size))
-        except (OSError, ValueError):
-            continue
+    scale = min(1.0, MOST_WIDTH / image.width)
+    size = (round(image.width * scale), max(1, round(image.height * scale)))
+    maps = {row: read_png(path, labels=True) for row, path in predictions.items()}
+    kept = {row: _pack(each, size) for row, each in maps.items() if each is not None}
     return {
         "id": name, "condition": files.condition, "width": size[0], "height": size[1],
-        "image": _data_uri(image, size), "truth": _pack(truth), "predictions": kept,
+        "image": _data_uri(image, size), "truth": _pack(truth, size), "predictions": kept,
     }  # fmt: skip
 
 
-def _label(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    opened = load_png(path)
-    label = opened if opened.mode in ("L", "P") else opened.convert("L")
-    ids = Image.fromarray(np.asarray(label, dtype=np.uint8))
-    return np.asarray(ids if ids.size == size else ids.resize(size, Image.Resampling.NEAREST))
-
-
-def _pack(label: NDArray[np.uint8]) -> str:
-    return base64.b64encode(zlib.compress(label.tobytes(), 9)).decode()
+def _pack(label: Image.Image, size: tuple[int, int]) -> str:
+    ids = label if label.size == size else label.resize(size, Image.Resampling.NEAREST)
+    return base64.b64encode(zlib.compress(ids.tobytes(), 9)).decode()
 
 
 def _data_uri(image: Image.Image, size: tuple[int, int]) -> str:
