@@ -20,7 +20,7 @@ from typing import Any, Literal
 from flexseg.benchmark.facts import mistake_in_record
 from flexseg.benchmark.schema import Benchmark
 from flexseg.errors import UserError, printable
-from flexseg.files import digest, read_json, remove_stale_parts, write_json
+from flexseg.files import DISK, DiskError, digest, read_json, remove_stale_parts, write_json
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What a file system without locks answers."""
@@ -268,7 +268,13 @@ class Run:
 
 
 def runs_of(benchmark: Benchmark, results: Path) -> list[Run]:
-    """Every run of a benchmark's rows and seeds, in their order."""
+    """Every run of a benchmark's rows and seeds, in their order.
+
+    Raises:
+        DiskError: ``results`` is a file, or a link to nowhere; that every run is missing would be wrong then.
+    """
+    if os.path.lexists(results) and not results.is_dir():
+        raise DiskError(f"{results}: {DISK[errno.ENOTDIR]}")
     return [Run(benchmark, row, seed, results) for row in benchmark.rows for seed in benchmark.seeds]
 
 

@@ -101,7 +101,7 @@ def test_reports(kind: str, nasty: tuple[Benchmark, Path], tmp_path: Path, monke
     monkeypatch.setattr("flexseg.analysis.figures.plate.DPI", 40)
     benchmark, results = nasty
     if kind in ("comparison", "ablation", "figures"):  # which take long to draw; all texts are in the description
-        benchmark = select_rows(benchmark, rows=",".join([*benchmark.rows][:6] + ["row_12", "row_20"]))
+        benchmark = select_rows(benchmark, rows=",".join([*[*benchmark.rows][:6], "row_12", "row_20"]))
     output = tmp_path / "reports" / f"{kind}.out"
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # matplotlib's, of axes without room
