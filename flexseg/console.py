@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -15,13 +16,24 @@ def terminal(*, stderr: bool = False, file: IO[str] | None = None, width: int | 
     return Console(stderr=stderr, file=file, width=width, markup=False, emoji=False, highlight=False)
 
 
-def printable(text: str) -> str:
-    """A text on one line of any terminal and in any file: what cannot be printed, or is no text, as ``\\x1b``."""
-    return "".join(each if each.isprintable() else _escape(each) for each in text)
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str, *, breaks: bool = False) -> str:
+    """A text on one line, with escapes (``\\x1b``) for what no terminal, encoding or file format takes as text.
+
+    These are control characters, halves of surrogate pairs (as which Python keeps the bytes of a file's name that is no
+    UTF-8), and the characters that turn the direction of all text behind them.
+
+    Args:
+        breaks: keep line breaks and tabs.
+    """
+    kept = "\n\r\t\u2028\u2029" if breaks else ""
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in kept else _escape(found[0]), text)
 
 
 def _escape(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # how Python keeps a byte of a file's name that is no UTF-8
+    if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
 

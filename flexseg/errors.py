@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable
 
 
@@ -20,18 +19,6 @@ class RunError(UserError):
 
 class MissingExtra(RunError):
     """An optional package is not installed. The message is the recipe; the row is shown as not run, not as failed."""
-
-
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]")
-
-
-def printable(text: str) -> str:
-    """``text`` with escapes (``\\x1b``) for what no terminal, encoding or file format takes as text.
-
-    These are control characters except line breaks and tabs, halves of surrogate pairs, and the characters that turn
-    the direction of all text behind them.
-    """
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

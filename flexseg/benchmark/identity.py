@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from flexseg.benchmark.facts import mistake_in_record
 from flexseg.benchmark.schema import Benchmark
-from flexseg.errors import UserError, printable
+from flexseg.console import printable
+from flexseg.errors import UserError
 from flexseg.files import DISK, DiskError, digest, read_json, remove_stale_parts, write_json
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)

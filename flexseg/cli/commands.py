@@ -17,7 +17,7 @@ import typer
 from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.cli.show import bench, show
-from flexseg.console import terminal
+from flexseg.console import printable, terminal
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import describe_disk_error
 from flexseg.kernels import hold_kernels, release_kernels
@@ -176,7 +176,7 @@ def export(
     if rest:
         raise UserError(f"export takes one run and nothing else: {' '.join(rest)}")
     for path in export_run(run, output, target=target):
-        print(path)
+        print(printable(str(path)))
 
 
 @app.command()
@@ -199,7 +199,7 @@ def predict(
     run, images = parse_run(words, _select_row, RESULTS)
     places = [Path(image) for image in images]
     for path in predict_images(run, places, output, target=target, height=height, threads=threads):
-        print(path)
+        print(printable(str(path)))
 
 
 @app.command()
@@ -230,7 +230,7 @@ def tables(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds =
     from flexseg.analysis import write_tables
 
     for path in write_tables(_select(name, study, rows, seeds), RESULTS):
-        print(path)
+        print(printable(str(path)))
 
 
 @app.command()
@@ -323,7 +323,7 @@ def verify(
     scores = Scores(load_records(benchmark, RESULTS))
     if write:
         write_reference(scores, path)
-        print(path)
+        print(printable(str(path)))
         return
     found = verify_scores(scores, read_reference(path, benchmark))
     print_verification(found, terminal(), cells=cells)
@@ -385,7 +385,7 @@ def main(arguments: list[str] | None = None) -> Any:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    terminal(stderr=True).print(message, style="red" if code == 2 else "", soft_wrap=True)
+    terminal(stderr=True).print(printable(message, breaks=True), style="red" if code == 2 else "", soft_wrap=True)
     sys.exit(code)
 
 

@@ -22,7 +22,8 @@ from flexseg.analysis.stats.metrics import class_counts
 from flexseg.benchmark import Benchmark, Protocol, Run
 from flexseg.benchmark.identity import RECORD_COLUMNS, Status, read_mapping, reason_of, runs_of
 from flexseg.classes import NUM_CLASSES
-from flexseg.errors import UserError, printable
+from flexseg.console import printable
+from flexseg.errors import UserError
 from flexseg.provenance import code_digest
 from flexseg.shows import Show, read_shows
 
@@ -208,7 +209,7 @@ def _load_run(run: Run) -> RunRecords:
 def _printable(value: Any) -> Any:
     """JSON whose every text and key can be written into a report."""
     if isinstance(value, str):
-        return printable(value)
+        return printable(value, breaks=True)
     if isinstance(value, dict):
         return {printable(key): _printable(each) for key, each in value.items()}
     return [_printable(each) for each in value] if isinstance(value, list) else value
