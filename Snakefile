@@ -59,8 +59,8 @@ TITLES = fingerprint(
 EVALUATED = expand(f"{HOME}/{{row}}/evaluated.json", row=BENCHMARK.rows)
 
 
-def method_file(row):
-    return str(BENCHMARK.method_file(row))
+def method_files(row):
+    return list(map(str, BENCHMARK.method_files(row)))
 
 
 def training_data(row):
@@ -79,7 +79,7 @@ def run_fingerprint(wildcards):
 onstart:
     # Find wrong options and unknown methods before any work. This is not a rule, as all others would have to wait for
     # it, and Snakemake does not ask the jobs behind a due one what else has changed.
-    files = {f"benchmarks/{NAME}.yaml", *map(method_file, BENCHMARK.rows)}
+    files = {f"benchmarks/{NAME}.yaml", *(path for row in BENCHMARK.rows for path in method_files(row))}
     state = {path: file_digest(Path(path)) for path in files if Path(path).is_file()} | {"selection": SELECTION}
     receipt = Path(HOME, "checked.txt")
     on_disk = not all(map(is_rendered, BENCHMARK.domains))  # data sets may have gone since
@@ -128,7 +128,7 @@ rule dataset:
 
 rule train:
     input:
-        method=lambda wildcards: [path for path in [method_file(wildcards.row)] if Path(path).is_file()],
+        method=lambda wildcards: [path for path in method_files(wildcards.row) if Path(path).is_file()],
         data=lambda wildcards: training_data(wildcards.row),
     output:
         f"{RUNS}/{{row}}/seed-{{seed}}/trained.json",

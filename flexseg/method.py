@@ -21,7 +21,12 @@ from torch.nn import functional
 from flexseg.benchmark.schedule import Sampling
 from flexseg.benchmark.schema import ORIGINS
 from flexseg.classes import NUM_CLASSES
-from flexseg.components.losses import mean_over_valid, pixel_cross_entropy
+from flexseg.components.losses import (
+    log_probabilities,
+    mean_over_valid,
+    negative_log_likelihood,
+    pixel_cross_entropy,
+)
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.sampling import NO_CLASS, Drawing, base_drawing
 from flexseg.errors import RunError, UserError, did_you_mean
@@ -42,6 +47,16 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
 
+    def repeated(self, count: int) -> Batch:
+        """The batch of ``count`` views of the same images behind each other, without the images."""
+        return Batch(
+            self.iteration,
+            np.tile(self.slots, count),
+            np.tile(self.indices, count),
+            self.images[:0],
+            self.labels.repeat(count, 1, 1),
+        )
+
     def generators(self, seed: int) -> list[np.random.Generator]:
         """A generator for each image, which depends on the run's seed, the iteration and the slot alone."""
         return [generator(seed, Purpose.TRANSFORM, self.iteration, int(slot)) for slot in self.slots]
@@ -53,7 +68,8 @@ class Setup:
 
     ``origins`` (N,) int8 is 0 for a source image and 1 for a generated one; ``class_pixels`` (N, 19) int64 counts the
     pixels of each class in each training image. Both are empty where only a model is built. ``mix`` and ``sampling``
-    are the benchmark's recipe for drawing images, None where images are drawn uniformly.
+    are the benchmark's recipe for drawing images, None where images are drawn uniformly. ``batch_size`` counts the
+    images of a step over all devices.
     """
 
     seed: int
@@ -62,6 +78,7 @@ class Setup:
     class_pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, NUM_CLASSES), dtype=np.int64))
     mix: tuple[float, float] | None = None
     sampling: Sampling | None = None
+    batch_size: int = 1
 
     @property
     def draws_uniformly(self) -> bool:
@@ -78,11 +95,17 @@ class Setup:
         return self.base.draw(generator(self.seed, Purpose.CHOOSE, iteration, slot))
 
     def class_for(self, iteration: int, slot: int, image: int) -> int:
-        """The class that a slot's crop should show if ``image`` is the base draw's; else -1."""
+        """The class that a slot's crop should show, or -1: that of the base draw, if it drew this ``image``.
+
+        For another image it is drawn by the probabilities with which the base draw would have drawn the image for it,
+        so that a method which chooses images leaves the recipe's crops as they are.
+        """
         if self.sampling is None:
             return NO_CLASS
         drawn, wanted = self.draw(iteration, slot)
-        return wanted if drawn == image else NO_CLASS
+        if drawn == image:
+            return wanted
+        return self.base.class_for(image, generator(self.seed, Purpose.CLASS, iteration, slot))
 
 
 def option(default: Any, help: str, *, origin: str = "published") -> Any:
@@ -175,8 +198,20 @@ class Method:
         return weight_terms(self.losses(batch, output), output) | auxiliary_losses(output, batch.labels)
 
     def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """The named terms of one pass: by default the pixel-wise cross entropy."""
-        return {"ce": cross_entropy(output.logits, batch.labels)}
+        """The named terms of one pass: by default :meth:`supervise`."""
+        return self.supervise(batch, output, label_log_probabilities(output, batch.labels))
+
+    def supervise(self, batch: Batch, output: Output, log_p: Tensor) -> dict[str, Tensor]:
+        """The named terms that compare a prediction with its labels: by default the mean cross entropy.
+
+        Override it to put another loss in the place of the cross entropy; such a method can then stand on others (see
+        :mod:`flexseg.composition`), whose passes may show several views of an image: ``batch`` has the labels, the
+        indices and the slots of each view.
+
+        Args:
+            log_p: (B, H, W, C) float32, the log-probabilities at the size of the labels.
+        """
+        return {"ce": mean_over_valid(negative_log_likelihood(log_p, batch.labels), batch.labels)}
 
     def after_step(self, batch: Batch) -> None:
         """Act after the optimiser's step."""
@@ -222,6 +257,11 @@ def upsample(logits: Tensor, size: Sequence[int]) -> Tensor:
     if tuple(logits.shape[-2:]) == tuple(size):
         return logits
     return functional.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def label_log_probabilities(output: Output, labels: Tensor) -> Tensor:
+    """log p_c of a pass at the size of ``labels`` (B, H, W): (B, H, W, C) float32."""
+    return log_probabilities(upsample(output.logits, labels.shape[-2:]))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -10,9 +10,12 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
+from flexseg.benchmark import Row
+from flexseg.composition import on_top
 from flexseg.errors import MissingExtra, UserError, did_you_mean
-from flexseg.method import HOOKS, NEEDS, Method
+from flexseg.method import HOOKS, NEEDS, Method, parse_options
 from flexseg.shows import mistake_in
 
 ALIVE = 77
@@ -48,6 +51,18 @@ def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
         raise UserError(f"{path} must define one subclass of flexseg.method.Method, it defines {len(classes)}")
     _check_contract(classes[0], name, path)
     return classes[0]
+
+
+def load_row(row: Row, folder: Path = Path("methods")) -> tuple[type[Method], Any]:
+    """The method of a row, on top of the one that ``on`` names, and its checked options.
+
+    Raises:
+        UserError: a file or an option is wrong, or the method cannot stand on the other.
+    """
+    method = load_method(row.method, folder)
+    if row.on:
+        method = on_top(method, load_method(row.on, folder))
+    return method, parse_options(method, row.options)
 
 
 def _line_in(path: Path, error: BaseException) -> str:

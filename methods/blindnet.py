@@ -47,7 +47,15 @@ from flexseg.components.contrast import (
 )
 from flexseg.components.norms import Standardisation, covariances, put_at_stage_ends
 from flexseg.data.photometric import photometric_view
-from flexseg.method import Batch, Method, auxiliary_losses, cross_entropy, option, require_at_least, weight_terms
+from flexseg.method import (
+    Batch,
+    Method,
+    auxiliary_losses,
+    label_log_probabilities,
+    option,
+    require_at_least,
+    weight_terms,
+)
 from flexseg.models import Output, Segmentor
 
 Level = Literal["backbone", "head"]
@@ -140,9 +148,11 @@ class BlindNet(Method):
         covariance, cross = (labelled * torch.stack(losses).mean() for losses in zip(*pairs, strict=True))
         contrasts = [self._contrasts(level, plain, changed, batch.labels) for level in self.options.levels]
         class_wise, disentangled = (torch.stack(losses).mean() for losses in zip(*contrasts, strict=True))
-        both = [cross_entropy(view.output.logits, batch.labels) for view in (plain, changed)]
-        terms = {
-            "ce": (both[0] + both[1]) / 2,
+        both = [
+            self.supervise(batch, view.output, label_log_probabilities(view.output, batch.labels))
+            for view in (plain, changed)
+        ]
+        terms = {name: (term + both[1][name]) / 2 for name, term in both[0].items()} | {
             "covariance": self.options.covariance * covariance,
             "cross_covariance": self.options.cross_covariance * cross,
             "class_wise": self.options.class_wise * class_wise,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flexseg.components.boundary import label_boundary
 from flexseg.components.ube import clipped_cross_entropy, constant_weights, weighted_cross_entropy
-from flexseg.method import Batch, Method, option, upsample
+from flexseg.method import Batch, Method, option
 from flexseg.models import Output
 
 
@@ -35,10 +35,9 @@ class BoundaryPolicy(Method):
                     f"{self.policy} takes a weight between {allowed[0]} and {allowed[1]}, not {self.weight}"
                 )
 
-    def losses(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        logits = upsample(output.logits, batch.labels.shape[-2:])
+    def supervise(self, batch: Batch, output: Output, log_p: Tensor) -> dict[str, Tensor]:
         boundary = label_boundary(batch.labels, self.options.kernel)
         if self.options.policy == "clip":
-            return {"ce": clipped_cross_entropy(logits, batch.labels, boundary, self.options.limit)}
+            return {"ce": clipped_cross_entropy(log_p, batch.labels, boundary, self.options.limit)}
         weight = 0.0 if self.options.policy == "ignore" else self.options.weight
-        return {"ce": weighted_cross_entropy(logits, batch.labels, constant_weights(boundary, weight))}
+        return {"ce": weighted_cross_entropy(log_p, batch.labels, constant_weights(boundary, weight))}

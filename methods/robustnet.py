@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from flexseg.components.norms import Standardisation, covariances, put_at_stage_ends
 from flexseg.components.ranks import sum_over_ranks
 from flexseg.data.photometric import photometric_view
-from flexseg.method import Batch, Method, Setup, cross_entropy, option, require_at_least
+from flexseg.method import Batch, Method, Setup, option, require_at_least
 from flexseg.models import Output, Segmentor
 from flexseg.shows import Curves
 
@@ -178,7 +178,7 @@ class RobustNet(Method):
         isw = torch.zeros((), device=output.logits.device)
         if batch.iteration >= self._start:
             isw = self.options.weight * self._isw([features[number] for number in range(len(self._layers))])
-        return {"ce": cross_entropy(output.logits, batch.labels), "isw": isw}
+        return super().losses(batch, output) | {"isw": isw}
 
     def after_step(self, batch: Batch) -> None:
         if self._gathered_from <= batch.iteration < self._start:

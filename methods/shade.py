@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from flexseg.components.consistency import jensen_shannon, where_valid
-from flexseg.components.losses import log_probabilities, mean_over_valid, negative_log_likelihood
+from flexseg.components.losses import mean_over_valid
 from flexseg.components.recent import Recent
 from flexseg.components.style import (
     changed_outputs,
@@ -43,7 +43,7 @@ from flexseg.components.style import (
     stage_channels,
     stylise,
 )
-from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, upsample, weight_terms
+from flexseg.method import Batch, Method, Setup, auxiliary_losses, label_log_probabilities, option, weight_terms
 from flexseg.models import Segmentor
 
 
@@ -114,15 +114,12 @@ class Shade(Method):
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
         with changed_outputs(model.backbone, {self._stage: lambda x: self._with_hallucination(x, batch)}):
             output = model(batch.images)
-        labels = batch.labels.repeat(2, 1, 1)
-        log_p = log_probabilities(upsample(output.logits, labels.shape[-2:]))
-        plain, hallucinated = log_p.chunk(2)
-        apart = where_valid(jensen_shannon(plain, hallucinated), batch.labels)
-        terms = {
-            "ce": mean_over_valid(negative_log_likelihood(log_p, labels), labels),
-            "style_consistency": self.options.weight * mean_over_valid(apart, batch.labels),
-        }
-        return weight_terms(terms, output) | auxiliary_losses(output, labels)
+        views = batch.repeated(2)
+        log_p = label_log_probabilities(output, views.labels)
+        apart = where_valid(jensen_shannon(*log_p.chunk(2)), batch.labels)
+        consistency = {"style_consistency": self.options.weight * mean_over_valid(apart, batch.labels)}
+        terms = self.supervise(views, output, log_p) | consistency
+        return weight_terms(terms, output) | auxiliary_losses(output, views.labels)
 
     def _with_hallucination(self, features: Tensor, batch: Batch) -> Tensor:
         """The stage's map followed by its hallucinated view, (2B, …)."""

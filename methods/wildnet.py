@@ -35,10 +35,18 @@ from torch.nn import functional
 from flexseg.classes import IGNORE
 from flexseg.components.boundary import downsample_label
 from flexseg.components.consistency import kullback_leibler, where_valid
-from flexseg.components.losses import log_probabilities, mean_over_valid, negative_log_likelihood
+from flexseg.components.losses import mean_over_valid, negative_log_likelihood
 from flexseg.components.recent import Recent
 from flexseg.components.style import changed_outputs, channel_statistics, early_stages, stylise
-from flexseg.method import Batch, Method, auxiliary_losses, option, require_at_least, upsample, weight_terms
+from flexseg.method import (
+    Batch,
+    Method,
+    auxiliary_losses,
+    label_log_probabilities,
+    option,
+    require_at_least,
+    weight_terms,
+)
 from flexseg.models import Segmentor
 
 
@@ -144,10 +152,10 @@ class WildNet(Method):
 
         with changed_outputs(model.backbone, dict.fromkeys(self._places, exchange)):
             output = model(batch.images)
-        log_p, log_q = log_probabilities(upsample(output.logits, labels.shape[-2:])).chunk(2)
+        log_p, log_q = label_log_probabilities(output, labels).chunk(2)
         divergence = where_valid(kullback_leibler(log_p, log_q), labels)
-        terms = {
-            "ce": mean_over_valid(negative_log_likelihood(log_p, labels), labels),
+        plain = output._replace(logits=output.logits[:size], features=output.features[:size])
+        terms = self.supervise(batch, plain, log_p) | {
             "cel": self.options.lambda_cel * self._content(output.features, labels),
             "sel": self.options.lambda_sel * mean_over_valid(negative_log_likelihood(log_q, labels), labels),
             "scr": self.options.lambda_scr * mean_over_valid(divergence, labels),

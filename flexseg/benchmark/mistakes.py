@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from flexseg.benchmark.blocks import SetDomain, WorldDomain
-from flexseg.benchmark.schedule import ClassUniform, RareClasses
+from flexseg.benchmark.schedule import ClassUniform, Fit, RareClasses, RareSubset, Separate
 from flexseg.errors import did_you_mean
 
 TAGS: dict[Any, type[BaseModel]] = {
@@ -15,6 +15,10 @@ TAGS: dict[Any, type[BaseModel]] = {
     "<data set>": SetDomain,
     "rare_classes": RareClasses,
     "class_uniform": ClassUniform,
+    "rare_subset": RareSubset,
+    "separate": Separate,
+    "<size>": Fit,
+    "<fit>": Fit,
 }
 """The tags by which pydantic's errors name the alternatives of a block."""
 

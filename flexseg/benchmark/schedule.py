@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
-from flexseg.benchmark.values import Batch, Factor, Pixels, Rate, Steps, Strict, at_most
+from flexseg.benchmark.values import Batch, Factor, Pixels, Rate, Steps, Strict, at_most, fit_into
 from flexseg.classes import CLASSES, TRAIN_ID
 from flexseg.errors import did_you_mean
 
@@ -18,7 +18,7 @@ class RareClasses(Strict):
     """Rare class sampling (Hoyer et al., DAFormer, CVPR 2022): a class by P(c) = softmax((1 − f_c) / T), then an image.
 
     Only images with more than ``min_pixels`` of the class at their size on disk are drawn. An image is cropped again,
-    up to ten times, until the crop has ``min_crop_pixels`` of it.
+    up to ten times, until the crop has more than ``min_crop_pixels`` of it.
     """
 
     kind: Literal["rare_classes"]
@@ -34,7 +34,44 @@ class ClassUniform(Strict):
     share: float = Field(default=0.5, gt=0, le=1)
 
 
-Sampling = Annotated[RareClasses | ClassUniform, Field(discriminator="kind")]
+class RareSubset(Strict):
+    """``images`` different ones, chosen once by rare class sampling, then drawn uniformly, each cropped for its class.
+
+    As DGInStyle chooses its 6,000 frames of GTA5 (Jia et al., ECCV 2024; ``tools/rcs_sample_gta.py`` of its code). The
+    choice depends on ``seed``, not on the run's: all runs share it, as there.
+    """
+
+    kind: Literal["rare_subset"]
+    images: PositiveInt
+    temperature: Factor = 0.01
+    min_pixels: PositiveInt = 3000
+    min_crop_pixels: int = Field(default=1500, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+
+Rule = Annotated[RareClasses | ClassUniform | RareSubset, Field(discriminator="kind")]
+
+
+class Separate(Strict):
+    """A rule for source images and one for generated ones; images of a kind without a rule are drawn uniformly.
+
+    Without ``mix`` a kind is drawn in proportion to the number of images that its rule draws from, as when two lists of
+    images are joined.
+    """
+
+    kind: Literal["separate"]
+    source: Rule | None = None
+    generated: Rule | None = None
+
+
+Sampling = Annotated[RareClasses | ClassUniform | RareSubset | Separate, Field(discriminator="kind")]
+
+
+def rule_for(sampling: Sampling | None, *, generated: bool) -> Rule | None:
+    """The rule by which images of one kind are drawn; None where they are drawn uniformly."""
+    if isinstance(sampling, Separate):
+        return sampling.generated if generated else sampling.source
+    return sampling
 
 
 class FeatureDistance(Strict):
@@ -59,6 +96,28 @@ class FeatureDistance(Strict):
         return self
 
 
+class Fit(Strict):
+    """As large as fits into this height and width, the ratio of the sides kept (mmseg's ``Resize``)."""
+
+    fit: Pixels
+
+    def __call__(self, height: int, width: int) -> tuple[int, int]:
+        """The size of an image of this height and width."""
+        return fit_into(self.fit, height, width)
+
+
+Resize = Annotated[
+    Annotated[Pixels, Tag("<size>")] | Annotated[Fit, Tag("<fit>")],
+    Discriminator(lambda value: "<fit>" if isinstance(value, dict | Fit) else "<size>"),
+]
+"""One size (height, width) for all images, or one that keeps their ratio."""
+
+
+def resized(resize: Resize | None, size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) of an image of this ``size`` after the resize."""
+    return resize(*size) if isinstance(resize, Fit) else resize or size
+
+
 Scale = Annotated[PositiveFloat, at_most(100.0, "an image would fill the memory")]
 
 
@@ -66,10 +125,11 @@ class Training(Strict):
     """The schedule, equal for every row: iterations, images per step, crop (height, width), optimiser, averaging.
 
     Keys from ``resize`` on are optional and, if left out, no part of a run's definition. ``resize`` brings every
-    training image to one size before it is cropped; ``max_class_share`` crops again while one class covers more than
-    this share; ``mix`` is the ratio of source to generated images among the draws (by default all images are alike),
-    one of which may be 0; ``sampling`` how images are drawn; ``photometric`` how colours change; ``accumulate`` the
-    number of parts into which a device's batch is cut, to save memory; ``feature_distance`` an additional loss.
+    training image to one size, or into one box, before it is cropped; ``max_class_share`` crops again while one class
+    covers more than this share; ``mix`` is the ratio of source to generated images among the draws (by default all
+    images are alike), one of which may be 0; ``sampling`` how images are drawn; ``photometric`` how colours change;
+    ``accumulate`` the number of parts into which a device's batch is cut, to save memory; ``feature_distance`` an
+    additional loss.
     """
 
     iterations: Steps
@@ -85,7 +145,7 @@ class Training(Strict):
     ema: float = Field(default=0.0, ge=0, lt=1)
     log_every: Steps = 20
     checkpoint_every: Steps = 250
-    resize: Pixels | None = None
+    resize: Resize | None = None
     optimizer: Literal["adamw", "sgd"] | None = None
     momentum: float | None = Field(default=None, ge=0, lt=1)
     accumulate: Batch | None = None

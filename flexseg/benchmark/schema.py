@@ -41,6 +41,7 @@ def _require(place: str, kind: str, name: str, known: Collection[str]) -> None:
 class Row(Strict):
     """A row of the tables: a method with options, which are all the keys that are not named here.
 
+    ``on`` names the method on which it stands (:mod:`flexseg.composition`), without which it changes plain training.
     ``training`` changes keys of the benchmark's schedule and ``model`` exchanges its trunk, for this row alone: for
     controls, such as a longer training, which the reports mark as such. ``published`` is the row's name in the files
     of published numbers, where its component switches do not give it.
@@ -49,6 +50,7 @@ class Row(Strict):
     model_config = ConfigDict(extra="allow")
 
     method: MethodName | Literal[""] = ""
+    on: MethodName | Literal[""] = ""
     extends: str = ""
     title: Text = ""
     generated: str = ""
@@ -186,9 +188,10 @@ class Benchmark(Strict):
         copy._methods = folder
         return copy
 
-    def method_file(self, row_name: str) -> Path:
-        """The file of a row's method."""
-        return self.methods / f"{self.row(row_name).method}.py"
+    def method_files(self, row_name: str) -> list[Path]:
+        """The file of a row's method, and that of the method on which it stands."""
+        row = self.row(row_name)
+        return [self.methods / f"{name}.py" for name in (row.method, row.on) if name]
 
     @property
     def trained_as(self) -> str:
@@ -257,20 +260,21 @@ class Benchmark(Strict):
 
     def run_definition(self, row_name: str, seed: int) -> dict[str, Any]:
         """All that decides the weights of a run, except the library's own code. The fingerprint is made from it."""
-        row, method_file = self.row(row_name), self.method_file(row_name)
+        row = self.row(row_name)
+        digests = [file_digest(path) if path.is_file() else "missing" for path in self.method_files(row_name)]
         return {
             "benchmark": self.trained_as,
             "row": row_name,
             "seed": seed,
             "method": row.method,
-            "method_digest": file_digest(method_file) if method_file.is_file() else "missing",
+            "method_digest": digests[0],
             "options": row.options,
             "source": self.domain_definition(self.source),
             "generated": self.domain_definition(self.generated_of(row_name)),
             "label_map": self.protocol.label_map,
             "model": self.model_of(row_name),
             "training": self.training_of(row_name).model_dump(mode="json", exclude_none=True),
-        }
+        } | ({"on": row.on, "on_digest": digests[1]} if row.on else {})
 
     def evaluation_definition(self) -> dict[str, Any]:
         """All that decides the records of a trained run."""

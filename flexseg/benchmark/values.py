@@ -107,3 +107,12 @@ def check_plain(value: Any, place: str = "") -> None:
         raise ValueError(f"{place}: {value} is no finite number")
     elif isinstance(value, int) and abs(value) > 2**53:
         raise ValueError(f"{place}: the number is beyond ±2⁵³: it can only be a mistake")
+
+
+def fit_into(box: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """Height and width of an image as large as fits into ``box``, turned if the image is upright.
+
+    Rounds like mmcv's ``rescale_size``.
+    """
+    factor = min(max(box) / max(height, width), min(box) / min(height, width))
+    return int(height * factor + 0.5), int(width * factor + 0.5)

@@ -75,9 +75,29 @@ class RareClassSampler:
         drawn = int(rng.choice(len(self.probabilities), p=self.probabilities))
         return drawn, int(rng.choice(self.images[drawn]))
 
-    def image_probabilities(self, count: int) -> NDArray[np.float64]:
-        """The probability of each of ``count`` images in a draw, (count,): Σ_c P(c) / (images that show c)."""
-        p = np.zeros(count, dtype=np.float64)
-        for probability, images in zip(self.probabilities, self.images, strict=True):
-            p[images] += probability / max(len(images), 1)
+    def joint(self, count: int) -> NDArray[np.float64]:
+        """The probability that a draw gives each of ``count`` images for each class, (count, C)."""
+        p = np.zeros((count, len(self.probabilities)), dtype=np.float64)
+        for place, (probability, images) in enumerate(zip(self.probabilities, self.images, strict=True)):
+            p[images, place] = probability / max(len(images), 1)
         return p
+
+    def subset(self, count: int, images: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Draw from ``count`` images until ``images`` different ones are there: their places, and the class of each.
+
+        As DGInStyle's code does (Jia et al., ECCV 2024), which passes over an image that was drawn before. Such a
+        sample without replacement is that of the smallest of e_i / P(i), with e_i ~ Exp(1) (Efraimidis and Spirakis,
+        *Weighted random sampling with a reservoir*, 2006).
+
+        Raises:
+            ValueError: fewer images than asked for show enough of any class.
+        """
+        joint = self.joint(count)
+        weights = joint.sum(axis=1)
+        if (able := np.count_nonzero(weights)) < images:
+            raise ValueError(f"only {able} of {count} images show enough of a class, not {images}")
+        with np.errstate(divide="ignore"):
+            chosen = np.argsort(rng.exponential(size=count) / weights, kind="stable")[:images]
+        cumulative = joint[chosen].cumsum(axis=1)
+        classes = (cumulative <= rng.random(images)[:, None] * cumulative[:, -1:]).sum(axis=1)
+        return chosen, np.minimum(classes, joint.shape[1] - 1)

@@ -26,7 +26,6 @@ from flexseg.components.losses import (
     log_probabilities,
     mean_over_valid,
     negative_log_likelihood,
-    pixel_cross_entropy,
 )
 from flexseg.components.ranks import sum_over_ranks
 
@@ -65,33 +64,34 @@ def uncertainty_weights(entropy: Tensor, boundary_mask: Tensor, alpha: float = 3
     return torch.where(boundary_mask, emphasis, 1.0)
 
 
-def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def weighted_cross_entropy(log_p: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """(1/N) Σ w · L_CE, N the number of valid pixels: a float32 scalar; zero, with a graph, if all is void.
 
     Args:
-        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or void. weights: (B, H, W), not differentiated.
+        log_p: (B, H, W, C). labels: (B, H, W) integers in [0, C) or void. weights: (B, H, W), not differentiated.
 
     Raises:
         ValueError: different shapes.
     """
     check_same_shape(weights, labels, "weights", "labels")
-    return mean_over_valid(weights.detach().float() * pixel_cross_entropy(logits, labels), labels)
+    return mean_over_valid(weights.detach().float() * negative_log_likelihood(log_p, labels), labels)
 
 
-def uncertainty_boundary_losses(logits: Tensor, labels: Tensor, boundary_mask: Tensor, alpha: float = 3.0) -> Tensor:
-    """w · L_CE of every pixel, (B, H, W) float32, 0 on void: L_UBE is its ``mean_over_valid``.
+def uncertainty_boundary_losses(
+    log_p: Tensor, labels: Tensor, boundary_mask: Tensor, alpha: float = 3.0
+) -> tuple[Tensor, Tensor]:
+    """w and L_CE of every pixel, (B, H, W) float32, the second 0 on void: L_UBE is ``mean_over_valid`` of w · L_CE.
 
-    The log-softmax, which dominates, is computed once for w and L_CE. A collective: every rank calls it.
+    A collective: every rank calls it.
 
     Args:
-        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or void. boundary_mask: (B, H, W) bool.
+        log_p: (B, H, W, C), of ``log_probabilities``. labels: (B, H, W) integers in [0, C) or void.
+        boundary_mask: (B, H, W) bool.
 
     Raises:
         ValueError: different shapes.
     """
-    log_p = log_probabilities(logits)
-    weights = uncertainty_weights(_entropy(log_p.detach()), boundary_mask, alpha)
-    return weights * negative_log_likelihood(log_p, labels)
+    return uncertainty_weights(_entropy(log_p.detach()), boundary_mask, alpha), negative_log_likelihood(log_p, labels)
 
 
 def constant_weights(boundary_mask: Tensor, weight: float) -> Tensor:
@@ -102,20 +102,20 @@ def constant_weights(boundary_mask: Tensor, weight: float) -> Tensor:
     return torch.ones_like(boundary_mask, dtype=torch.float32).masked_fill_(boundary_mask, weight)
 
 
-def clipped_cross_entropy(logits: Tensor, labels: Tensor, boundary_mask: Tensor, limit: float) -> Tensor:
+def clipped_cross_entropy(log_p: Tensor, labels: Tensor, boundary_mask: Tensor, limit: float) -> Tensor:
     """The ``clip`` policy: the mean over valid pixels of min(``limit``, L_CE) on boundary pixels and of L_CE elsewhere.
 
     A float32 scalar; zero, with a graph, if all is void.
 
     Args:
-        logits: (B, C, H, W). labels: (B, H, W) integers in [0, C) or void. boundary_mask: (B, H, W) bool.
+        log_p: (B, H, W, C). labels: (B, H, W) integers in [0, C) or void. boundary_mask: (B, H, W) bool.
         limit: in nats; a pixel above it has no gradient.
 
     Raises:
         ValueError: different shapes.
     """
     check_same_shape(boundary_mask, labels, "boundary_mask", "labels")
-    losses = pixel_cross_entropy(logits, labels)
+    losses = negative_log_likelihood(log_p, labels)
     return mean_over_valid(torch.where(boundary_mask, losses.clamp_max(limit), losses), labels)
 
 

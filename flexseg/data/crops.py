@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flexseg.benchmark.schedule import RareClasses, Training
+from flexseg.benchmark.schedule import RareClasses, RareSubset, Rule, Training, rule_for
 from flexseg.classes import IGNORE, NUM_CLASSES
 from flexseg.data.photometric import jitter_and_blur, photometric_distortion
 from flexseg.data.sampling import NO_CLASS
@@ -27,17 +27,24 @@ COLOURS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 
 
 def prepare(
-    image: np.ndarray, label: np.ndarray, wanted: int, training: Training, rng: np.random.Generator
+    image: np.ndarray,
+    label: np.ndarray,
+    wanted: int,
+    training: Training,
+    rng: np.random.Generator,
+    *,
+    generated: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Crop a training image and change its colours, as the recipe says.
 
     Args:
         image: (H, W, 3) uint8. label: (H, W) uint8 trainIds. wanted: the class for which the image was drawn, or -1.
+        generated: whether it is a generated image, which may be drawn by a rule of its own.
 
     Returns:
         (crop_h, crop_w, 3) uint8 and (crop_h, crop_w) uint8, new arrays.
     """
-    window, cut = choose_crop(label, wanted, training, rng)
+    window, cut = choose_crop(label, wanted, training, rng, rule_for(training.sampling, generated=generated))
     pixels = window.cut_image(image)
     if training.photometric is not None:
         pixels = COLOURS[training.photometric](pixels, rng)
@@ -45,19 +52,19 @@ def prepare(
 
 
 def choose_crop(
-    label: np.ndarray, wanted: int, training: Training, rng: np.random.Generator
+    label: np.ndarray, wanted: int, training: Training, rng: np.random.Generator, rule: Rule | None
 ) -> tuple[Window, np.ndarray]:
     """Draw crops until one shows enough of the class ``wanted``, up to :data:`RETRIES` times: the window and its label.
 
-    Rare class sampling asks for ``min_crop_pixels`` of it (Hoyer et al., DAFormer, CVPR 2022: half of what an image
-    must have). Class-uniform sampling places the crop around a pixel of the class, drawn among all of them (RobustNet:
-    around the centre of the class in a tile of the image).
+    Rare class sampling asks for more than ``min_crop_pixels`` of it (Hoyer et al., DAFormer, CVPR 2022: half of what
+    an image must have). Class-uniform sampling places the crop around a pixel of the class, drawn among all of them
+    (RobustNet: around the centre of the class in a tile of the image).
     """
     if wanted == NO_CLASS:
         return _draw_mixed_crop(label, training, rng, None)
-    least, places = 1, None
-    if isinstance(training.sampling, RareClasses):
-        least = training.sampling.min_crop_pixels
+    least, places = 0, None
+    if isinstance(rule, RareClasses | RareSubset):
+        least = rule.min_crop_pixels
     else:
         places = np.flatnonzero(label == wanted)
     for _ in range(1 + RETRIES):
@@ -66,7 +73,7 @@ def choose_crop(
             row, column = divmod(int(places[rng.integers(len(places))]), label.shape[1])
             focus = (row, column)
         window, cut = _draw_mixed_crop(label, training, rng, focus)
-        if np.count_nonzero(cut == wanted) >= least:
+        if np.count_nonzero(cut == wanted) > least:
             break
     return window, cut
 

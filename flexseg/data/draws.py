@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     CROP = 1
     TRANSFORM = 2
     STEP = 3
+    CLASS = 4
 
 
 def generator(seed: int, purpose: Purpose, iteration: int, slot: int) -> np.random.Generator:

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from flexseg.benchmark.schedule import Resize, resized
 from flexseg.data.images import decode_image, decode_label, read_file
 from flexseg.data.index import Index
 from flexseg.data.label_maps import LabelMap, load_map
@@ -107,9 +108,9 @@ def rows_of(index: Index, split: str, places: Sequence[int] | None = None) -> pd
 
 
 def frames_of(
-    index: Index, split: str, resize: tuple[int, int] | None = None, places: Sequence[int] | None = None
+    index: Index, split: str, resize: Resize | None = None, places: Sequence[int] | None = None
 ) -> list[Frame]:
-    """The frames of a split, in order, at ``resize`` (height, width) or their own size; ``places``: only these rows.
+    """The frames of a split, in order, resized or in their own size; ``places``: only these rows.
 
     Raises:
         UserError: the split holds no image.
@@ -120,7 +121,7 @@ def frames_of(
     for row in rows.itertuples():
         native = int(row.height), int(row.width)
         files = index.root / row.image, index.root / row.label, row.sha256, row.label_sha256
-        frames.append(Frame(*files, native, resize or native, label_map, index.encoding))
+        frames.append(Frame(*files, native, resized(resize, native), label_map, index.encoding))
     return frames
 
 

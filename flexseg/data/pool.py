@@ -9,6 +9,7 @@ from typing import overload
 
 import numpy as np
 
+from flexseg.benchmark.schedule import Resize
 from flexseg.classes import NUM_CLASSES
 from flexseg.data.frames import Frame, FrameCache, frames_of, rows_of
 from flexseg.data.index import Index
@@ -80,7 +81,7 @@ class Lazy(Sequence[np.ndarray]):
 
 def open_pool(
     parts: Sequence[Part],
-    resize: tuple[int, int] | list[tuple[int, int] | None] | None = None,
+    resize: Resize | list[Resize | None] | None = None,
     frames: Path | None = None,
     progress: Callable[[int], None] | None = None,
     memory: int = MEMORY,
@@ -91,7 +92,7 @@ def open_pool(
     Otherwise images are read, checked and decoded each time. The pixels are the same.
 
     Args:
-        resize: (height, width) to which every image is resized (bilinear; labels nearest neighbour), or one per part.
+        resize: how every image is resized (bilinear; labels nearest neighbour), or one rule per part.
         frames: the folder of a cache of decoded frames (``data/frames.py``); frames that it lacks are decoded.
 
     Raises:

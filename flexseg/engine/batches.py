@@ -52,6 +52,7 @@ def assemble(job: Job, method: Method, iteration: int, slots: range, readers: Ex
             method.setup.class_for(iteration, slot, index),
             job.training,
             generator(job.seed, Purpose.CROP, iteration, slot),
+            generated=bool(job.pool.origins[index] > 0),
         )
         image, label = method.transform(image, label, generator(job.seed, Purpose.TRANSFORM, iteration, slot))
         check_ids(label, job.pool.ids[index])

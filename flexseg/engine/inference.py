@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from flexseg.benchmark.blocks import Protocol, Size
+from flexseg.benchmark.values import fit_into
 from flexseg.classes import IGNORE, NUM_CLASSES
 from flexseg.data.transforms import normalise
 from flexseg.models.windows import windows
@@ -26,12 +27,11 @@ PIXELS = 2**21
 def scaled_size(size: Size, height: int, width: int) -> tuple[int, int]:
     """Height and width of an image after ``fit`` or ``height``, before ``crop``; unchanged if there is neither.
 
-    ``fit`` rounds like mmcv's ``rescale_size``; ``height`` cuts the width down to whole pixels, as RobustNet
+    ``height`` cuts the width down to whole pixels, as RobustNet
     (Choi et al., CVPR 2021) does for Mapillary Vistas.
     """
     if size.fit is not None:
-        factor = min(max(size.fit) / max(height, width), min(size.fit) / min(height, width))
-        return int(height * factor + 0.5), int(width * factor + 0.5)
+        return fit_into(size.fit, height, width)
     if size.height is not None:
         return size.height, width * size.height // height
     return height, width

@@ -70,7 +70,13 @@ def build_learner(job: Job) -> tuple[Learner, Method]:
     """
     training = job.training
     setup = Setup(
-        job.seed, training.iterations, job.pool.origins, job.pool.class_pixels, training.mix, training.sampling
+        job.seed,
+        training.iterations,
+        job.pool.origins,
+        job.pool.class_pixels,
+        training.mix,
+        training.sampling,
+        training.batch_size,
     )
     method = job.method(job.options, setup)
     torch.manual_seed(job.seed)

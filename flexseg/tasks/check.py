@@ -48,28 +48,26 @@ def _check_world(benchmark: Benchmark) -> None:
 
 def _check_methods(benchmark: Benchmark) -> list[str]:
     """Check every row's method and options; return lines on those that cannot be loaded."""
-    from flexseg.method import parse_options
-    from flexseg.method_files import ends_the_process, load_method, method_names
+    from flexseg.method_files import ends_the_process, load_method, load_row, method_names
 
     methods, lines, problems = benchmark.methods, [], []
-    ends = {
-        method: ends_the_process(method, methods) for method in {benchmark.row(name).method for name in benchmark.rows}
-    }
-    for name in benchmark.rows:
-        row = benchmark.row(name)
-        if row.method not in method_names(methods):
-            load_method(row.method, methods)
-        if ends[row.method]:
-            lines.append(f"row {name} will be shown as failed: {ends[row.method]}")
+    used = {name: [path.stem for path in benchmark.method_files(name)] for name in benchmark.rows}
+    ends = {method: ends_the_process(method, methods) for method in {each for names in used.values() for each in names}}
+    for name, names in used.items():
+        for method in set(names) - set(method_names(methods)):
+            load_method(method, methods)
+        if ending := next(filter(None, (ends[method] for method in names)), ""):
+            lines.append(f"row {name} will be shown as failed: {ending}")
             continue
         try:
-            method = load_method(row.method, methods)
+            for method in names:
+                load_method(method, methods)
         except UserError as error:
             state = "not run" if isinstance(error, MissingExtra) else "failed"
             lines.append(f"row {name} will be shown as {state}: {error}")
             continue
         try:
-            parse_options(method, row.options)
+            load_row(benchmark.row(name), methods)
         except UserError as error:
             problems.append(f"  rows.{name}: {error}")
     if problems:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flexseg.benchmark import Benchmark, Domain, Part, Size, WorldDomain, fingerprint
+from flexseg.benchmark.schedule import Resize
 from flexseg.console import progress_bar
 from flexseg.data.index import INDEX_NAME, Index, read_index, write_index
 from flexseg.errors import UserError, did_you_mean
@@ -229,14 +230,14 @@ def open_index(benchmark: Benchmark, domain: str, results: Path) -> Index:
 
 
 def training_pool(
-    benchmark: Benchmark, indices: Mapping[str, Index], seed: int, resize: tuple[int, int] | None, results: Path
+    benchmark: Benchmark, indices: Mapping[str, Index], seed: int, resize: Resize | None, results: Path
 ) -> Any:
     """Open the training images of these domains as one :class:`flexseg.data.pool.Pool`, in order.
 
     If a benchmark uses only part of a data set, the run's seed draws the images.
 
     Args:
-        indices: by domain. resize: (height, width) of every training image, or None to leave them as they are.
+        indices: by domain. resize: of every training image, or None to leave them as they are.
     """
     from flexseg.data.frames import cache_folder
     from flexseg.data.pool import open_pool
@@ -256,8 +257,8 @@ def training_pool(
     return open_pool(parts, resize=sizes, frames=frames if frames.is_dir() else None)
 
 
-def training_size(benchmark: Benchmark, domain: str, resize: tuple[int, int] | None) -> tuple[int, int] | None:
-    """The size of a domain's training images: its own, or the schedule's."""
+def training_size(benchmark: Benchmark, domain: str, resize: Resize | None) -> Resize | None:
+    """How a domain's training images are resized: as it says itself, or as the schedule does."""
     return benchmark.domains[domain].resize or resize
 
 

@@ -7,6 +7,7 @@ twice). Importing this module does not import torch.
 from __future__ import annotations
 
 import io
+import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flexseg.benchmark import Benchmark, SetDomain
+from flexseg.benchmark.schedule import Fit
 from flexseg.console import progress_bar, terminal
 from flexseg.data.diagnosis import describe_unread
 from flexseg.data.frames import cache_folder
@@ -271,7 +273,8 @@ def _check_fit(model: Mapping[str, Any], path: Path) -> None:
 def _count_frame_bytes(benchmark: Benchmark, sets: Iterable[SetReport]) -> int:
     """Count the bytes of the decoded training frames of all sets: N · h · w · 4.
 
-    Sets whose images keep their size are not counted, as that size is not known here.
+    Sets whose images keep their size are not counted, as that size is not known here; those that keep their ratio count
+    as large as the box into which they fit.
     """
     if benchmark.runs:
         return 0
@@ -283,4 +286,5 @@ def _count_frame_bytes(benchmark: Benchmark, sets: Iterable[SetReport]) -> int:
         for row in benchmark.rows
         if (size := training_size(benchmark, report.name, benchmark.training_of(row).resize)) is not None
     }
-    return sum(number * height * width * 4 for (_, _, (height, width)), number in found.items())
+    boxes = {key: key[2].fit if isinstance(key[2], Fit) else key[2] for key in found}
+    return sum(number * math.prod(boxes[key]) * 4 for key, number in found.items())

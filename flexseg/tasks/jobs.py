@@ -86,13 +86,11 @@ def prepare_job(run: Run) -> Any:
         UserError: the data are missing or damaged. RunError: the method cannot be loaded or refuses its options.
     """
     from flexseg.engine.batches import Job
-    from flexseg.method import parse_options
-    from flexseg.method_files import load_method
+    from flexseg.method_files import load_row
 
-    benchmark, row = run.benchmark, run.benchmark.row(run.row)
+    benchmark = run.benchmark
     try:
-        method = load_method(row.method, benchmark.methods)
-        options = parse_options(method, row.options)
+        method, options = load_row(benchmark.row(run.row), benchmark.methods)
     except MissingExtra:
         raise
     except UserError as error:
@@ -113,15 +111,15 @@ def load_trained(run: Run) -> Any:
     import numpy as np
 
     from flexseg.engine.checkpoint import load_weights
-    from flexseg.method import Setup, parse_options
-    from flexseg.method_files import load_method
+    from flexseg.method import Setup
+    from flexseg.method_files import load_row
     from flexseg.models import channels_last
 
-    benchmark, row = run.benchmark, run.benchmark.row(run.row)
-    method = load_method(row.method, benchmark.methods)
+    benchmark = run.benchmark
+    method, options = load_row(benchmark.row(run.row), benchmark.methods)
     setup = Setup(run.seed, benchmark.training_of(run.row).iterations, np.zeros(0, dtype=np.int8))
     trunk = {key: value for key, value in benchmark.model_of(run.row).items() if key != "weights"}
-    model = method(parse_options(method, row.options), setup).build_model(trunk)
+    model = method(options, setup).build_model(trunk)
     load_weights(model, run.directory.weights, run.state.record.get("weights_sha256"))
     channels_last(model)
     return model.eval()

@@ -136,7 +136,7 @@ def shrink(content: Content, settings: Settings) -> tuple[Content, list[Change]]
 
     def divide(where: Content, keys: Iterable[str], path: str) -> None:
         for key in keys:
-            if value := where.get(key):
+            if (value := where.get(key)) and not isinstance(value, dict):
                 sides = [max(side // settings.shrink, 1) for side in (value if isinstance(value, list) else [value])]
                 put(where, key, sides if isinstance(value, list) else sides[0], path)
 
@@ -148,6 +148,8 @@ def shrink(content: Content, settings: Settings) -> tuple[Content, list[Change]]
     for where, path in _blocks(small, "training"):
         _shrink_training(where, path, settings, put)
         divide(where, ("crop", "resize"), path)
+        if isinstance(where.get("resize"), dict):
+            divide(where["resize"], ("fit",), f"{path}resize.")
     for where, path in _sizes(small["protocol"]):
         divide(where, ("fit", "height", "crop", "window", "stride"), path)
     for where, path in _blocks(small, "model"):
@@ -188,10 +190,14 @@ def _shrink_training(training: Content, path: str, settings: Settings, put: Put)
         put(training, "log_every", 1, path)
         put(training, "checkpoint_every", 2, path)
         put(training, "batch_size", min(training["batch_size"], 2), path)
-    for key in ("min_pixels", "min_crop_pixels"):
-        if (training.get("sampling") or {}).get(key):
-            smaller = max(training["sampling"][key] // settings.shrink**2, 1)
-            put(training["sampling"], key, smaller, f"{path}sampling.")
+    rule = training.get("sampling") or {}
+    for kind in ("", "source", "generated"):
+        where, place = (rule.get(kind) or {}, f"{path}sampling.{kind}.") if kind else (rule, f"{path}sampling.")
+        for key in ("min_pixels", "min_crop_pixels"):
+            if where.get(key):
+                put(where, key, max(where[key] // settings.shrink**2, 1), place)
+        if where.get("images"):
+            put(where, "images", min(where["images"], max(settings.frames - 1, 1)), place)
 
 
 def _shrink_split(domain: Content, split: str, path: str, settings: Settings, put: Put) -> None:

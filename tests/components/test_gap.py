@@ -307,3 +307,60 @@ def test_wrong_settings_are_refused(kwargs: dict, word: str) -> None:
 def test_another_batch_size_is_refused() -> None:
     with pytest.raises(ValueError, match="2 feature maps but 3 labels"):
         GranularPrototypes(7, 5, D)(torch.randn(2, 7, 4, 4), torch.zeros(3, 4, 4, dtype=torch.int64))
+
+
+def test_weights_may_count_pixels() -> None:
+    """A cell with many pixels in every batch weighs less than one with few, which batches alone do not tell apart."""
+    many, few = PrototypeBank(2, D, 1, counted="pixels"), PrototypeBank(2, D, 1)
+    classes = torch.tensor([0] * 8 + [1] * 2)
+    features, _, _ = batch(0, 10)
+    for bank in (many, few):
+        for _ in range(3):
+            bank.update(features, classes, torch.zeros(10, dtype=torch.int64))
+    assert many.pixels.flatten().tolist() == few.pixels.flatten().tolist() == [24, 6]
+    assert few.weights().flatten().tolist() == [1.0, 1.0]
+    torch.testing.assert_close(many.weights().flatten(), torch.tensor([0.4, 1.6]))
+    with pytest.raises(ValueError, match="counted"):
+        PrototypeBank(2, counted="images")
+
+
+def test_the_entropy_rank_of_known_banks() -> None:
+    bank = PrototypeBank(4, 8, 1)
+    assert bank.rank() == 0
+    bank.updates.fill_(1)
+    bank.prototypes[:, 0] = torch.eye(8)[:4]
+    assert bank.rank() == pytest.approx(4)
+    bank.prototypes[:, 0] = torch.eye(8)[0]
+    assert bank.rank() == pytest.approx(1, abs=1e-3)
+    bank.updates[2:] = 0
+    bank.prototypes[:, 0] = torch.eye(8)[:4]
+    assert bank.rank() == pytest.approx(2), "of the cells that were seen"
+
+
+@pytest.mark.parametrize("channels", [4, 40])
+def test_what_the_latest_batch_says_of_the_bank(make_labels, channels: int) -> None:
+    torch.manual_seed(0)
+    labels = make_labels(4, 2, 16, 24, C)
+    gap = GranularPrototypes(channels, C, D, rings_at="feature")
+    assert gap.measure() == {}
+    for step in range(4):
+        features = torch.randn(2, channels, 16, 24, generator=torch.Generator().manual_seed(step))
+        gap(features, labels)
+    with torch.no_grad():
+        points = F.normalize(gap.projection(features.permute(0, 2, 3, 1).flatten(0, 2)), dim=1)
+    rings, classes = granularity(labels, gap.kernels).flatten(), labels.flatten()
+    right = guessed = number = 0
+    for c in range(C):
+        if int((gap.bank.updates[c] > 0).sum()) < 2:
+            continue
+        own = [g for g in range(3) if gap.bank.updates[c, g] > 0]
+        mine = (rings >= 0) & (classes == c)
+        nearest = torch.tensor(own)[(points[mine] @ gap.bank.prototypes[c][own].T).argmax(dim=1)]
+        right += int((nearest == rings[mine]).sum())
+        guessed += int(torch.bincount(rings[mine].long(), minlength=3).max())
+        number += int(mine.sum())
+    found = gap.measure()
+    assert found["ring_share"] == pytest.approx(float((rings >= 0).sum() / (classes != 255).sum()))
+    assert found["ring_accuracy"] == pytest.approx(right / number, abs=2 / number)
+    assert found["ring_guess"] == pytest.approx(guessed / number)
+    assert found["rank"] == pytest.approx(gap.bank.rank())

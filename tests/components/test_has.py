@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from flexseg.components.has import HardnessSampler, progress_unit, uniform_threshold
+from flexseg.components.has import LEVEL_DECAY, HardnessSampler, progress_unit, rank_correlation, uniform_threshold
 
 
 def sampler(n: int = 10, seed: int = 0, iterations: int = 1000, **kwargs) -> HardnessSampler:
-    return HardnessSampler(n, seed, iterations, **kwargs)
+    """With the first loss copied, unless told: then a single update sets the hardness."""
+    return HardnessSampler(n, seed, iterations, **{"hardness": "copied"} | kwargs)
 
 
 def slow_choice(s: HardnessSampler, iteration: int, slot: int) -> int:
@@ -65,8 +66,18 @@ def test_linear_and_none() -> None:
 def test_the_unit_of_time() -> None:
     assert [progress_unit(i, 200) for i in (0, 100, 200)] == [0.0, 50.0, 100.0]
     assert progress_unit(150, 200, "iteration") == 150.0
+    assert progress_unit(150, 200, "epoch", images_per_step=8, images=400) == 3.0
     with pytest.raises(ValueError, match="unit"):
-        progress_unit(0, 1, "epoch")
+        progress_unit(0, 1, "hour")
+
+
+@pytest.mark.parametrize("unit", ["percent", "iteration", "epoch"])
+def test_the_midpoint_is_half_of_the_training_unless_told(unit: str) -> None:
+    s = sampler(40, iterations=600, unit=unit, images_per_step=4)
+    assert s.threshold(300) == pytest.approx(0.5)
+    told = sampler(40, iterations=600, unit=unit, images_per_step=4, midpoint=s.time(150))
+    assert told.threshold(150) == pytest.approx(0.5)
+    assert s.threshold(0) > 0.5 > s.threshold(599)
 
 
 @settings(derandomize=True, max_examples=40)
@@ -144,6 +155,113 @@ def test_hardness_is_a_moving_average_that_begins_with_the_first_loss() -> None:
     np.testing.assert_allclose(s.hardness, [0.0, 0.9 * 2 + 0.1 * 4, 7.0])
 
 
+def test_a_debiased_average_weighs_all_visits_in_their_proportion() -> None:
+    s = sampler(2, decay=0.8, hardness="debiased")
+    losses = [5.0, 2.0, 1.0, 4.0]
+    for number, loss in enumerate(losses, 1):
+        s.update([1], [loss])
+        weights = [0.8 ** (number - 1 - j) for j in range(number)]
+        expected = sum(w * x for w, x in zip(weights, losses, strict=False)) / sum(weights)
+        assert s.hardness[1] == pytest.approx(expected)
+    assert s.hardness[0] == 0
+
+
+def test_relative_hardness_is_that_of_the_loss_less_the_running_mean() -> None:
+    s = sampler(6, decay=0.9, hardness="relative")
+    g = np.random.default_rng(0)
+    level = weight = 0.0
+    visits: dict[int, list[float]] = {}
+    for _ in range(30):
+        index, loss = g.choice(6, 3, replace=False), g.random(3) * 4
+        s.update(index, loss)
+        level = LEVEL_DECAY * level + (1 - LEVEL_DECAY) * loss.mean()
+        weight = LEVEL_DECAY * weight + (1 - LEVEL_DECAY)
+        for i, value in zip(index.tolist(), loss.tolist(), strict=True):
+            visits.setdefault(i, []).append(value - level / weight)
+    for i, values in visits.items():
+        weights = [0.9 ** (len(values) - 1 - j) for j in range(len(values))]
+        assert s.hardness[i] == pytest.approx(np.average(values, weights=weights))
+
+
+def simulate(hardness: str, images: int = 300, visits: int = 6, batch: int = 4) -> tuple[HardnessSampler, np.ndarray]:
+    """Training whose losses fall with time, of images of different difficulty, a few visits each."""
+    g = np.random.default_rng(3)
+    difficulty = g.normal(0, 0.3, images)
+    s = sampler(images, hardness=hardness)
+    steps = images * visits // batch
+    for step in range(steps):
+        index = g.choice(images, batch, replace=False)
+        common = 2.5 * math.exp(-4 * step / steps) + 0.5
+        s.update(index, common + difficulty[index] + g.normal(0, 0.1, batch))
+    return s, difficulty
+
+
+def test_relative_hardness_is_difficulty_and_not_age() -> None:
+    found = {name: simulate(name) for name in ("copied", "debiased", "relative")}
+    age = {name: s.age_correlation() for name, (s, _) in found.items()}
+    difficulty = {name: rank_correlation(s.hardness[s.seen], d[s.seen]) for name, (s, d) in found.items()}
+    assert age["copied"] > 0.5
+    assert abs(age["relative"]) < 0.15 < age["debiased"] < age["copied"]
+    assert difficulty["copied"] < difficulty["debiased"] < difficulty["relative"]
+    assert difficulty["relative"] > 0.9
+
+
+def test_whether_hardness_foretells_the_loss() -> None:
+    s, _ = simulate("relative")
+    assert s.loss_correlation() > 0.6
+    assert s.seen.sum() > 290
+    assert math.isnan(sampler(4).loss_correlation())
+    s = sampler(5)
+    s.update(np.arange(5), [1.0, 2.0, 3.0, 4.0, 5.0])
+    assert math.isnan(s.loss_correlation()), "an image's first loss was not foretold"
+    s.update(np.arange(5), [5.0, 4.0, 3.0, 2.0, 1.0])
+    assert s.loss_correlation() == pytest.approx(-1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.floats(-1e3, 1e3)), min_size=3, max_size=30))
+def test_rank_correlation_is_scipys(pairs: list[tuple[int, float]]) -> None:
+    from scipy.stats import spearmanr
+
+    a, b = zip(*pairs, strict=True)
+    if len(set(a)) > 1 and len(set(b)) > 1:
+        assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-9)
+    else:
+        assert math.isnan(rank_correlation(a, b))
+
+
+def test_the_recipes_draw_stays_in_force_under_hard_draws() -> None:
+    base = np.array([0.5, 0.3, 0.2, 0.0])
+    s = sampler(4, schedule="none")
+    s.update(np.arange(4), [0.0, 1.0, 2.0, 50.0])
+    expected = base[:3] * np.exp([0.0, 1.0, 2.0])
+    expected = np.append(expected / expected.sum(), 0.0)
+    np.testing.assert_allclose(s.probabilities(base), expected)
+    drawn = np.bincount(s.choose(2, range(100_000), base=base), minlength=4)
+    assert drawn[3] == 0, "what the recipe never draws, hardness does not either"
+    assert chisquare(drawn[:3], expected[:3] * 100_000).pvalue > 0.01
+    assert chisquare(drawn[:3], base[:3] * 100_000).pvalue < 1e-6
+    np.testing.assert_allclose(sampler(4).probabilities(base), base)
+    assert sampler(4, 3, schedule="none").choose(0, range(5000), base=base).max() == 2
+
+
+def test_the_control_is_as_uneven_and_looks_at_no_loss_of_its_own() -> None:
+    kinds = np.array([0] * 20 + [1] * 9 + [2])
+    own, control = sampler(30, 1), sampler(30, 1, exchanged=kinds)
+    losses = np.random.default_rng(0).random(30) * 5
+    for s in (own, control):
+        s.update(np.arange(29), losses[:29])
+    assert control.effective_sample_size() == pytest.approx(own.effective_sample_size())
+    p, q = own.probabilities(), control.probabilities()
+    for kind in (0, 1):
+        np.testing.assert_allclose(np.sort(p[kinds == kind]), np.sort(q[kinds == kind]))
+    assert q[29] == pytest.approx(p[29]), "alone of its kind"
+    before = control.probabilities()
+    control.update([4], [99.0])  # changes the chance of one other image, up to the sum
+    ratio = control.probabilities() / before
+    assert np.isclose(ratio, ratio[4]).sum() >= 28
+    assert ratio.argmax() != 4
+
+
 def test_an_image_twice_in_a_batch_counts_with_its_mean_in_any_order() -> None:
     g = np.random.default_rng(0)
     index, loss = g.integers(0, 4, 40), g.random(40) * 10.0 ** g.integers(-8, 8, 40)
@@ -201,9 +319,9 @@ def test_state_comes_back_exactly() -> None:
     assert b.hardness.tobytes() == a.hardness.tobytes()
     assert b.seen.tobytes() == a.seen.tobytes()
     a.update([0], [9.0])  # the state is a copy, on both ways
-    assert state["hardness"][0] == b.hardness[0] == 0.1
+    assert state["average"][0] == b.hardness[0] == 0.1
     b.update([0], [9.0])
-    assert state["hardness"][0] == 0.1
+    assert state["average"][0] == 0.1
     assert b.choose(900, range(30)).tolist() == a.choose(900, range(30)).tolist()
     with pytest.raises(ValueError, match="images"):
         sampler(5).load(state)
@@ -228,7 +346,17 @@ def test_wrong_updates_are_refused(index: list, loss: list) -> None:
 
 @pytest.mark.parametrize(
     "kwargs",
-    [{"n": 0}, {"iterations": 0}, {"seed": -1}, {"temperature": 0.0}, {"decay": 1.0}, {"unit": "x"}, {"schedule": "x"}],
+    [
+        {"n": 0},
+        {"iterations": 0},
+        {"seed": -1},
+        {"temperature": 0.0},
+        {"decay": 1.0},
+        {"unit": "x"},
+        {"schedule": "x"},
+        {"hardness": "x"},
+        {"images_per_step": 0},
+    ],
 )
 def test_wrong_settings_are_refused(kwargs: dict) -> None:
     with pytest.raises(ValueError, match=r"."):

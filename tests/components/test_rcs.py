@@ -42,7 +42,8 @@ def test_what_is_drawn_shows_enough_of_the_class(pixels: np.ndarray, seed: int) 
     assert pixels[image, drawn] > 5
     shows = [sum(row[c] > 5 for row in pixels) for c in range(pixels.shape[1])]
     assert ((sampler.probabilities > 0) <= (np.array(shows) > 0)).all()
-    assert sampler.image_probabilities(len(pixels)).sum() == pytest.approx(1)
+    assert sampler.joint(len(pixels)).sum() == pytest.approx(1)
+    assert ((sampler.joint(len(pixels)) > 0) <= (pixels > 5)).all()
 
 
 def test_draws_follow_the_probabilities() -> None:
@@ -50,7 +51,7 @@ def test_draws_follow_the_probabilities() -> None:
     assert [images.tolist() for images in sampler.images] == [[0, 1, 2, 3], [0, 1, 3], [1, 3], []]
     rng = np.random.default_rng(0)
     draws = np.array([sampler.draw(rng) for _ in range(20000)])
-    for axis, expected in ((0, sampler.probabilities), (1, sampler.image_probabilities(4))):
+    for axis, expected in ((0, sampler.probabilities), (1, sampler.joint(4).sum(axis=1))):
         counted = np.bincount(draws[:, axis], minlength=4) / len(draws)
         np.testing.assert_allclose(counted, expected, atol=4 * 0.5 / math.sqrt(len(draws)))
     within = np.bincount(draws[draws[:, 0] == 1, 1], minlength=4) / (draws[:, 0] == 1).sum()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flexseg.components.boundary import label_boundary
-from flexseg.components.losses import mean_over_valid
+from flexseg.components.losses import log_probabilities, mean_over_valid
 from flexseg.components.ube import (
     clipped_cross_entropy,
     constant_weights,
@@ -28,7 +28,8 @@ C = 5
 
 def uncertainty_boundary_loss(logits: Tensor, label: Tensor, mask: Tensor, alpha: float = 3.0) -> Tensor:
     """L_UBE."""
-    return mean_over_valid(uncertainty_boundary_losses(logits, label, mask, alpha), label)
+    weights, losses = uncertainty_boundary_losses(log_probabilities(logits), label, mask, alpha)
+    return mean_over_valid(weights * losses, label)
 
 
 def pixels(label: Tensor) -> list[tuple[int, int, int]]:
@@ -102,7 +103,9 @@ def test_the_joint_path_is_the_composition_to_the_last_bit(make_labels, dtype: t
     logits, label, mask = example(make_labels, 3)
     a, b = logits.to(dtype).requires_grad_(), logits.to(dtype).requires_grad_()
     joint = uncertainty_boundary_loss(a, label, mask, 2.0)
-    composed = weighted_cross_entropy(b, label, uncertainty_weights(predictive_entropy(b), mask, 2.0))
+    composed = weighted_cross_entropy(
+        log_probabilities(b), label, uncertainty_weights(predictive_entropy(b), mask, 2.0)
+    )
     assert joint.dtype == torch.float32
     assert torch.equal(joint, composed)
     joint.backward()
@@ -140,8 +143,8 @@ def test_all_void_is_zero_with_a_graph() -> None:
     void, none = torch.full((2, 3, 4), VOID), torch.zeros(2, 3, 4, dtype=torch.bool)
     for loss in (
         uncertainty_boundary_loss(logits, void, none),
-        weighted_cross_entropy(logits, void, torch.ones(2, 3, 4)),
-        clipped_cross_entropy(logits, void, none, 1.0),
+        weighted_cross_entropy(log_probabilities(logits), void, torch.ones(2, 3, 4)),
+        clipped_cross_entropy(log_probabilities(logits), void, none, 1.0),
     ):
         logits.grad = None
         loss.backward()
@@ -156,7 +159,7 @@ def test_entropy_and_weights_carry_no_gradient() -> None:
     mask = torch.ones(1, 4, 4, dtype=torch.bool)
     assert not uncertainty_weights(entropy.clone().requires_grad_(), mask).requires_grad
     learned = torch.ones(1, 4, 4, requires_grad=True)
-    weighted_cross_entropy(logits, torch.zeros(1, 4, 4, dtype=torch.int64), learned).backward()
+    weighted_cross_entropy(log_probabilities(logits), torch.zeros(1, 4, 4, dtype=torch.int64), learned).backward()
     assert learned.grad is None
 
 
@@ -187,8 +190,8 @@ def test_nan_logits_reach_the_loss(make_labels) -> None:
     logits[b, 0, y, x] = float("nan")
     assert predictive_entropy(logits).isnan().sum() == 1
     assert uncertainty_boundary_loss(logits, label, mask).isnan()
-    assert weighted_cross_entropy(logits, label, torch.ones(label.shape)).isnan()
-    assert clipped_cross_entropy(logits, label, mask, 1.0).isnan()
+    assert weighted_cross_entropy(log_probabilities(logits), label, torch.ones(label.shape)).isnan()
+    assert clipped_cross_entropy(log_probabilities(logits), label, mask, 1.0).isnan()
 
 
 def test_fixed_policies(make_labels) -> None:
@@ -198,7 +201,7 @@ def test_fixed_policies(make_labels) -> None:
         assert weights.dtype == torch.float32
         assert (weights[mask] == weight).all()
         assert (weights[~mask] == 1).all()
-        loss = weighted_cross_entropy(logits, label, weights).double()
+        loss = weighted_cross_entropy(log_probabilities(logits), label, weights).double()
         torch.testing.assert_close(loss, slow_loss(logits, label, weights), rtol=1e-5, atol=1e-6)
 
 
@@ -206,7 +209,7 @@ def test_the_clip_policy_and_its_gradient(make_labels) -> None:
     logits, label, mask = example(make_labels, 10)
     logits.requires_grad_()
     limit = torch.where(mask, 1.3, float("inf"))
-    fast = clipped_cross_entropy(logits, label, mask, 1.3)
+    fast = clipped_cross_entropy(log_probabilities(logits), label, mask, 1.3)
     slow = slow_loss(logits, label, torch.ones(label.shape), limit)
     torch.testing.assert_close(fast.double(), slow, rtol=1e-5, atol=1e-6)
     (of_fast,), (of_slow,) = torch.autograd.grad(fast, logits), torch.autograd.grad(slow, logits)
@@ -220,8 +223,8 @@ def test_the_clip_policy_and_its_gradient(make_labels) -> None:
 def test_shapes_that_would_broadcast_are_refused() -> None:
     logits, label = torch.zeros(2, C, 3, 3), torch.zeros(2, 3, 3, dtype=torch.int64)
     with pytest.raises(ValueError, match="weights is"):
-        weighted_cross_entropy(logits, label, torch.ones(2, 1, 3, 3))
+        weighted_cross_entropy(log_probabilities(logits), label, torch.ones(2, 1, 3, 3))
     with pytest.raises(ValueError, match="boundary_mask is"):
         uncertainty_boundary_loss(logits, label, torch.ones(3, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="boundary_mask is"):
-        clipped_cross_entropy(logits, label, torch.ones(3, 3, dtype=torch.bool), 1.0)
+        clipped_cross_entropy(log_probabilities(logits), label, torch.ones(3, 3, dtype=torch.bool), 1.0)

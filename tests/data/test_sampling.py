@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, chisquare
+from scipy.stats import binomtest, chi2_contingency, chisquare
 
-from flexseg.benchmark.schedule import ClassUniform, RareClasses
+from flexseg.benchmark.schedule import ClassUniform, RareClasses, RareSubset, Separate
 from flexseg.components.has import HardnessSampler
 from flexseg.components.rcs import class_frequencies, class_probabilities
 from flexseg.data.draws import Purpose, generator
@@ -18,7 +18,13 @@ PIXELS = np.random.default_rng(0).integers(0, 60, (40, 19)) * (np.random.default
 PIXELS[:, 18] = 0  # a class that no image shows
 RARE = RareClasses(kind="rare_classes", temperature=0.05, min_pixels=20)
 EVEN = ClassUniform(kind="class_uniform", share=0.5)
-WAYS = pytest.mark.parametrize("sampling", [None, RARE, EVEN], ids=["uniform", "rare classes", "class uniform"])
+CHOSEN = RareSubset(kind="rare_subset", images=8, temperature=0.05, min_pixels=20)
+DGINSTYLE = Separate(kind="separate", source=CHOSEN)
+WAYS = pytest.mark.parametrize(
+    "sampling",
+    [None, RARE, EVEN, CHOSEN, DGINSTYLE, Separate(kind="separate", source=RARE, generated=EVEN)],
+    ids=["uniform", "rare classes", "class uniform", "rare subset", "subset of the source", "a rule for each kind"],
+)
 MIXES = pytest.mark.parametrize("mix", [None, (1.0, 1.0), (1.0, 3.0)], ids=["all alike", "1:1", "1:3"])
 DRAWS = 4000
 
@@ -149,3 +155,76 @@ def test_subsets_follow_the_seed_and_the_domain_and_grow() -> None:
 def test_subsets_never_change() -> None:
     """Recorded once: another machine must take the same images."""
     assert subset(1000, 4, 3, "generated").tolist() == [157, 330, 493, 992]
+
+
+@WAYS
+@MIXES
+def test_an_image_and_its_class_are_drawn_by_the_joint_probabilities(sampling, mix) -> None:
+    drawing = base_drawing(ORIGINS, PIXELS, mix, sampling)
+    images, classes = drawn(drawing).T
+    counts = np.zeros_like(drawing.joint)
+    np.add.at(counts, (images, classes), 1)  # a class of −1 is the last column
+    possible = drawing.joint > 0
+    assert counts[~possible].sum() == 0
+    some = drawing.joint * DRAWS > 5
+    expected = np.append(drawing.joint[some], 1 - drawing.joint[some].sum())
+    found = np.append(counts[some], DRAWS - counts[some].sum())
+    kept = expected > 0
+    assert chisquare(found[kept], expected[kept] / expected[kept].sum() * DRAWS).pvalue > 0.001
+
+
+@WAYS
+def test_a_class_for_an_image_that_was_chosen_otherwise(sampling) -> None:
+    drawing = base_drawing(ORIGINS, PIXELS, None, sampling)
+    rng = np.random.default_rng(0)
+    for image in (0, 7, 33):
+        found = np.array([drawing.class_for(image, rng) for _ in range(500)])
+        weights = drawing.joint[image]
+        if not weights[:-1].any():
+            assert set(found) == {NO_CLASS}
+            continue
+        counts = np.bincount(np.where(found < 0, 19, found), minlength=20)
+        assert chisquare(counts[weights > 0], weights[weights > 0] / weights.sum() * 500).pvalue > 0.001
+        assert counts[weights == 0].sum() == 0
+
+
+def test_the_subset_is_that_of_drawing_until_there_are_enough() -> None:
+    """Against DGInStyle's loop, which draws a class, then an image, and passes over one that it has."""
+    sampler_images = [np.flatnonzero(column > 20) for column in PIXELS.T]
+    p = class_probabilities(class_frequencies(PIXELS), 0.05, [len(images) > 0 for images in sampler_images])
+    rng = np.random.default_rng(0)
+    rounds, slow, fast = 1500, np.zeros((40, 19)), np.zeros((40, 19))
+    for seed in range(rounds):
+        found: dict[int, int] = {}
+        while len(found) < 8:
+            drawn_class = int(rng.choice(19, p=p))
+            found.setdefault(int(rng.choice(sampler_images[drawn_class])), drawn_class)
+        for image, its_class in found.items():
+            slow[image, its_class] += 1
+        drawing = base_drawing(ORIGINS, PIXELS, None, CHOSEN.model_copy(update={"seed": seed}))
+        fast[tuple(np.argwhere(drawing.joint).T)] += 1
+    assert slow.sum() == fast.sum() == 8 * rounds
+    often = slow + fast > 20
+    both = np.stack([slow[often], fast[often]])
+    assert chi2_contingency(both).pvalue > 0.001
+
+
+def test_every_run_shares_the_subset_and_joined_lists_are_drawn_by_their_lengths() -> None:
+    drawing = base_drawing(ORIGINS, PIXELS, None, DGINSTYLE)
+    assert np.count_nonzero(drawing.probabilities[:30]) == 8
+    np.testing.assert_allclose(drawing.probabilities[drawing.probabilities > 0], 1 / 18)
+    assert (drawing.joint[:30, -1] == 0).all()
+    assert (drawing.joint[30:, :-1] == 0).all(), "a generated image is cropped for no class"
+    again = base_drawing(ORIGINS, PIXELS, None, DGINSTYLE)
+    np.testing.assert_array_equal(drawing.joint, again.joint)
+    ratio = base_drawing(ORIGINS, PIXELS, (1.0, 1.0), DGINSTYLE)
+    assert ratio.probabilities[:30].sum() == pytest.approx(0.5)
+
+
+def test_a_subset_larger_than_what_shows_a_class_is_refused() -> None:
+    rule = Separate(kind="separate", source=CHOSEN.model_copy(update={"images": 31}))
+    with pytest.raises(UserError, match=r"training\.sampling\.source\.images: only \d+ of 30 images show enough"):
+        base_drawing(ORIGINS, PIXELS, None, rule)
+    few = CHOSEN.model_copy(update={"min_pixels": 3000})
+    with pytest.raises(UserError, match=r"training\.sampling: none of 40 training images has more than 3000"):
+        base_drawing(ORIGINS, PIXELS, None, few)

@@ -115,9 +115,9 @@ def test_checkpoint_holds_hardness_and_prototypes(results: Path, interrupt: Inte
     path = results / "smoke" / "flexseg" / "seed-0" / "checkpoint.safetensors"
     tensors, metadata = load_tensors(path)
     assert json.loads(metadata["progress"])["iteration"] == 6
-    assert tensors["method/hardness"].dtype == torch.float64
-    assert tensors["method/seen"].any()
-    assert tensors["method/hardness"][tensors["method/seen"]].min() > 0
+    assert tensors["method/average"].dtype == torch.float64
+    assert tensors["method/visits"].sum() > 6
+    assert tensors["method/average"][tensors["method/visits"] > 0].count_nonzero()
     bank = [name for name in tensors if name.startswith("learner/training_modules.") and "bank" in name]
     assert bank
     assert any(tensors[name].count_nonzero() for name in bank)
@@ -138,7 +138,7 @@ def test_what_a_finished_run_leaves(tiny: Benchmark, undisturbed: Train, log_of:
     assert record["status"] == "finished"
     assert record["options"]["kernels"]["value"] == [3, 5]
     assert record["options"]["momentum"]["origin"] == "assumed"
-    assert [show["name"] for show in record["shows"]] == ["has", "prototypes", "uncertainty"]
+    assert [show["name"] for show in record["shows"]] == ["has", "components", "prototypes", "uncertainty"]
     assert record["options"]["alpha"] == {
         "value": 3.0,
         "default": 3.0,

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,14 +167,6 @@ def test_damaged_declarations_are_left_out() -> None:
                  {"kind": "maps", "name": "../b", "heading": "H", "units": {"e": ""}}]  # fmt: skip
     assert read_shows(described) == (good,)
     assert read_shows(None) == ()
-
-
-def test_flexseg_logs_and_observes_what_it_declares() -> None:
-    method = load_method("flexseg", METHODS)
-    curves = next(show for show in method.shows if isinstance(show, Curves))
-    made = method(method.Options(), Setup(0, 10, np.array([0, 1], np.int8)))
-    made.build_training_modules(SimpleNamespace(feature_channels=8))
-    assert list(curves.panels) == list(made.log())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from builders import make_method
 
 from flexseg.method import Batch, cross_entropy, upsample
 from flexseg.models import Output
+from flexseg.shows import Curves
 
 
 def batch_of(seed: int = 0, height: int = 12, width: int = 16) -> tuple[Batch, Output]:
@@ -84,7 +86,8 @@ def test_flexseg_terms_are_named_and_switchable() -> None:
 
 def test_hardness_is_each_images_mean_loss() -> None:
     batch, output = batch_of(3)
-    method = make_method("flexseg", {"ube": False, "gap": False}, iterations=10, pool=4)
+    options = {"ube": False, "gap": False, "has_hardness": "copied"}
+    method = make_method("flexseg", options, iterations=10, pool=4)
     method.build_training_modules(None)
     batch = batch._replace(indices=np.array([2, 0]))
     method.losses(batch, output)
@@ -92,5 +95,31 @@ def test_hardness_is_each_images_mean_loss() -> None:
     loss, valid, _ = losses_of(batch, output)
     expected = loss.sum((1, 2)) / valid.sum((1, 2))
     state = method.state()
-    np.testing.assert_allclose(state["hardness"][[2, 0]], expected, rtol=1e-5)
-    assert state["seen"].tolist() == [True, False, True, False]
+    np.testing.assert_allclose(state["average"][[2, 0]], expected, rtol=1e-5)
+    assert state["visits"].tolist() == [1, 0, 1, 0]
+
+
+def test_hardness_without_the_weights_of_ube_unless_asked_for() -> None:
+    batch, output = batch_of(3)
+    found = {}
+    for name, options in (
+        ("plain", {}), ("weighted", {"has_loss": "weighted"}), ("without", {"ube": False}),
+    ):  # fmt: skip
+        method = make_method("flexseg", {"gap": False, "has_hardness": "copied"} | options, iterations=10, pool=4)
+        method.build_training_modules(None)
+        method.losses(batch._replace(indices=np.array([2, 0])), output)
+        method.after_step(batch)
+        found[name] = method.state()["average"]
+    np.testing.assert_array_equal(found["plain"], found["without"])
+    assert (found["weighted"][[0, 2]] > found["plain"][[0, 2]]).all()
+
+
+def test_flexseg_logs_and_observes_what_it_declares() -> None:
+    made = make_method("flexseg", {"dim": 8}, iterations=10, pool=6)
+    declared = [name for show in made.shows if isinstance(show, Curves) for name in show.panels]
+    made.build_training_modules(SimpleNamespace(feature_channels=4))
+    for iteration in range(3):  # a correlation needs images that were seen before
+        batch, output = batch_of(iteration, 48, 64)
+        made.losses(batch._replace(indices=np.array([iteration, 5])), output)
+        made.after_step(batch._replace(iteration=iteration))
+    assert sorted(declared) == sorted(made.log())

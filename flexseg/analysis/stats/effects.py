@@ -40,8 +40,8 @@ def resolved_options(records: Records, row: str) -> tuple[dict[str, Any], bool]:
     the benchmark says that the full rows have every component.
     """
     benchmark = records.benchmark
-    method, written = benchmark.row(row).method, benchmark.row(row).options
-    recorded = [run for run in records.finished() if run.options and benchmark.row(run.row).method == method]
+    (method, on), written = _methods(benchmark, row), benchmark.row(row).options
+    recorded = [run for run in records.finished() if run.options and _methods(benchmark, run.row) == (method, on)]
     for run in recorded:
         if run.row == row:
             return {name: option.get("value") for name, option in run.options.items()}, True
@@ -50,6 +50,11 @@ def resolved_options(records: Records, row: str) -> tuple[dict[str, Any], bool]:
     full = [benchmark.row(name) for name in benchmark.ablation.full if name in benchmark.rows]
     silent = [s for s in benchmark.ablation.components.values() if any(s not in each.options for each in full)]
     return (dict.fromkeys(silent, True) if method in {each.method for each in full} else {}) | written, False
+
+
+def _methods(benchmark: Benchmark, row: str) -> tuple[str, str]:
+    """The method of a row and the one on which it stands, or nothing."""
+    return benchmark.row(row).method, benchmark.row(row).on
 
 
 def cell_of(records: Records, row: str) -> Cell | None:
@@ -83,7 +88,7 @@ def factorial_cells(records: Records, full: str) -> dict[Cell, str]:
     wanted = _setting(records, full)
     cells: dict[Cell, str] = {}
     for row in [full, *benchmark.rows]:
-        if row == benchmark.ablation.none or benchmark.row(row).method != benchmark.row(full).method:
+        if row == benchmark.ablation.none or _methods(benchmark, row) != _methods(benchmark, full):
             continue
         cell = cell_of(records, row)
         if cell is not None and _setting(records, row) == wanted:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flexseg.benchmark import Training
-from flexseg.benchmark.schedule import FeatureDistance, RareClasses, Sampling
+from flexseg.benchmark.schedule import FeatureDistance, Fit, RareClasses, RareSubset, Resize, Rule, Sampling, Separate
 
 PHOTOMETRIC = {"mmseg": "photometric distortion", "jitter_blur": "colour jitter and blur"}
 
@@ -24,9 +24,24 @@ def recipe_parts(training: Training) -> list[str]:
 
 
 def _sampling(sampling: Sampling) -> str:
+    if isinstance(sampling, Separate):
+        return f"source images by {_rule(sampling.source)}, generated ones by {_rule(sampling.generated)}"
+    return _rule(sampling)
+
+
+def _rule(sampling: Rule | None) -> str:
+    if sampling is None:
+        return "uniform draws"
+    if isinstance(sampling, RareSubset):
+        return f"uniform draws from {sampling.images} that rare class sampling chose (T = {sampling.temperature:g})"
     if isinstance(sampling, RareClasses):
         return f"rare class sampling (T = {sampling.temperature:g}, more than {sampling.min_pixels} pixels)"
     return f"class-uniform sampling of {100 * sampling.share:g} % of the draws"
+
+
+def _resize(size: Resize) -> str:
+    sides = size.fit if isinstance(size, Fit) else size
+    return f"frames of {sides[0]} × {sides[1]} px before cropping" + (" (at most)" if isinstance(size, Fit) else "")
 
 
 def _distance(distance: FeatureDistance) -> str:
@@ -35,7 +50,7 @@ def _distance(distance: FeatureDistance) -> str:
 
 
 PARTS: dict[str, Callable[[Any], str]] = {
-    "resize": lambda size: "frames of {} × {} px before cropping".format(*size),
+    "resize": _resize,
     "mix": lambda ratio: "source and generated images drawn {:g} : {:g}".format(*ratio),
     "sampling": _sampling,
     "max_class_share": lambda share: f"no class over {100 * share:g} % of a crop",
