@@ -4,7 +4,8 @@
     BN(x)_bc = γ_c (x_bc − μ_c) / σ_c + β_c        μ, σ over the batch: keeps what distinguishes images
 
 Variant *a* puts [IN on the first half of the channels ‖ BN on the rest] in place of a block's first BN. Variant *b*
-puts IN behind the sum that ends a stage, before its ReLU, and in place of the stem's BN.
+puts IN behind the sum that ends a stage, before its ReLU, and in place of the stem's BN (the first two of a stem of
+three convolutions, as RobustNet's code has it for ResNet-101).
 
 Published for ResNet: *a* in every block of layer1–3, *b* at the ends of the stem, layer1 and layer2; γ = 1 and β = 0 at
 the start. Both are ``stages`` = 3, and that is what a ResNet gets here. A trunk whose stages are plain chains (UNet:
@@ -19,9 +20,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from flexseg.components.norms import (
+    InstanceNorm,
     batch_norm_at,
     is_residual,
     put_at_stage_ends,
@@ -30,18 +31,6 @@ from flexseg.components.norms import (
 )
 from flexseg.method import Method, option, require_at_least
 from flexseg.models import Segmentor
-
-
-class InstanceNorm(nn.Module):
-    """IN with γ and β, of (B, C, H, W): group normalisation in groups of one channel, fast with the channels last."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return functional.group_norm(x, len(self.weight), self.weight, self.bias)
 
 
 class InstanceBatchNorm(nn.Module):

@@ -8,9 +8,11 @@ For the features x_1 … x_m of a group of d channels, at all pixels of the batc
 W tends to Σ^{−1/2} (ZCA whitening). Gradients flow through μ and W; their moving averages serve in evaluation.
 
 Published: T = 5, moving averages with momentum 0.1. Groups of 16 channels are those of the later comparisons in domain
-generalization, and so is the place: the last norm of the stem, layer1 and layer2 of a ResNet. On any trunk it is the
-last BatchNorm of each of the first ``stages`` stages (UNet: encoder stages 0–2). Where 16 does not divide the channels,
-a group is the largest number below that does. Statistics are those of one device, as BatchNorm's are.
+generalization, and so is the place: in a ResNet in place of the stem's norm, and behind the sums that end layer1 and
+layer2, whose own norms stay (as RobustNet's code has switchable whitening; for IterNorm **assumed**). A trunk whose
+stages are plain chains has no sums, and there it replaces the last BatchNorm of each of the first ``stages`` stages
+(UNet: encoder stages 0–2). Where 16 does not divide the channels, a group is the largest number below that does.
+Statistics are those of one device, as BatchNorm's are.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexseg.components.norms import group_size, newton_whitening, replace_last_norms
+from flexseg.components.norms import group_size, newton_whitening, put_at_stage_ends
 from flexseg.method import Method, option, require_at_least
 from flexseg.models import Segmentor
 
@@ -81,7 +83,7 @@ class IterNorm(Method):
 
     @dataclass(frozen=True)
     class Options:
-        stages: int = option(3, "early stages whose last BatchNorm is replaced", origin="assumed")
+        stages: int = option(3, "early stages at whose ends it stands", origin="assumed")
         group: int = option(16, "d, channels that are whitened together", origin="assumed")
         iterations: int = option(5, "T, Newton's steps")
         momentum: float = option(0.1, "weight of the batch in the moving averages")
@@ -97,5 +99,5 @@ class IterNorm(Method):
         def make(channels: int) -> IterativeWhitening:
             return IterativeWhitening(channels, chosen.group, chosen.iterations, chosen.momentum, chosen.eps)
 
-        replace_last_norms(model.backbone, chosen.stages, make)
+        put_at_stage_ends(model.backbone, chosen.stages, make)
         return model

@@ -23,9 +23,11 @@ mmseg's UNet is a backbone with both of its halves. What differs from the paper:
   encoders has others. They are gathered anew on fresh batches, as is usual where weights are averaged (Izmailov et al.,
   *Averaging Weights Leads to Wider Optima and Better Generalization*, UAI 2018). Encoders without BatchNorm, such as
   MiT, need none, and then nothing is gathered, as published.
-- PixMix mixes in procedural pictures and leaves out what would move the image against its label
-  (``flexseg/data/augment.py``). The ranges of the filter, and PixMix's settings in ReVT, are not known to us: PixMix's
-  own for ImageNet stand here, and ranges that fit small images.
+- PixMix mixes in procedural pictures instead of fractals (``flexseg/data/augment.py``). As in the authors' code k = 4,
+  β = 3, and the image's own change is mmseg's photometric distortion. (That code scales the pictures to [0, 1] and the
+  image to [0, 255]; here both have one range.)
+- The bilateral filter is that of the authors' code: half of the images, a diameter from 1 to 13 pixels, σ = 75 for
+  levels and for pixels. At 512 pixels a diameter of 13 is a fortieth of the crop; a small crop has smaller diameters.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
-from flexseg.data.augment import Change, bilateral, changed_view, pixmix
+from flexseg.data.augment import bilateral, pixmix
+from flexseg.data.transforms import Change, changed_view
 from flexseg.method import Batch, Method, Setup, auxiliary_losses, option, require_at_least, weight_terms
 from flexseg.models import Segmentor
 
@@ -99,23 +102,21 @@ class ReVT(Method):
         part_at: float = option(0.5, "fraction of the training after which the networks part", origin="scaled")
         # With 10 batches, source validation differs by at most 0.3 from that with 50.
         statistics: int = option(50, "batches for BatchNorm's statistics of the mean", origin="own")
-        rounds: int = option(4, "k, most mixtures in PixMix", origin="assumed")
-        beta: float = option(4.0, "β of PixMix, the larger the weaker its mixtures", origin="assumed")
-        severity: float = option(1.0, "of PixMix's own changes of colour, of 10", origin="assumed")
+        rounds: int = option(4, "k, most mixtures in PixMix")
+        beta: float = option(3.0, "β of PixMix, the larger the weaker its mixtures")
         pictures: int = option(128, "pictures that PixMix mixes in; published are about 14 000", origin="scaled")
-        sigma_color: tuple[float, float] = option((25.0, 100.0), "range of the filter's σ, in levels", origin="assumed")
-        sigma_space: tuple[float, float] = option((0.7, 2.0), "range of the filter's σ, in pixels", origin="scaled")
+        filtered: float = option(0.5, "share of the images that the bilateral filter smooths")
+        diameter: int = option(7, "largest diameter of the filter, in pixels; published 13 at 512", origin="scaled")
+        sigma: float = option(75.0, "σ of the filter, in levels and in pixels")
 
         def __post_init__(self) -> None:
             if not 0 <= self.part_at <= 1:
                 raise ValueError(f"part_at must be between 0 and 1, not {self.part_at}")
-            require_at_least(self, statistics=1, rounds=0, pictures=1)
-            if self.beta <= 0 or self.severity < 0:
-                raise ValueError(f"beta must be positive and severity not negative: {self.beta}, {self.severity}")
-            for name in ("sigma_color", "sigma_space"):
-                low, high = getattr(self, name)
-                if not 0 < low <= high:
-                    raise ValueError(f"{name} must be a range above 0, the lower first, not {low}, {high}")
+            require_at_least(self, statistics=1, rounds=0, pictures=1, diameter=1)
+            if self.beta <= 0 or self.sigma <= 0:
+                raise ValueError(f"beta and sigma must be positive: {self.beta}, {self.sigma}")
+            if not 0 <= self.filtered <= 1:
+                raise ValueError(f"filtered must be between 0 and 1, not {self.filtered}")
 
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__(options, setup)
@@ -158,7 +159,5 @@ class ReVT(Method):
     def _change(self, kind: str) -> Change:
         options = self.options
         if kind == "bilateral":
-            return partial(bilateral, sigma_color=options.sigma_color, sigma_space=options.sigma_space)
-        return partial(
-            pixmix, rounds=options.rounds, beta=options.beta, severity=options.severity, pictures=options.pictures
-        )
+            return partial(bilateral, share=options.filtered, diameter=options.diameter, sigma=options.sigma)
+        return partial(pixmix, rounds=options.rounds, beta=options.beta, pictures=options.pictures)

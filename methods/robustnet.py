@@ -8,13 +8,16 @@ the ends of the early stages. With an image x and a photometric change x' of it,
     L_ISW = mean over images of Σ |Σ ⊙ M| / |M|,   L = L_CE + λ · mean over layers of L_ISW.
 
 Published: λ = 0.6, k = 3, layers at the ends of a ResNet's stem, layer1 and layer2 (in place of the stem's norm, behind
-the sums), V gathered after epoch 5 in 10 trials, then the loss is switched on.
+the sums; of a stem of three convolutions in place of the first two). After epoch 5 there are 10 trials, each of which
+gathers V over up to 500 images and finds a mask; a pair of channels counts if all trials select it, and then the loss
+is switched on. From the authors' code: the clusters are those of the whole matrix, in which the lower triangle and the
+diagonal are zeros, so that k = 3 spares those and the pairs that vary least; x' is x with brightness, contrast and
+saturation changed by factors in 1 ± 0.8 and hue by up to 0.3 of a turn, blurred with σ from 0.15 to 1.3 pixels.
 
-Here: this suite does not count epochs, so V is gathered over the last ``trials`` batches before the fraction ``start``
-of the iterations, with the model in eval mode, and the masks stay from then on. Clusters are the optimal ones of
-one-dimensional k-means, which need no random start. A trunk whose stages are plain chains (UNet: encoder stages 0–2)
-has no sums: the standardisation replaces the stage's last BatchNorm, as it does at the stem. The photometric change is
-a jitter of brightness, contrast, saturation and hue, then a Gaussian blur.
+Here: this suite does not count epochs, so a trial gathers V over ``batches`` of the last batches before the fraction
+``start`` of the iterations, with the model in eval mode, and the masks stay from then on. Clusters are the optimal ones
+of one-dimensional k-means, which need no random start. A trunk whose stages are plain chains (UNet: encoder stages 0–2)
+has no sums: the standardisation replaces the stage's last BatchNorm, as it does at the stem.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +34,8 @@ from torch import Tensor, nn
 
 from flexseg.components.norms import Standardisation, covariances, put_at_stage_ends
 from flexseg.components.ranks import sum_over_ranks
-from flexseg.data.photometric import photometric_view
+from flexseg.data.photometric import jitter_and_blur
+from flexseg.data.transforms import changed_view
 from flexseg.method import Batch, Method, Setup, option, require_at_least
 from flexseg.models import Output, Segmentor
 from flexseg.shows import Curves
@@ -78,35 +83,42 @@ def lowest_cluster_end(values: np.ndarray, clusters: int) -> float:
 class SelectiveWhitening(nn.Module):
     """L_ISW with its buffers: ``variance_<layer>`` (C, C), the sum of V over ``images``, and ``mask_<layer>``.
 
+    ``trials`` counts how often the masks were selected.
+
     Args:
         channels: C of each layer.
     """
 
     images: Tensor
+    trials: Tensor
 
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.layers = range(len(channels))
-        self.register_buffer("images", torch.zeros((), dtype=torch.int64))
+        for name in ("images", "trials"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.int64))
         for layer, width in enumerate(channels):
             self.register_buffer(f"variance_{layer}", torch.zeros(width, width))
             self.register_buffer(f"mask_{layer}", torch.zeros(width, width))
 
     @torch.no_grad()
     def gather(self, plain: Sequence[Tensor], changed: Sequence[Tensor]) -> None:
-        """Add the images with these covariances, (B, C, C) for each layer, of both views. A collective."""
+        """Add images to this trial, by their covariances (B, C, C) at each layer in both views. A collective."""
         self.images += sum_over_ranks(torch.full_like(self.images, len(plain[0])))
         for layer, (ours, theirs) in enumerate(zip(plain, changed, strict=True)):
             self.get_buffer(f"variance_{layer}").add_(sum_over_ranks(((ours - theirs).square() / 4).sum(dim=0)))
 
     @torch.no_grad()
     def select(self, clusters: int) -> None:
-        """Set the masks from what was gathered."""
+        """End a trial: keep in the masks what it selects too, and begin to gather anew."""
         for layer in self.layers:
-            variance = (self.get_buffer(f"variance_{layer}") / self.images).cpu().numpy()
-            upper = np.triu(np.ones_like(variance, dtype=bool), 1)
-            mask = upper & (variance > lowest_cluster_end(variance[upper], clusters))
-            self.get_buffer(f"mask_{layer}").copy_(torch.from_numpy(mask))
+            gathered, mask = self.get_buffer(f"variance_{layer}"), self.get_buffer(f"mask_{layer}")
+            variance = np.triu((gathered / self.images).cpu().numpy(), 1)
+            selected = torch.from_numpy(variance > lowest_cluster_end(variance.ravel(), clusters)).to(mask.device)
+            mask.copy_(selected & (mask.bool() | (self.trials == 0)))
+            gathered.zero_()
+        self.images.zero_()
+        self.trials += 1
 
     def selected(self) -> float:
         """The share of all pairs of channels that the masks select."""
@@ -135,22 +147,24 @@ class RobustNet(Method):
         clusters: int = option(3, "k of the clusters of V, of which the lowest is spared")
         stages: int = option(3, "early stages that are standardised, as published for ResNet", origin="assumed")
         start: float = option(0.1, "fraction of the iterations after which L_ISW is on", origin="assumed")
-        trials: int = option(10, "batches before that over which V is gathered", origin="assumed")
-        strength: float = option(0.5, "of the photometric change's jitter of colours", origin="assumed")
-        blur: float = option(1.0, "largest σ of the photometric change's blur, in pixels", origin="assumed")
+        trials: int = option(10, "before that, each with a mask of its own")
+        batches: int = option(1, "of a trial, over which V is gathered; published are 500 images", origin="scaled")
+        strength: float = option(0.8, "of the photometric change's jitter of brightness, contrast and saturation")
+        hue: float = option(0.3, "of a turn, the most by which the photometric change turns the hue")
+        blur: tuple[float, float] = option((0.15, 1.3), "range of σ of the photometric change's blur, in pixels")
 
         def __post_init__(self) -> None:
-            require_at_least(self, clusters=2, stages=1, trials=1)
-            for name in ("start", "strength"):
+            require_at_least(self, clusters=2, stages=1, trials=1, batches=1)
+            for name in ("start", "strength", "hue"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
-            if self.blur < 0:
-                raise ValueError(f"blur must not be negative: {self.blur}")
+            if not 0 < self.blur[0] <= self.blur[1]:
+                raise ValueError(f"blur must be a range above 0, the lower first: {list(self.blur)}")
 
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__(options, setup)
         self._start = max(1, round(options.start * setup.iterations))
-        self._gathered_from = max(0, self._start - options.trials)
+        self._gathered_from = max(0, self._start - options.trials * options.batches)
         self._features: dict[int, Tensor] = {}
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
@@ -183,8 +197,8 @@ class RobustNet(Method):
     def after_step(self, batch: Batch) -> None:
         if self._gathered_from <= batch.iteration < self._start:
             self._isw.gather(self._covariances(batch.images), self._covariances(self._changed(batch)))
-        if batch.iteration == self._start - 1:
-            self._isw.select(self.options.clusters)
+            if (self._start - 1 - batch.iteration) % self.options.batches == 0:
+                self._isw.select(self.options.clusters)
 
     def log(self) -> dict[str, float]:
         return {"isw/selected": self._isw.selected()}
@@ -203,5 +217,8 @@ class RobustNet(Method):
 
     def _changed(self, batch: Batch) -> Tensor:
         """The photometric view of the batch's images, (B, 3, H, W); drawn by iteration and slot."""
-        draws = batch.generators(self.setup.seed)
-        return photometric_view(batch.images, draws, self.options.strength, self.options.blur)
+        options, draws = self.options, batch.generators(self.setup.seed)
+        change = partial(
+            jitter_and_blur, strength=options.strength, hue=options.hue, blur=options.blur, probability=1.0
+        )
+        return changed_view(batch.images, draws, change)

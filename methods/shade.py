@@ -5,6 +5,9 @@ SHADE (Zhao et al., *Style-Hallucinated Dual Consistency Learning for Domain Gen
 standard deviations of 64 training images' channels there, chosen by farthest-point sampling:
 
     x' = (x − μ)/σ · (w Σ̂) + (w M̂),    w ~ Dirichlet(1/64, …, 1/64)                              style hallucination
+
+(no gradient passes through μ and σ: ``network/style_hallucination.py`` of the authors' code), then
+
     L_SC = λ_SC/2 · [KL(p‖m) + KL(p'‖m)],    m = (p + p')/2                                       style consistency
 
 and the cross entropy of both views. Published: 64 bases, concentration 1/64, λ_SC = 10; the bases are chosen again
@@ -125,7 +128,7 @@ class Shade(Method):
         """The stage's map followed by its hallucinated view, (2B, …)."""
         self._bases.learn(features, choose=batch.iteration % self._every == 0)
         weights = torch.from_numpy(self._weights(batch, int(self._bases.known))).to(features.device)
-        return torch.cat([features, stylise(features, *self._bases.mix(weights))])
+        return torch.cat([features, stylise(features, *self._bases.mix(weights), detach=True)])
 
     def _weights(self, batch: Batch, count: int) -> np.ndarray:
         """w of each image, (B, count) float32; drawn by iteration and slot."""

@@ -9,10 +9,11 @@ T steps of Newton's iteration on Σ / tr Σ: P_0 = I, P_{k+1} = ½ (3 P_k − P_
 In evaluation moving averages stand for μ_bw and Σ_bw; the image's own statistics are always its own.
 
 Published: this mix of two (the paper's sw_type 2), groups of 16 channels, T = 5, ε = 1e-5, momentum 0.99 (the share of
-the old moving average that stays). In comparisons of domain generalization it replaces the last norm of the stem,
-layer1 and layer2 of a ResNet. On any trunk here it is the last BatchNorm of each of the first ``stages`` stages (UNet:
-encoder stages 0–2). Where 16 does not divide the channels, a group is the largest number below that does. Statistics
-are those of one device, as BatchNorm's are.
+the old moving average that stays). In comparisons of domain generalization it stands in a ResNet where RobustNet's code
+has it: in place of the stem's norm, and behind the sums that end layer1 and layer2, whose own norms stay. A trunk whose
+stages are plain chains has no sums, and there it replaces the last BatchNorm of each of the first ``stages`` stages
+(UNet: encoder stages 0–2). Where 16 does not divide the channels, a group is the largest number below that does.
+Statistics are those of one device, as BatchNorm's are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexseg.components.norms import group_size, newton_whitening, replace_last_norms
+from flexseg.components.norms import group_size, newton_whitening, put_at_stage_ends
 from flexseg.method import Method, Setup, option, require_at_least
 from flexseg.models import Segmentor
 from flexseg.shows import Curves
@@ -103,9 +104,7 @@ class SwitchableWhitening(Method):
 
     @dataclass(frozen=True)
     class Options:
-        stages: int = option(
-            3, "early stages whose last BatchNorm is replaced, as published for ResNet", origin="assumed"
-        )
+        stages: int = option(3, "early stages at whose ends it stands, as published for ResNet", origin="assumed")
         group: int = option(16, "d, channels that are whitened together")
         iterations: int = option(5, "T, Newton's steps")
         momentum: float = option(0.99, "share of the old value that stays in the moving averages")
@@ -125,7 +124,7 @@ class SwitchableWhitening(Method):
         def make(channels: int) -> SwitchableWhitening2d:
             return SwitchableWhitening2d(channels, chosen.group, chosen.iterations, chosen.momentum, chosen.eps)
 
-        self._layers = replace_last_norms(model.backbone, chosen.stages, make)
+        self._layers = put_at_stage_ends(model.backbone, chosen.stages, make)
         return model
 
     @torch.no_grad()

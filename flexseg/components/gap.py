@@ -254,8 +254,9 @@ class GranularPrototypes(nn.Module):
         """What the latest batch (of this rank) says of the bank; empty before the first one.
 
         ``ring_share``: of the valid feature pixels, those in a ring. ``ring_accuracy``: of the pixels in a ring, those
-        whose nearest prototype of their class is that of their ring, where the class has several; ``ring_guess``: those in the most frequent ring of
-        their class, which whoever knows nothing of a pixel guesses. ``rank``: of ``PrototypeBank.rank``.
+        whose nearest prototype of their class is that of their ring, where the class has several; ``ring_guess``: those
+        in the most frequent ring of their class, which whoever knows nothing of a pixel guesses. ``rank``: of
+        ``PrototypeBank.rank``.
         """
         if self._latest is None:
             return {}

@@ -1,7 +1,7 @@
 """Where a backbone's BatchNorms sit and how another norm takes their place; covariances of features, and whitening.
 
 Methods that change normalisation find the places with :func:`stages_with_batch_norm` and change them with
-:func:`replace_module`, :func:`replace_last_norms` or :func:`put_at_stage_ends`. Nothing here draws a random number, so
+:func:`replace_module` or :func:`put_at_stage_ends`. Nothing here draws a random number, so
 that what is not replaced starts with the weights of the plain trunk.
 """
 
@@ -20,6 +20,18 @@ class Standardisation(nn.GroupNorm):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, affine=False)
+
+
+class InstanceNorm(nn.Module):
+    """IN with γ and β, of (B, C, H, W): group normalisation in groups of one channel, fast with the channels last."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.group_norm(x, len(self.weight), self.weight, self.bias)
 
 
 def stages_with_batch_norm(backbone: nn.Module) -> dict[str, list[str]]:
@@ -72,40 +84,34 @@ def _rectify(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     return functional.relu(inputs[0])
 
 
-def put_at_stage_ends(backbone: nn.Module, count: int, make: Callable[[int], nn.Module]) -> None:
+def put_at_stage_ends(backbone: nn.Module, count: int, make: Callable[[int], nn.Module]) -> list[nn.Module]:
     """Normalise the output of each of the first stages: after the sum of ResNet blocks, else in place of the last norm.
+
+    A norm that takes the place of another takes over its γ and β, if it has them. In a ResNet's stem of three
+    convolutions the first two norms are replaced and the third stays, as RobustNet does with ResNet-101 (Choi et al.,
+    CVPR 2021, the scripts of its code).
 
     Args:
         backbone: changed in place. count: how many of its stages with BatchNorm.
         make: makes the norm of a stage for its number of channels.
-    """
-    for path, norms in list(stages_with_batch_norm(backbone).items())[:count]:
-        stage, norm = backbone.get_submodule(path), make(batch_norm_at(backbone, norms[-1]).num_features)
-        if is_residual(stage):
-            append_after_sum(stage, norm)
-        else:
-            replace_module(backbone, norms[-1], norm)
-
-
-def replace_last_norms(backbone: nn.Module, count: int, make: Callable[[int], nn.Module]) -> list[nn.Module]:
-    """Replace the last BatchNorm of each of the first stages by another norm, which takes over its γ and β.
-
-    Args:
-        backbone: changed in place. count: how many of its stages with BatchNorm.
-        make: makes the other norm for a number of channels, with ``weight`` (γ) and ``bias`` (β).
 
     Returns:
-        The other norms, first stage first.
+        The new norms, from the input on.
     """
     layers = []
-    for norms in list(stages_with_batch_norm(backbone).values())[:count]:
-        path = norms[-1]
-        old = batch_norm_at(backbone, path)
-        layer: Any = make(old.num_features)
-        if old.affine:  # the norm that ends a residual block may start at γ = 0
-            layer.weight, layer.bias = old.weight, old.bias
-        replace_module(backbone, path, layer)
-        layers.append(layer)
+    for path, norms in list(stages_with_batch_norm(backbone).items())[:count]:
+        stage = backbone.get_submodule(path)
+        if is_residual(stage):
+            layers.append(make(batch_norm_at(backbone, norms[-1]).num_features))
+            append_after_sum(stage, layers[-1])
+            continue
+        for place in norms[:-1] if path == "stem" else norms[-1:]:
+            old = batch_norm_at(backbone, place)
+            layer: Any = make(old.num_features)
+            if old.affine and getattr(layer, "weight", None) is not None:
+                layer.weight, layer.bias = old.weight, old.bias
+            replace_module(backbone, place, layer)
+            layers.append(layer)
     return layers
 
 

@@ -1,4 +1,4 @@
-"""Augmentations of appearance that keep the layout: PixMix, a bilateral filter, and a view of a batch by one of them.
+"""Augmentations of appearance that keep the layout: PixMix and a bilateral filter.
 
 Both take (H, W, 3) uint8 RGB and a generator and return the same shape and type; the input is not modified.
 """
@@ -6,83 +6,52 @@ Both take (H, W, 3) uint8 RGB and a generator and return the same shape and type
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import cv2
 import numpy as np
-import torch
-from PIL import Image, ImageOps
 from scipy import fft
-from torch import Tensor
 
-from flexseg.data.transforms import MEAN, STD, normalise
+from flexseg.data.photometric import photometric_distortion
 
 PICTURE_SIDE = 192
 """Height and width of a mixing picture, in pixels."""
 COVER = 8 / 7
 """A mixing picture is resized to this many times the image's longer side before it is cropped (published: 256/224)."""
 
-Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-"""Image (H, W, 3) uint8 and a generator → image of the same kind."""
-
-
-def changed_view(images: Tensor, generators: Sequence[np.random.Generator], change: Change) -> Tensor:
-    """Make a second view of a batch: ``change`` of each image, with its own generator.
-
-    Args:
-        images: (B, 3, H, W) normalised float, on any device. generators: B of them.
-
-    Returns:
-        (B, 3, H, W) of the dtype and device of ``images``, without a graph.
-
-    Raises:
-        ValueError: the number of generators is not that of the images.
-    """
-    levels = images.detach().float().cpu().permute(0, 2, 3, 1) * torch.from_numpy(STD) + torch.from_numpy(MEAN)
-    rounded = levels.round_().clamp_(0, 255).byte().numpy()
-    changed = [change(image, rng) for image, rng in zip(rounded, generators, strict=True)]
-    return torch.from_numpy(normalise(np.stack(changed))).to(images)
-
 
 def bilateral(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    sigma_color: tuple[float, float] = (25.0, 100.0),
-    sigma_space: tuple[float, float] = (0.7, 2.0),
+    image: np.ndarray, rng: np.random.Generator, share: float = 0.5, diameter: int = 13, sigma: float = 75.0
 ) -> np.ndarray:
-    """Smooth all but strong edges (Tomasi & Manduchi, *Bilateral Filtering for Gray and Color Images*, ICCV 1998).
+    """Smooth all but strong edges of this ``share`` of the images, as ReVT does (Termöhlen et al., ICCV-W 2023).
 
-    A pixel p becomes the mean of its neighbours q with weights exp(−|x_p − x_q|₁²/2σ_c²) · exp(−|p − q|²/2σ_s²), in
-    OpenCV's version. σ_c (levels, summed over R, G, B) and σ_s (pixels) are drawn uniformly in the given ranges.
+    Tomasi & Manduchi, *Bilateral Filtering for Gray and Color Images*, ICCV 1998: a pixel p becomes the mean of its
+    neighbours q with weights exp(−|x_p − x_q|₁²/2σ²) · exp(−|p − q|²/2σ²), in OpenCV's version. The neighbourhood's
+    diameter is drawn among 1, 3, … up to ``diameter`` pixels; σ is in levels (summed over R, G, B) and in pixels.
     """
-    color, space = rng.uniform(*sigma_color), rng.uniform(*sigma_space)
-    return cv2.bilateralFilter(np.ascontiguousarray(image), -1, color, space)
+    filtered, drawn = rng.random() < share, 1 + 2 * int(rng.integers((diameter + 1) // 2))
+    if not filtered or drawn == 1:
+        return image
+    return cv2.bilateralFilter(np.ascontiguousarray(image), drawn, sigma, sigma)
 
 
 def pixmix(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    rounds: int = 4,
-    beta: float = 4.0,
-    severity: float = 1.0,
-    pictures: int = 128,
+    image: np.ndarray, rng: np.random.Generator, rounds: int = 4, beta: float = 3.0, pictures: int = 128
 ) -> np.ndarray:
     """PixMix (Hendrycks et al., *PixMix: Dreamlike Pictures Comprehensively Improve Safety Measures*, CVPR 2022).
 
     Begin with x or augment(x); then n ~ U{0, …, ``rounds``} times mix in augment(x) or a mixing picture, evenly, by
-    :func:`mix_add` or :func:`mix_multiply`, evenly, and clip to the range of the image.
+    :func:`mix_add` or :func:`mix_multiply`, evenly, and clip to the range of the image. As ReVT uses it, all mixtures
+    of an image take one picture, and augment is the photometric distortion.
 
     Args:
-        rounds: k of the paper. beta: β, the larger the less is mixed in. severity: of :func:`recolour`.
+        rounds: k of the paper. beta: β, the larger the less is mixed in.
         pictures: how many :func:`mixing_picture` there are to draw from.
     """
-    mixed = _unit(recolour(image, rng, severity) if rng.integers(2) else image)
+    picture = _random_window(mixing_picture(int(rng.integers(pictures))), image.shape[:2], rng)
+    mixed = _unit(photometric_distortion(image, rng) if rng.integers(2) else image)
     for _ in range(rng.integers(rounds, endpoint=True)):
-        if rng.integers(2):
-            other = recolour(image, rng, severity)
-        else:
-            other = _random_window(mixing_picture(int(rng.integers(pictures))), image.shape[:2], rng)
+        other = photometric_distortion(image, rng) if rng.integers(2) else picture
         mix = mix_multiply if rng.integers(2) else mix_add
         mixed = np.clip(mix(mixed, _unit(other), *_exponents(rng, beta)), 0, 1)
     return np.rint(mixed * 255).astype(np.uint8)
@@ -97,23 +66,6 @@ def mix_multiply(one: np.ndarray, other: np.ndarray, a: float, b: float) -> np.n
     """x^a · y^b of two images on [0, 2], given and returned on [0, 1]; not clipped, a ≥ 0."""
     half_level = 1 / 255  # b may be negative: black in y must not become infinite
     return (2 * one) ** a * np.maximum(2 * other, half_level) ** b / 2
-
-
-def recolour(image: np.ndarray, rng: np.random.Generator, severity: float = 1.0) -> np.ndarray:
-    """Apply one of the paper's base augmentations that keep the layout: autocontrast, equalize, posterize or solarize.
-
-    The strength is drawn in (0.1, ``severity``) of 10: 4 − 0.4·strength bits are kept, levels from 256 − 25.6·strength
-    on are inverted.
-    """
-    operation, strength = rng.integers(4), rng.uniform(0.1, max(severity, 0.1))
-    picture = Image.fromarray(image)
-    if operation == 0:
-        return np.asarray(ImageOps.autocontrast(picture))
-    if operation == 1:
-        return np.asarray(ImageOps.equalize(picture))
-    if operation == 2:
-        return np.asarray(ImageOps.posterize(picture, 4 - int(0.4 * strength)))
-    return np.asarray(ImageOps.solarize(picture, 256 - int(25.6 * strength)))
 
 
 @lru_cache(maxsize=1024)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from flexseg.data.augment import changed_view
+from flexseg.data.transforms import changed_view
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """The shares of R, G and B in grey (ITU-R BT.601)."""
@@ -73,15 +73,23 @@ def _to_levels(levels: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(levels), 0, 255).astype(np.uint8)
 
 
-def jitter_and_blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Half of the time a jitter of the colours, then always a slight Gaussian blur: (H, W, 3) uint8 RGB to the same.
+def jitter_and_blur(
+    image: np.ndarray,
+    rng: np.random.Generator,
+    strength: float = 0.4,
+    hue: float = 0.1,
+    blur: tuple[float, float] = (0.15, 1.3),
+    probability: float = 0.5,
+) -> np.ndarray:
+    """With ``probability`` a jitter of the colours, then always a Gaussian blur: (H, W, 3) uint8 RGB to the same.
 
-    Choi et al., *RobustNet*, CVPR 2021, in its published code: brightness, contrast and saturation by factors in
-    1 ± 0.4 and hue by up to 0.1 of a turn, in random order; σ of the blur from 0.15 to 1.3 pixels.
+    Brightness, contrast and saturation change by factors in 1 ± ``strength`` and hue by up to ``hue`` of a turn, in
+    random order; σ of the blur is in the range ``blur``, in pixels. The defaults are those of the published code of
+    Choi et al., *RobustNet*, CVPR 2021, for training images.
     """
-    jittered = rng.random() < 0.5
-    factors, turn = rng.uniform(0.6, 1.4, 3), rng.uniform(-0.1, 0.1)
-    order, sigma = rng.permutation(4), rng.uniform(0.15, 1.3)
+    jittered = rng.random() < probability
+    factors, turn = rng.uniform(1 - strength, 1 + strength, 3), rng.uniform(-hue, hue)
+    order, sigma = rng.permutation(4), rng.uniform(*blur)
     levels = image.astype(np.float32)
     for change in order if jittered else ():
         levels = _turn_hue(levels, turn) if change == 3 else _scale(levels, int(change), float(factors[change]))

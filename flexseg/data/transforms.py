@@ -1,11 +1,14 @@
-"""Geometric augmentation and normalisation, in NumPy and OpenCV: the same for every row of a benchmark."""
+"""Geometric augmentation and normalisation, the same for every row of a benchmark; and changed views of a batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
 from flexseg.classes import IGNORE
 
@@ -111,3 +114,25 @@ def normalise(images: np.ndarray) -> np.ndarray:
     lines -= np.tile(MEAN, width)
     lines /= np.tile(STD, width)
     return lines.reshape(images.shape).transpose(0, 3, 1, 2)
+
+
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+"""Image (H, W, 3) uint8 and a generator → image of the same kind."""
+
+
+def changed_view(images: Tensor, generators: Sequence[np.random.Generator], change: Change) -> Tensor:
+    """Make a second view of a batch: ``change`` of each image, with its own generator.
+
+    Args:
+        images: (B, 3, H, W) normalised float, on any device. generators: B of them.
+
+    Returns:
+        (B, 3, H, W) of the dtype and device of ``images``, without a graph.
+
+    Raises:
+        ValueError: the number of generators is not that of the images.
+    """
+    levels = images.detach().float().cpu().permute(0, 2, 3, 1) * torch.from_numpy(STD) + torch.from_numpy(MEAN)
+    rounded = levels.round_().clamp_(0, 255).byte().numpy()
+    changed = [change(image, rng) for image, rng in zip(rounded, generators, strict=True)]
+    return torch.from_numpy(normalise(np.stack(changed))).to(images)

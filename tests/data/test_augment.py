@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from flexseg.data import augment
 from flexseg.data.augment import (
     bilateral,
-    changed_view,
     mix_add,
     mix_multiply,
     mixing_picture,
     pixmix,
-    recolour,
 )
-from flexseg.data.transforms import normalise
+from flexseg.data.photometric import photometric_distortion
+from flexseg.data.transforms import changed_view, normalise
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -33,9 +32,8 @@ def smooth(height: int, width: int) -> np.ndarray:
     return np.stack([ramp, ramp + 10, ramp + 20], axis=-1).clip(0, 255).astype(np.uint8)
 
 
-def slow_bilateral(image: np.ndarray, color: float, space: float) -> np.ndarray:
-    """The formula, one pixel after the other, on a disc of radius 1.5 σ_s, mirrored at the border."""
-    radius = max(1, round(1.5 * space))
+def slow_bilateral(image: np.ndarray, radius: int, sigma: float) -> np.ndarray:
+    """The formula, one pixel after the other, on a disc, mirrored at the border."""
     padded = np.pad(image.astype(float), ((radius, radius), (radius, radius), (0, 0)), mode="reflect")
     result = np.zeros(image.shape)
     for y, x in np.ndindex(image.shape[:2]):
@@ -46,7 +44,7 @@ def slow_bilateral(image: np.ndarray, color: float, space: float) -> np.ndarray:
                     continue
                 other = padded[y + radius + dy, x + radius + dx]
                 apart = np.abs(other - image[y, x]).sum()
-                weight = math.exp(-(apart**2) / (2 * color**2)) * math.exp(-(dy * dy + dx * dx) / (2 * space**2))
+                weight = math.exp(-(apart**2 + dy * dy + dx * dx) / (2 * sigma**2))
                 result[y, x] += weight * other
                 total += weight
         result[y, x] /= total
@@ -54,25 +52,33 @@ def slow_bilateral(image: np.ndarray, color: float, space: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("image", [picture(9, 12), smooth(9, 12)], ids=["noise", "ramp"])
-@pytest.mark.parametrize(("color", "space"), [(60.0, 1.0), (200.0, 2.0)])
-def test_bilateral_is_the_formula(image: np.ndarray, color: float, space: float) -> None:
-    changed = bilateral(image, np.random.default_rng(0), (color, color), (space, space))
-    assert changed.dtype == np.uint8
-    assert np.abs(changed - slow_bilateral(image, color, space)).max() <= 1
+@pytest.mark.parametrize("sigma", [60.0, 75.0])
+def test_bilateral_is_the_formula_at_a_drawn_diameter(image: np.ndarray, sigma: float) -> None:
+    radii = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        filtered, radius = rng.random() < 0.5, int(rng.integers(3))
+        changed = bilateral(image, np.random.default_rng(seed), share=0.5, diameter=5, sigma=sigma)
+        assert changed.dtype == np.uint8
+        radii.append(radius if filtered else 0)
+        expected = slow_bilateral(image, radii[-1], sigma)
+        assert np.abs(changed - expected).max() <= 1
+    assert set(radii) == {0, 1, 2}
 
 
 def test_bilateral_smooths_noise_and_keeps_an_edge() -> None:
     noise = np.random.default_rng(0).integers(-8, 9, (20, 20, 1))
     image = (np.where(np.arange(20) < 10, 40, 220)[None, :, None] + noise).repeat(3, -1).astype(np.uint8)
-    changed = bilateral(image, np.random.default_rng(0), (60.0, 60.0), (2.0, 2.0)).astype(float)
+    changed = bilateral(image, np.random.default_rng(1), share=1.0, diameter=7, sigma=60.0).astype(float)
     assert changed[:, :9].std() < 0.5 * image[:, :9].std()
     assert (changed[:, 10] - changed[:, 9]).mean() > 175
 
 
-def test_bilateral_draws_its_widths() -> None:
+def test_bilateral_smooths_its_share_of_the_images_at_diameters_up_to_the_largest() -> None:
     image = picture(16, 24)
-    results = {bilateral(image, np.random.default_rng(seed)).tobytes() for seed in range(5)}
-    assert len(results) == 5
+    results = [bilateral(image, np.random.default_rng(seed), diameter=9).tobytes() for seed in range(200)]
+    assert len(set(results)) == 5, "diameters 1, which changes nothing, 3, 5, 7 and 9"
+    assert np.mean([result == image.tobytes() for result in results]) == pytest.approx(0.5 + 0.5 / 5, abs=0.1)
 
 
 @given(x=st.floats(0, 1), y=st.floats(0, 1), a=st.floats(0, 2), b=st.floats(-1, 1))
@@ -106,22 +112,25 @@ def test_pixmix_without_rounds_is_the_image_or_its_recolouring() -> None:
     image = picture(8, 12)
     for seed in range(20):
         rng, same = np.random.default_rng(seed), np.random.default_rng(seed)
-        expected = recolour(image, same) if same.integers(2) else image
+        for _ in range(3):  # the picture, and its place
+            same.integers(128)
+        expected = photometric_distortion(image, same) if same.integers(2) else image
         np.testing.assert_array_equal(pixmix(image, rng, rounds=0), expected)
 
 
 def test_pixmix_mixes_as_often_as_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     """U{0, …, k} rounds; pictures and recolourings, sums and products, evenly."""
-    seen: dict[str, int] = {"add": 0, "multiply": 0, "picture": 0}
+    seen: dict[str, int] = {"add": 0, "multiply": 0, "distorted": 0}
     pictures: set[int] = set()
     monkeypatch.setattr(augment, "mix_add", lambda one, *_: seen.__setitem__("add", seen["add"] + 1) or one)
     monkeypatch.setattr(
         augment, "mix_multiply", lambda one, *_: seen.__setitem__("multiply", seen["multiply"] + 1) or one
     )
     monkeypatch.setattr(augment, "mixing_picture", lambda number: pictures.add(number) or picture(16, 16, 1))
-    window = augment._random_window
     monkeypatch.setattr(
-        augment, "_random_window", lambda *given: seen.__setitem__("picture", seen["picture"] + 1) or window(*given)
+        augment,
+        "photometric_distortion",
+        lambda image, _: seen.__setitem__("distorted", seen["distorted"] + 1) or image,
     )
     image, images = picture(8, 12), 1000
     for seed in range(images):
@@ -129,7 +138,7 @@ def test_pixmix_mixes_as_often_as_the_paper(monkeypatch: pytest.MonkeyPatch) -> 
     mixtures = seen["add"] + seen["multiply"]
     assert mixtures / images == pytest.approx(2, abs=0.15)
     assert seen["add"] / mixtures == pytest.approx(0.5, abs=0.04)
-    assert seen["picture"] / mixtures == pytest.approx(0.5, abs=0.04)
+    assert (seen["distorted"] - images / 2) / mixtures == pytest.approx(0.5, abs=0.04)
     assert pictures == set(range(5))
 
 
@@ -139,19 +148,17 @@ def test_pixmix_mixes_as_often_as_the_paper(monkeypatch: pytest.MonkeyPatch) -> 
     width=st.integers(1, 20),
     seed=st.integers(0, 2**32),
     beta=st.floats(0.1, 20),
-    severity=st.floats(0, 10),
     level=st.sampled_from([None, 0, 255]),
 )
 def test_augmentations_keep_shape_type_and_input(
-    height: int, width: int, seed: int, beta: float, severity: float, level: int | None
+    height: int, width: int, seed: int, beta: float, level: int | None
 ) -> None:
     image = picture(height, width, seed) if level is None else np.full((height, width, 3), level, np.uint8)
     original = image.copy()
     image.setflags(write=False)
     changes = [
-        lambda rng: pixmix(image, rng, beta=beta, severity=severity, pictures=3),
+        lambda rng: pixmix(image, rng, beta=beta, pictures=3),
         lambda rng: bilateral(image, rng),
-        lambda rng: recolour(image, rng, severity),
     ]
     for change in changes:
         changed = change(np.random.default_rng(seed))
@@ -159,20 +166,6 @@ def test_augmentations_keep_shape_type_and_input(
         assert changed.dtype == np.uint8
         np.testing.assert_array_equal(changed, change(np.random.default_rng(seed)))
     np.testing.assert_array_equal(image, original)
-
-
-def test_recolour_works_on_each_pixels_colour_alone() -> None:
-    """Equal colours stay equal wherever they stand: nothing is moved, so the labels stay true."""
-    image = picture(16, 24)
-    order = np.random.default_rng(1).permutation(16 * 24)
-    shuffled = image.reshape(-1, 3)[order].reshape(image.shape)
-    results = set()
-    for seed in range(20):
-        changed = recolour(image, np.random.default_rng(seed), severity=10.0)
-        again = recolour(shuffled, np.random.default_rng(seed), severity=10.0)
-        np.testing.assert_array_equal(changed.reshape(-1, 3)[order].reshape(image.shape), again)
-        results.add(changed.tobytes())
-    assert len(results) > 4
 
 
 def test_mixing_pictures_are_a_fixed_set_of_structured_pictures() -> None:

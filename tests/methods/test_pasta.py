@@ -50,13 +50,20 @@ def test_only_amplitudes_change(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (5, 7)])
-def test_factors_have_mean_one_and_the_formulas_deviation_at_every_frequency(shape: tuple[int, int]) -> None:
+def test_factors_have_mean_one_and_the_deviation_that_the_real_part_leaves(shape: tuple[int, int]) -> None:
     """Also in the columns that hold both halves of their frequencies, where a half drawn freely would average out."""
     image, rounds = picture(*shape), 4000
     sigma = PASTA.deviation(*shape, 3.0, 0.25, 2.0)
     rng = np.random.default_rng(2)
     drawn = np.stack([ratios(image, PASTA.jitter(image, sigma, rng)).real for _ in range(rounds)])
-    expected = np.broadcast_to(slow_deviation(*shape, 3.0, 0.25, 2.0)[..., None], drawn.shape[1:])
+    # The authors' way: a factor for every bin of the whole spectrum, and the real part of the inverse transform.
+    whole, public = slow_deviation(*shape, 3.0, 0.25, 2.0), []
+    for _ in range(rounds):
+        spectrum = np.fft.fft2(image[..., 0].astype(float)) * (1 + whole * rng.standard_normal(shape))
+        public.append((np.fft.fft2(np.fft.ifft2(spectrum).real) / np.fft.fft2(image[..., 0].astype(float))).real)
+    np.testing.assert_allclose(drawn[..., 0].std(0), np.std(public, axis=0), rtol=8 / math.sqrt(2 * rounds))
+    mirrors = [[(-u % shape[0], -v % shape[1]) == (u, v) for v in range(shape[1])] for u in range(shape[0])]
+    expected = np.broadcast_to((whole * np.where(mirrors, 1, 0.5**0.5))[..., None], drawn.shape[1:])
     assert np.abs((drawn.mean(0) - 1) / expected).max() < 5 / math.sqrt(rounds)
     np.testing.assert_allclose(drawn.std(0), expected, rtol=5 / math.sqrt(2 * rounds))
     assert np.abs(np.corrcoef(drawn[:, 0, 0].T) - np.eye(3)).max() < 0.08, "each channel has its own"

@@ -14,9 +14,9 @@ from builders import assert_finite_gradients, build_model, equal_tensors, make_m
 from torch import Tensor, nn
 
 from flexseg.benchmark import Benchmark
-from flexseg.data.augment import bilateral, changed_view, pixmix
+from flexseg.data.augment import bilateral, pixmix
 from flexseg.data.draws import Purpose, generator
-from flexseg.data.transforms import normalise
+from flexseg.data.transforms import changed_view, normalise
 from flexseg.engine.optimise import WeightAverage, build_optimizer
 from flexseg.engine.train import Learner
 from flexseg.method import Batch
@@ -131,15 +131,15 @@ def test_passes_before_and_after(smoke: Benchmark) -> None:
 
 
 def test_each_sees_its_own_change_of_the_same_crops(smoke: Benchmark) -> None:
-    mixing = {"rounds": 2, "beta": 1.5, "severity": 8.0, "pictures": 3}
-    filtering = {"sigma_color": (30.0, 200.0), "sigma_space": (1.0, 3.0)}
-    run = Run(smoke, **mixing, **filtering)
+    mixing = {"rounds": 2, "beta": 1.5, "pictures": 3}
+    filtering = {"diameter": 5, "sigma": 90.0}
+    run = Run(smoke, **mixing, **filtering, filtered=0.9)
     seen = watch(run)
     whole = make_batch(4, range(6))
     run.learner(whole)
     draws = [generator(5, Purpose.TRANSFORM, 4, slot).spawn(2) for slot in range(6)]
     pixmixed = changed_view(whole.images, [pair[0] for pair in draws], partial(pixmix, **mixing))
-    filtered = changed_view(whole.images, [pair[1] for pair in draws], partial(bilateral, **filtering))
+    filtered = changed_view(whole.images, [pair[1] for pair in draws], partial(bilateral, share=0.9, **filtering))
     assert torch.equal(seen[0][0], whole.images)
     assert torch.equal(seen[1][0], pixmixed)
     assert torch.equal(seen[2][0], filtered)

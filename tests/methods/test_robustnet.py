@@ -84,10 +84,38 @@ def test_the_mask_finds_planted_style() -> None:
         isw.gather([plain], [changed])
     assert int(isw.images) == 24
     isw.select(3)
+    assert int(isw.images) == 0
     expected = torch.zeros(8, 8)
     expected[tuple(zip(*planted, strict=True))] = 1
     assert torch.equal(isw.mask_0, expected)
     assert isw.selected() == pytest.approx(3 / 28)
+
+
+def test_a_pair_counts_if_all_trials_select_it() -> None:
+    isw = layers.SelectiveWhitening([4])
+    for pairs in ([(0, 1), (2, 3)], [(0, 1), (1, 2)]):
+        changed = torch.zeros(2, 4, 4)
+        for i, j in pairs:
+            changed[:, i, j] = changed[:, j, i] = 1.0
+        isw.gather([torch.zeros(2, 4, 4)], [changed])
+        isw.select(3)
+    assert isw.mask_0.nonzero().tolist() == [[0, 1]]
+
+
+def test_the_clusters_are_those_of_the_whole_matrix_as_in_the_authors_code() -> None:
+    """cov_settings.py: k-means of the flattened matrix, whose lower triangle and diagonal are zeros."""
+    variance = torch.tensor([[0.0, 0.1, 0.5], [0, 0, 0.9], [0, 0, 0]])
+    isw = layers.SelectiveWhitening([3])
+    changed = 2 * variance.sqrt()[None]
+    isw.gather([torch.zeros(1, 3, 3)], [changed])
+    isw.select(3)
+    # {0 × 6, 0.1}, {0.5}, {0.9}: of the upper triangle alone, the lowest cluster would be {0.1} too, but with
+    # k = 2 it would be {0.1, 0.5}, and here it is {0 × 6, 0.1}.
+    assert isw.mask_0.nonzero().tolist() == [[0, 2], [1, 2]]
+    again = layers.SelectiveWhitening([3])
+    again.gather([torch.zeros(1, 3, 3)], [changed])
+    again.select(2)
+    assert again.mask_0.nonzero().tolist() == [[0, 2], [1, 2]]
 
 
 def test_variance_of_two_views_is_their_population_variance() -> None:
@@ -134,9 +162,9 @@ def test_statistics_are_gathered_then_the_loss_is_on(config: dict[str, Any]) -> 
     seen, values = [], []
     for iteration in range(8):
         terms = step(method, model, batch_of(iteration))
-        seen.append(int(isw.images))
+        seen.append(int(isw.trials))
         values.append(float(terms["isw"].detach()))
-    assert seen == [0, 0, 2, 4, 6, 6, 6, 6]
+    assert seen == [0, 0, 1, 2, 3, 3, 3, 3]
     assert values[:5] == [0.0] * 5
     assert min(values[5:]) > 0
     assert 0 < method.log()["isw/selected"] < 0.9
