@@ -78,7 +78,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("switchable_whitening", {"stages": 0}, "stages must be at least 1, not 0"),
     ("wildnet", {"places": 0}, "places"),
     ("wildnet", {"queue": 0}, "queue"),
-    ("wildnet", {"samples": 0}, "samples"),
+    ("wildnet", {"grid": [0, 4]}, "grid and wild_grid count pixels"),
     ("wildnet", {"dim": 0}, "dim"),
     ("wildnet", {"temperature": 0}, "temperature must be positive"),
     ("wildnet", {"lambda_sel": -1}, "no weight negative"),
