@@ -45,7 +45,9 @@ def published_table(scores: Scores) -> Table:
     columns = [Column("Row", "l"), *[Column(name, group=heading(benchmark)) for name in names]]
     columns += [Column(name, group=f"measured: {benchmark.title}") for name in averages]
     columns += [Column(f"Δ {name}", group="measured: paired difference") for name in averages]
-    sources = dict.fromkeys(f"{each.reference}: {each.evidence}; {each.protocol}" for each in numbers)
+    said: dict[str, dict[str, None]] = defaultdict(dict)  # of each reference: how it was read, and the protocols
+    for each in numbers:
+        said[each.reference] |= dict.fromkeys((each.evidence, each.protocol))
     if averages:
         title = "Published beside measured"
         caption = (
@@ -58,5 +60,6 @@ def published_table(scores: Scores) -> Table:
             f"mIoU in percent as published, in brackets the trunk; here it is {benchmark.published_trunk}. The "
             "comparison has the numbers of this trunk beside the measured ones."
         )
-    caption += f" Published without spread. Source: {' '.join(f'{source}.' for source in sources)}"
+    sources = (f"{reference}: {'; '.join(texts)}." for reference, texts in said.items())
+    caption += f" Published without spread. Source: {' '.join(sources)}"
     return Table("published", title, caption, columns, rows, notes.lines())
