@@ -1,6 +1,6 @@
 """One method on top of another: the loss of the first, in the network, the data and the passes of the second.
 
-A row with ``method: flexseg`` and ``on: robustnet`` trains RobustNet with FLEX-Seg's loss in the place of its cross
+A row with ``method: flexseg`` and ``base: robustnet`` trains RobustNet with FLEX-Seg's loss in the place of its cross
 entropy, and draws its images as FLEX-Seg does. Options of the method below are written with its name in front:
 ``robustnet_weight``.
 """

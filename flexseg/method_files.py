@@ -54,14 +54,14 @@ def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
 
 
 def load_row(row: Row, folder: Path = Path("methods")) -> tuple[type[Method], Any]:
-    """The method of a row, on top of the one that ``on`` names, and its checked options.
+    """The method of a row, on top of the one that ``base`` names, and its checked options.
 
     Raises:
         UserError: a file or an option is wrong, or the method cannot stand on the other.
     """
     method = load_method(row.method, folder)
-    if row.on:
-        method = on_top(method, load_method(row.on, folder))
+    if row.base:
+        method = on_top(method, load_method(row.base, folder))
     return method, parse_options(method, row.options)
 
 

@@ -128,8 +128,8 @@ class Training(Strict):
     training image to one size, or into one box, before it is cropped; ``max_class_share`` crops again while one class
     covers more than this share; ``mix`` is the ratio of source to generated images among the draws (by default all
     images are alike), one of which may be 0; ``sampling`` how images are drawn; ``photometric`` how colours change;
-    ``accumulate`` the number of parts into which a device's batch is cut, to save memory; ``feature_distance`` an
-    additional loss.
+    ``decay_all`` whether biases and normalisation decay too; ``accumulate`` the number of parts into which a device's
+    batch is cut, to save memory; ``feature_distance`` an additional loss.
     """
 
     iterations: Steps
@@ -148,6 +148,7 @@ class Training(Strict):
     resize: Resize | None = None
     optimizer: Literal["adamw", "sgd"] | None = None
     momentum: float | None = Field(default=None, ge=0, lt=1)
+    decay_all: bool | None = None
     accumulate: Batch | None = None
     max_class_share: float | None = Field(default=None, gt=0, le=1)
     mix: tuple[NonNegativeFloat, NonNegativeFloat] | None = None

@@ -41,7 +41,7 @@ def _require(place: str, kind: str, name: str, known: Collection[str]) -> None:
 class Row(Strict):
     """A row of the tables: a method with options, which are all the keys that are not named here.
 
-    ``on`` names the method on which it stands (:mod:`flexseg.composition`), without which it changes plain training.
+    ``base`` names the method on which it stands (:mod:`flexseg.composition`), without which it changes plain training.
     ``training`` changes keys of the benchmark's schedule and ``model`` exchanges its trunk, for this row alone: for
     controls, such as a longer training, which the reports mark as such. ``published`` is the row's name in the files
     of published numbers, where its component switches do not give it.
@@ -50,7 +50,7 @@ class Row(Strict):
     model_config = ConfigDict(extra="allow")
 
     method: MethodName | Literal[""] = ""
-    on: MethodName | Literal[""] = ""
+    base: MethodName | Literal[""] = ""
     extends: str = ""
     title: Text = ""
     generated: str = ""
@@ -191,7 +191,7 @@ class Benchmark(Strict):
     def method_files(self, row_name: str) -> list[Path]:
         """The file of a row's method, and that of the method on which it stands."""
         row = self.row(row_name)
-        return [self.methods / f"{name}.py" for name in (row.method, row.on) if name]
+        return [self.methods / f"{name}.py" for name in (row.method, row.base) if name]
 
     @property
     def trained_as(self) -> str:
@@ -274,7 +274,7 @@ class Benchmark(Strict):
             "label_map": self.protocol.label_map,
             "model": self.model_of(row_name),
             "training": self.training_of(row_name).model_dump(mode="json", exclude_none=True),
-        } | ({"on": row.on, "on_digest": digests[1]} if row.on else {})
+        } | ({"base": row.base, "base_digest": digests[1]} if row.base else {})
 
     def evaluation_definition(self) -> dict[str, Any]:
         """All that decides the records of a trained run."""

@@ -18,7 +18,9 @@ def learning_rate_factor(iteration: int, training: Training) -> float:
 
 
 def build_optimizer(learner: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter, ICLR 2019) or SGD with momentum, without weight decay on biases and normalisation.
+    """AdamW (Loshchilov & Hutter, ICLR 2019) or SGD with momentum.
+
+    Biases and normalisation have no weight decay unless ``decay_all``.
 
     Everything outside the backbone learns at ``head_learning_rate_factor`` times the base rate.
     """
@@ -27,7 +29,7 @@ def build_optimizer(learner: nn.Module, training: Training) -> torch.optim.Optim
         if not parameter.requires_grad:  # a frozen trunk's
             continue
         factor = 1.0 if ".backbone." in f".{name}" else training.head_learning_rate_factor
-        decay = training.weight_decay if parameter.ndim > 1 else 0.0
+        decay = training.weight_decay if parameter.ndim > 1 or training.decay_all else 0.0
         groups.setdefault((factor, decay), []).append(parameter)
     described = [
         {"params": parameters, "weight_decay": decay, "base_lr": training.learning_rate * factor}

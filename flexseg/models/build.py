@@ -86,7 +86,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ModelError: as :func:`build_segmentor`.
     """
-    from flexseg.models import daformer, hrda  # noqa: F401  (mmseg takes seconds; daformer registers its head)
+    from flexseg.models import daformer, deeplab, hrda  # noqa: F401  (mmseg takes seconds; both register their heads)
 
     _check_parts(config)
     if config["backbone"].get("type") == "FrozenViT":

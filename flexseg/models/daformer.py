@@ -23,9 +23,11 @@ class DAFormerHead(BaseDecodeHead):
 
     1. A linear layer (1×1 convolution with bias, no norm, no activation) takes stage i from C_i to ``embed_dims``.
     2. All are upsampled bilinearly to the size of the first selected (largest) map and concatenated.
-    3. Parallel branches see the stack: a 1×1 convolution for dilation 1, a depthwise-separable 3×3 convolution for
-       every larger dilation, each with norm and ReLU. Unlike in DeepLab there is no image pooling branch.
+    3. With ``dilations``, parallel branches see the stack: a 1×1 convolution for dilation 1, a depthwise-separable 3×3
+       convolution for every larger dilation, each with norm and ReLU. Unlike in DeepLab there is no image pooling branch.
     4. A 3×3 convolution with norm and ReLU takes the concatenated branches to ``channels``; then dropout, ``conv_seg``.
+       Without ``dilations`` it is a 1×1 convolution on the stack itself: HRDA's attention (``hrda_head.py`` of its
+       code) is such a head.
 
     With the defaults, 19 classes and MiT-B5's widths (64, 128, 320, 512) the head has 3 712 275 parameters, together
     with mmseg's MiT-B5 85 155 283. (A 1×1 convolution in step 4 would make 1.6 M and 83.1 M.)
@@ -35,7 +37,7 @@ class DAFormerHead(BaseDecodeHead):
         channels: width of the fused features that ``conv_seg`` sees.
         in_index: which stages of the backbone, largest map first; all of them unless told.
         embed_dims: width of each embedded stage.
-        dilations: one branch each.
+        dilations: one branch each; none for a head without branches.
         **kwargs: as for mmseg's ``BaseDecodeHead``.
     """
 
@@ -55,8 +57,13 @@ class DAFormerHead(BaseDecodeHead):
         super().__init__(tuple(in_channels), channels, in_index=index, input_transform="multiple_select", **kwargs)
         self.embed = nn.ModuleList(nn.Conv2d(width, embed_dims, kernel_size=1) for width in in_channels)
         blocks = {"conv_cfg": self.conv_cfg, "norm_cfg": self.norm_cfg, "act_cfg": self.act_cfg}
+        stacked = embed_dims * len(in_channels)
+        if not dilations:
+            self.context = None
+            self.fuse = ConvModule(stacked, channels, kernel_size=1, **blocks)
+            return
         self.context = DepthwiseSeparableASPPModule(
-            dilations=tuple(dilations), in_channels=embed_dims * len(in_channels), channels=channels, **blocks
+            dilations=tuple(dilations), in_channels=stacked, channels=channels, **blocks
         )
         self.fuse = ConvModule(channels * len(dilations), channels, kernel_size=3, padding=1, **blocks)
 
@@ -79,7 +86,7 @@ class DAFormerHead(BaseDecodeHead):
             ],
             dim=1,
         )
-        return self.fuse(torch.cat(self.context(stack), dim=1))
+        return self.fuse(stack if self.context is None else torch.cat(self.context(stack), dim=1))
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         """Logits (B, num_classes, h, w) at the first selected map's stride."""

@@ -23,7 +23,7 @@ FAST = {"dim": 8, "max_pixels": 64}
 
 def compose(on: str, **options: object) -> tuple[Method, torch.nn.Module, torch.nn.Module | None]:
     """FLEX-Seg on another method, with its model and training modules, on a UNet."""
-    method, chosen = load_row(Row(method="flexseg", on=on, **FAST | options), METHODS)
+    method, chosen = load_row(Row(method="flexseg", base=on, **FAST | options), METHODS)
     made = method(chosen, Setup(0, 10, np.zeros(6, np.int8)))
     torch.manual_seed(0)
     model = made.build_model(unet())
@@ -63,7 +63,7 @@ def test_own_terms_of_the_method_below_stay() -> None:
 
 
 def test_options_of_both_are_checked() -> None:
-    method, options = load_row(Row(method="flexseg", on="shade", gap=False, shade_weight=3.0), METHODS)
+    method, options = load_row(Row(method="flexseg", base="shade", gap=False, shade_weight=3.0), METHODS)
     assert (options.gap, options.shade_weight, options.shade_bases) == (False, 3.0, 64)
     made = method(options, Setup(0, 10, np.zeros(6, np.int8)))
     assert made._below.options.weight == 3.0
@@ -75,7 +75,7 @@ def test_options_of_both_are_checked() -> None:
         ({"lambda_gap": "much"}, "lambda_gap"),
     ):
         with pytest.raises(UserError, match=message):
-            load_row(Row(method="flexseg", on="shade", **wrong), METHODS)
+            load_row(Row(method="flexseg", base="shade", **wrong), METHODS)
 
 
 @pytest.mark.parametrize("top", method_names(METHODS))
@@ -87,9 +87,9 @@ def test_only_a_method_that_changes_the_loss_can_stand_on_others(top: str) -> No
     changes = [hook for hook in OWN if hook in vars(method)]
     if changes:
         with pytest.raises(UserError, match=rf"{top}\.py cannot stand on pasta: its {changes[0]}\(\)"):
-            load_row(Row(method=top, on="pasta"), METHODS)
+            load_row(Row(method=top, base="pasta"), METHODS)
     else:
-        assert load_row(Row(method=top, on="pasta"), METHODS)[0].title == f"{method.title} on PASTA"
+        assert load_row(Row(method=top, base="pasta"), METHODS)[0].title == f"{method.title} on PASTA"
 
 
 def test_a_method_that_asks_for_no_loss_is_no_ground(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_method_that_asks_for_no_loss_is_no_ground(tmp_path: Path) -> None:
         '    name = "mine"\n    title = "Mine"\n\n    def forward(self, model, batch):\n'
         '        return {"ce": cross_entropy(model(batch.images).logits, batch.labels)}\n'
     )
-    method, options = load_row(Row(method="flexseg", on="mine", **FAST), tmp_path)
+    method, options = load_row(Row(method="flexseg", base="mine", **FAST), tmp_path)
     made = method(options, Setup(0, 10, np.zeros(6, np.int8)))
     model = made.build_model(unet())
     made.build_training_modules(model)
@@ -123,7 +123,7 @@ def test_state_goes_back_to_its_owner() -> None:
 
 
 def test_every_hook_is_passed_on() -> None:
-    method, _ = load_row(Row(method="flexseg", on="pasta"), METHODS)
+    method, _ = load_row(Row(method="flexseg", base="pasta"), METHODS)
     passed = {name for name, value in vars(method).items() if inspect.isfunction(value) or isinstance(value, property)}
     hooks = {name for name, value in vars(Method).items() if inspect.isfunction(value) or isinstance(value, property)}
     own = {"__init__", "_supervise", "supervise", "losses"}
@@ -133,13 +133,13 @@ def test_every_hook_is_passed_on() -> None:
 def test_a_row_on_another_method_is_another_run(smoke: Benchmark) -> None:
     rows = {
         "plain": Row(method="flexseg"),
-        "on_shade": Row(extends="plain", on="shade"),
-        "on_pasta": Row(extends="plain", on="pasta"),
+        "on_shade": Row(extends="plain", base="shade"),
+        "on_pasta": Row(extends="plain", base="pasta"),
     }
     benchmark = smoke.model_copy(update={"rows": smoke.rows | rows})
     definitions = [benchmark.run_definition(name, 0) for name in rows]
-    assert "on" not in definitions[0]
-    assert [d["on"] for d in definitions[1:]] == ["shade", "pasta"]
-    assert len({d["on_digest"] for d in definitions[1:]}) == 2
+    assert "base" not in definitions[0]
+    assert [d["base"] for d in definitions[1:]] == ["shade", "pasta"]
+    assert len({d["base_digest"] for d in definitions[1:]}) == 2
     assert [path.name for path in benchmark.method_files("on_shade")] == ["flexseg.py", "shade.py"]
     assert dataclasses.fields(load_row(benchmark.row("on_shade"), METHODS)[1])[-1].name == "shade_remembered"

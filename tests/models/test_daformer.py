@@ -82,3 +82,18 @@ def test_train_mode_normalises_and_drops() -> None:
     made, maps = head(dropout_ratio=0.5).train(), stages()
     assert not torch.equal(made(maps), made(maps))
     assert all(m.num_batches_tracked == 2 for m in made.modules() if isinstance(m, nn.BatchNorm2d))
+
+
+def test_without_branches_it_is_a_convolution_of_one_pixel_on_the_stack() -> None:
+    """As HRDA's attention is made of it."""
+    made, maps = head(dilations=()), stages()
+    state = made.state_dict()
+    with torch.no_grad():
+        size = maps[0].shape[2:]
+        embedded = [conv2d(x, state[f"embed.{i}.weight"], state[f"embed.{i}.bias"]) for i, x in enumerate(maps)]
+        stack = torch.cat([interpolate(x, size, mode="bilinear") for x in embedded], dim=1)
+        norm = [state[f"fuse.bn.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
+        fused = relu(batch_norm(conv2d(stack, state["fuse.conv.weight"]), *norm))
+        expected = conv2d(fused, state["conv_seg.weight"], state["conv_seg.bias"])
+        torch.testing.assert_close(made(maps), expected, rtol=1e-4, atol=1e-5)
+    assert not any("context" in name for name in state)

@@ -45,11 +45,11 @@ def test_the_small_file_is_valid_and_every_change_is_listed(name: str, tmp_path:
 
 def test_sizes_shrink_together() -> None:
     small, changes = shrink(read_content("gta5_hrda", BENCHMARKS), Settings(shrink=4))
-    assert (small["training"]["crop"], small["training"]["resize"]) == ([256, 256], [360, 640])
+    assert (small["training"]["crop"], small["training"]["resize"]) == ([256, 256], {"fit": [360, 640]})
     assert (small["model"]["hrda"]["detail"], small["model"]["hrda"]["stride"]) == ([128, 128], [64, 64])
     assert (small["protocol"]["window"], small["protocol"]["stride"]) == ([256, 256], [128, 128])
     assert small["protocol"]["sizes"]["acdc"] == {"fit": [270, 480]}
-    assert small["training"]["sampling"]["min_pixels"] == 187
+    assert small["training"]["sampling"]["source"]["min_pixels"] == 187
     assert small["domains"]["generated"]["resize"] == [256, 256]
     assert Change("training.iterations", 40000, 4) in changes
 
@@ -60,7 +60,7 @@ def test_a_smaller_trunk_is_listed_and_must_fit() -> None:
     assert "model.backbone.num_layers" in {change.key for change in changes}
     with pytest.raises(UserError, match="there is no MiT 'b9'"):
         shrink(read_content("gta5_daformer", BENCHMARKS), Settings(trunk="b9"))
-    with pytest.raises(UserError, match=r"ResNetV1c, which no MiT can replace"):
+    with pytest.raises(UserError, match=r"ResNet, which no MiT can replace"):
         shrink(read_content("gta5_resnet50", BENCHMARKS), Settings(trunk="b0"))
 
 

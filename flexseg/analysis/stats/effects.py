@@ -54,7 +54,7 @@ def resolved_options(records: Records, row: str) -> tuple[dict[str, Any], bool]:
 
 def _methods(benchmark: Benchmark, row: str) -> tuple[str, str]:
     """The method of a row and the one on which it stands, or nothing."""
-    return benchmark.row(row).method, benchmark.row(row).on
+    return benchmark.row(row).method, benchmark.row(row).base
 
 
 def cell_of(records: Records, row: str) -> Cell | None:
