@@ -24,7 +24,7 @@ class DAFormerHead(BaseDecodeHead):
     1. A linear layer (1×1 convolution with bias, no norm, no activation) takes stage i from C_i to ``embed_dims``.
     2. All are upsampled bilinearly to the size of the first selected (largest) map and concatenated.
     3. With ``dilations``, parallel branches see the stack: a 1×1 convolution for dilation 1, a depthwise-separable 3×3
-       convolution for every larger dilation, each with norm and ReLU. Unlike in DeepLab there is no image pooling branch.
+       convolution for every larger dilation, each with norm and ReLU. Unlike in DeepLab, no branch pools the image.
     4. A 3×3 convolution with norm and ReLU takes the concatenated branches to ``channels``; then dropout, ``conv_seg``.
        Without ``dilations`` it is a 1×1 convolution on the stack itself: HRDA's attention (``hrda_head.py`` of its
        code) is such a head.
