@@ -21,7 +21,8 @@ suite's images the backbone's last map has eight pixels, so by default the class
 fewer views.
 
 Here: where an image has fewer than 15 classes, the authors fill up with random pixels as classes of their own; that
-contrasts pixels of one class with each other and is left out. Hue changes by ``strength``/5 of a turn, published: 0.3.
+contrasts pixels of one class with each other and is left out. The change is that of RobustNet's code, on which
+the authors' builds.
 The views pass one after the other, as published, so that BatchNorm normalises each by its own statistics, not by those
 of a mixture that evaluation never sees; its running statistics average over both.
 """
@@ -115,12 +116,13 @@ class BlindNet(Method):
         negatives: int = option(20, "pixels of the wrong class in L_SDCL")
         max_anchors: int = option(128, "most anchors in L_SDCL, an image; published: 1000", origin="scaled")
         strength: float = option(0.8, "of the change's jitter of brightness, contrast and saturation")
-        blur: float = option(1.0, "largest σ of the change's blur, in pixels", origin="assumed")
+        hue: float = option(0.3, "of a turn, the most by which the change turns the hue")
+        blur: tuple[float, float] = option((0.15, 1.3), "range of σ of the change's blur, in pixels")
 
         def __post_init__(self) -> None:
             require_at_least(self, stages=1, dim=1, max_classes=2, views=1, negatives=1, max_anchors=1)
-            if not 0 <= self.strength <= 1 or self.blur < 0:
-                raise ValueError(f"strength must be between 0 and 1 and blur not negative: {self}")
+            if not (0 <= self.strength <= 1 and 0 <= self.hue <= 1 and 0 <= self.blur[0] <= self.blur[1]):
+                raise ValueError(f"strength and hue must be between 0 and 1, blur a range from 0 on: {self}")
             if self.temperature <= 0:
                 raise ValueError(f"temperature must be positive, not {self.temperature}")
             if not self.levels or len(set(self.levels)) < len(self.levels):
@@ -163,7 +165,7 @@ class BlindNet(Method):
     def _changed(self, batch: Batch) -> Tensor:
         """The photometric view of the batch's images, (B, 3, H, W); drawn by iteration and slot."""
         draws = batch.generators(self.setup.seed)
-        return photometric_view(batch.images, draws, self.options.strength, self.options.blur)
+        return photometric_view(batch.images, draws, self.options.strength, self.options.hue, self.options.blur)
 
     def _contrasts(self, level: Level, plain: _Pass, changed: _Pass, labels: Tensor) -> tuple[Tensor, Tensor]:
         """L_CWCL and L_SDCL of one map. Only the pixels that they need are projected."""

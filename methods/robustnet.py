@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,8 +33,7 @@ from torch import Tensor, nn
 
 from flexseg.components.norms import Standardisation, covariances, put_at_stage_ends
 from flexseg.components.ranks import sum_over_ranks
-from flexseg.data.photometric import jitter_and_blur
-from flexseg.data.transforms import changed_view
+from flexseg.data.photometric import photometric_view
 from flexseg.method import Batch, Method, Setup, option, require_at_least
 from flexseg.models import Output, Segmentor
 from flexseg.shows import Curves
@@ -158,8 +156,8 @@ class RobustNet(Method):
             for name in ("start", "strength", "hue"):
                 if not 0 <= getattr(self, name) <= 1:
                     raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
-            if not 0 < self.blur[0] <= self.blur[1]:
-                raise ValueError(f"blur must be a range above 0, the lower first: {list(self.blur)}")
+            if not 0 <= self.blur[0] <= self.blur[1]:
+                raise ValueError(f"blur must be a range from 0 on, the lower first: {list(self.blur)}")
 
     def __init__(self, options: Any, setup: Setup) -> None:
         super().__init__(options, setup)
@@ -217,8 +215,5 @@ class RobustNet(Method):
 
     def _changed(self, batch: Batch) -> Tensor:
         """The photometric view of the batch's images, (B, 3, H, W); drawn by iteration and slot."""
-        options, draws = self.options, batch.generators(self.setup.seed)
-        change = partial(
-            jitter_and_blur, strength=options.strength, hue=options.hue, blur=options.blur, probability=1.0
-        )
-        return changed_view(batch.images, draws, change)
+        draws = batch.generators(self.setup.seed)
+        return photometric_view(batch.images, draws, self.options.strength, self.options.hue, self.options.blur)

@@ -10,6 +10,7 @@ are already normalised, each with its own generator, so that it does not depend 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -94,7 +95,7 @@ def jitter_and_blur(
     for change in order if jittered else ():
         levels = _turn_hue(levels, turn) if change == 3 else _scale(levels, int(change), float(factors[change]))
         levels = np.clip(levels, 0, 255)
-    return _to_levels(cv2.GaussianBlur(levels, (0, 0), sigma))
+    return _to_levels(cv2.GaussianBlur(levels, (0, 0), sigma) if sigma > 0 else levels)
 
 
 def _scale(levels: np.ndarray, change: int, factor: float) -> np.ndarray:
@@ -111,25 +112,16 @@ def _turn_hue(levels: np.ndarray, turn: float) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
-def photometric_change(image: np.ndarray, rng: np.random.Generator, strength: float, blur: float) -> np.ndarray:
-    """Change the colours and the sharpness of (H, W, 3) uint8 RGB: a jitter, then a Gaussian blur.
+def photometric_view(
+    images: Tensor,
+    generators: Sequence[np.random.Generator],
+    strength: float = 0.8,
+    hue: float = 0.3,
+    blur: tuple[float, float] = (0.15, 1.3),
+) -> Tensor:
+    """Make a second view of a batch by :func:`jitter_and_blur`, always, with one generator per image.
 
-    Brightness, contrast and saturation change by factors in 1 ± ``strength``, hue by up to ``strength``/5 of a turn;
-    the blur's σ is up to ``blur`` pixels. Zeros change nothing.
-    """
-    brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
-    turn, sigma = rng.uniform(-strength / 5, strength / 5), rng.uniform(0, blur)
-    levels = image.astype(np.float32) * brightness
-    grey = levels @ LUMA
-    levels = grey.mean() + contrast * (grey[..., None] - grey.mean() + saturation * (levels - grey[..., None]))
-    levels = _turn_hue(np.clip(levels, 0, 255).astype(np.float32), turn)
-    if sigma > 0:
-        levels = cv2.GaussianBlur(levels, (0, 0), sigma)
-    return np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
-
-
-def photometric_view(images: Tensor, generators: Sequence[np.random.Generator], strength: float, blur: float) -> Tensor:
-    """Make a second view of a batch by :func:`photometric_change`, with one generator per image.
+    The defaults are those of RobustNet's code for the view that its statistics, and later works, compare with.
 
     Args:
         images: (B, 3, H, W) normalised float, on any device. generators: B of them, e.g.
@@ -141,4 +133,5 @@ def photometric_view(images: Tensor, generators: Sequence[np.random.Generator], 
     Raises:
         ValueError: the number of generators is not that of the images.
     """
-    return changed_view(images, generators, lambda image, rng: photometric_change(image, rng, strength, blur))
+    change = partial(jitter_and_blur, strength=strength, hue=hue, blur=blur, probability=1.0)
+    return changed_view(images, generators, change)

@@ -69,7 +69,8 @@ def test_a_pass_shows_the_standardised_features_and_the_maps(config: dict[str, A
     model, _ = set_up(method_of(), config)
     images = batch_of().images
     seen = module._run(model, images)
-    assert [f.shape[3] for f in seen.standardised] == [64, 32, 16]
+    of_stem = [64] if config is UNET else [64, 64]  # of a stem of three convolutions the first two
+    assert [f.shape[3] for f in seen.standardised] == [*of_stem, 32, 16]
     for f in seen.standardised:
         assert f.min() < -0.5
         torch.testing.assert_close(f.mean((2, 3)), torch.zeros(f.shape[:2]), atol=1e-4, rtol=0)
@@ -181,7 +182,7 @@ def test_hard_pixels_are_those_that_the_plain_view_gets_wrong(monkeypatch: pytes
 
 
 def test_equal_views_leave_no_pixel_to_disentangle() -> None:
-    method = method_of(strength=0.0, blur=0.0)
+    method = method_of(strength=0.0, hue=0.0, blur=(0.0, 0.0))
     model, _ = set_up(method)
     batch = batch_of()
     levels = method._changed(batch)  # rounded to what an image can hold
