@@ -13,6 +13,8 @@ from flexseg.method import parse_options
 from flexseg.method_files import load_method
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("advstyle", {"gamma": 0.0}, "gamma must be a number above 0"),
+    ("advstyle", {"gamma": float("nan")}, "gamma must be a number above 0"),
     ("blindnet", {"views": 0}, "views"),
     ("blindnet", {"levels": []}, "levels"),
     ("blindnet", {"levels": ["head", "head"]}, "levels"),
