@@ -29,12 +29,12 @@ def channel_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (variance + EPS).pow(0.5)
 
 
-def stylise(features: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def stylise(features: Tensor, mean: Tensor, std: Tensor, *, detach: bool = False) -> Tensor:
     """x', a map in the styles ``mean``, ``std`` (B, C), of the shape and type of ``features``.
 
-    Gradients pass through the map's own statistics, and through the given ones where they carry any.
+    Gradients pass through the map's own statistics, unless ``detach``, and through the given ones where they carry any.
     """
-    own_mean, own_std = channel_statistics(features)
+    own_mean, own_std = channel_statistics(features.detach() if detach else features)
     scale = std.float() / own_std
     shift = mean.float() - scale * own_mean
     if features.ndim == 3:
