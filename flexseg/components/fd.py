@@ -62,18 +62,26 @@ def encoder_stages(backbone: nn.Module) -> nn.ModuleList | None:
 def watch_encoder(backbone: nn.Module, stage: int = -1) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
     """Collect, for every pass within the context, the images (B, 3, H, W) and the map of ``stage`` (B, D, h, w).
 
-    The stages count from 0; -1 is the deepest. The images are detached.
+    The stages count from 0; -1 is the deepest. The images are detached. A pass on images that carry a gradient is left
+    out: it looks for an image, as an adversary does, and trains no weight.
     """
     images: list[Tensor] = []
     found: list[Tensor] = []
     stages = encoder_stages(backbone)
+    training = True
+
+    def enter(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal training
+        training = not inputs[0].requires_grad
+        if training:
+            images.append(inputs[0].detach())
 
     def note(_: nn.Module, __: Any, maps: Any) -> None:
-        found.append(_list_maps(maps)[stage] if stages is None else maps)
+        if training:
+            found.append(_list_maps(maps)[stage] if stages is None else maps)
 
     with ExitStack() as hooks:
-        entrance = backbone.register_forward_pre_hook(lambda _, inputs: images.append(inputs[0].detach()))
-        hooks.callback(entrance.remove)
+        hooks.callback(backbone.register_forward_pre_hook(enter).remove)
         hooks.callback((backbone if stages is None else stages[stage]).register_forward_hook(note).remove)
         yield images, found
 

@@ -13,6 +13,8 @@ from flexseg.method import parse_options
 from flexseg.method_files import load_method
 
 WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("advstyle", {"gamma": 0.0}, "gamma must be a number above 0"),
+    ("advstyle", {"gamma": float("nan")}, "gamma must be a number above 0"),
     ("blindnet", {"views": 0}, "views"),
     ("blindnet", {"levels": []}, "levels"),
     ("blindnet", {"levels": ["head", "head"]}, "levels"),
@@ -75,7 +77,15 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("shade", {"every": 0}, "every must be above 0 and at most 1"),
     ("shade", {"every": 2}, "every must be above 0 and at most 1"),
     ("shade", {"lambda": 1}, "no option 'lambda'"),
+    ("spc", {"places": 0}, "places must be at least 1, not 0"),
+    ("spc", {"momentum": 1.0}, "lie from 0 to below 1"),
+    ("spc", {"style_momentum": -0.1}, "lie from 0 to below 1"),
+    ("spc", {"temperature": 0.0}, "temperature must be positive"),
+    ("spc", {"beta": -1.0}, "no weight negative"),
     ("switchable_whitening", {"stages": 0}, "stages must be at least 1, not 0"),
+    ("tldr", {"generalisation": [-1.0]}, "no weight must be negative"),
+    ("tldr", {"original": float("nan")}, "no weight must be negative"),
+    ("tldr", {"threshold": -0.1}, "threshold must not be negative"),
     ("wildnet", {"places": 0}, "places"),
     ("wildnet", {"queue": 0}, "queue"),
     ("wildnet", {"grid": [0, 4]}, "grid and wild_grid count pixels"),
