@@ -57,6 +57,11 @@ class Batch(NamedTuple):
             self.labels.repeat(count, 1, 1),
         )
 
+    def rotation(self, seed: int) -> int:
+        """How far to roll the batch so that each image meets another one, drawn by iteration; 0 for a single image."""
+        size = len(self.labels)
+        return int(self.generators(seed)[0].integers(1, size)) if size > 1 else 0
+
     def generators(self, seed: int) -> list[np.random.Generator]:
         """A generator for each image, which depends on the run's seed, the iteration and the slot alone."""
         return [generator(seed, Purpose.TRANSFORM, self.iteration, int(slot)) for slot in self.slots]

@@ -23,7 +23,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,14 +64,8 @@ class AdvStyle(Method):
         self._moved: tuple[float | Tensor, float | Tensor] = (0.0, 0.0)
 
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
-        both = Batch(
-            batch.iteration,
-            np.tile(batch.slots, 2),
-            np.tile(batch.indices, 2),
-            torch.cat([batch.images, self._worst(model, batch)]),
-            batch.labels.repeat(2, 1, 1),
-        )
-        return super().forward(model, both)
+        images = torch.cat([batch.images, self._worst(model, batch)])
+        return super().forward(model, batch.repeated(2)._replace(images=images))
 
     def _worst(self, model: Segmentor, batch: Batch) -> Tensor:
         """x⁺, (B, 3, H, W), without a gradient. A collective."""

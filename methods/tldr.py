@@ -111,9 +111,7 @@ class TLDR(Method):
     def build_training_modules(self, model: Segmentor) -> nn.Module | None:
         stages = early_stages(model.backbone)
         count = max(len(self.options.regularisation), len(self.options.generalisation))
-        begin = (
-            0 if stages[0].startswith("layers.") else 1
-        )  # a MiT has no stem, and a UNet's first stage stands for one
+        begin = 0 if stages[0].startswith("layers.") else 1  # a MiT has no stem; a UNet's first stage stands for one
         self._stages = stages[begin : begin + count]
         if len(self._stages) < count:
             raise RunError(f"tldr has weights for {count} stages, but this backbone has {len(self._stages)} of them")
@@ -121,7 +119,7 @@ class TLDR(Method):
         return self._frozen
 
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
-        turn = self._turn(batch)
+        turn = batch.rotation(self.setup.seed)
         with watched(model.backbone, self._stages) as maps:
             output = model(batch.images)
         with watched(model.backbone, self._stages) as changed_maps:
@@ -156,8 +154,3 @@ class TLDR(Method):
         with watched(encoder, paths) as maps:
             self._frozen(model.context(batch.images))
         return [gram(maps[path]) for path in paths]
-
-    def _turn(self, batch: Batch) -> int:
-        """How far the batch is rotated to give each image the style of another; 0 for a single image."""
-        size = len(batch.images)
-        return int(batch.generators(self.setup.seed)[0].integers(1, size)) if size > 1 else 0

@@ -155,12 +155,12 @@ class WildNet(Method):
 
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
         size, labels = len(batch.images), batch.labels
-        wild = self._wild(batch).to(batch.images.device)
+        turn = batch.rotation(self.setup.seed)
 
         def exchange(features: Tensor) -> Tensor:
             plain, viewed = features[:size], features[-size:]  # the same at the first place, where there is one view
             mean, std = channel_statistics(plain.detach())
-            return torch.cat([plain, stylise(viewed, mean[wild], std[wild])])
+            return torch.cat([plain, stylise(viewed, mean.roll(-turn, 0), std.roll(-turn, 0))])
 
         with changed_outputs(model.backbone, dict.fromkeys(self._places, exchange)):
             output = model(batch.images)
@@ -178,12 +178,6 @@ class WildNet(Method):
             for name, value in _of_views(log_p, log_q, labels).items():
                 terms[name] = terms[name] + part.weight * weights[name] * value
         return terms
-
-    def _wild(self, batch: Batch) -> Tensor:
-        """The place in the batch of each image's wild image, (B,): another one, by a random rotation of the batch."""
-        size = len(batch.images)
-        turn = int(batch.generators(self.setup.seed)[0].integers(1, size)) if size > 1 else 0
-        return (torch.arange(size) + turn) % size
 
 
 def _of_views(log_p: Tensor, log_q: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ def test_all_terms_by_hand(trunk: str) -> None:
     """Against a trunk whose stages are changed with the styles of a roll of the batch, one after the other."""
     method, model, content = ready(trunk, dim=6, grid=(3, 4), wild_grid=(2, 2), queue=4)
     batch = batch_of()
-    turn = int(method._wild(batch)[0])
+    turn = batch.rotation(0)
     assert turn in (1, 2)
 
     def exchange(x: Tensor) -> Tensor:
@@ -135,16 +135,12 @@ def test_one_image_alone_keeps_its_style() -> None:
 
 
 def test_the_wild_image_is_another_and_keyed() -> None:
-    method = ready()[0]
     batch = batch_of(size=5)
-    turns = set()
-    for iteration in range(40):
-        wild = method._wild(batch._replace(iteration=iteration))
-        assert torch.equal(wild, method._wild(batch._replace(iteration=iteration)))
-        assert sorted(wild.tolist()) == list(range(5))
-        assert (wild != torch.arange(5)).all()
-        turns.add(int(wild[0]))
-    assert turns == {1, 2, 3, 4}
+    turns = [batch._replace(iteration=iteration).rotation(0) for iteration in range(40)]
+    assert set(turns) == {1, 2, 3, 4}
+    assert turns == [batch._replace(iteration=iteration).rotation(0) for iteration in range(40)]
+    assert turns != [batch._replace(iteration=iteration).rotation(1) for iteration in range(40)]
+    assert batch_of(size=1).rotation(0) == 0
 
 
 def test_the_queue_is_searched_before_the_batch_joins_it() -> None:
