@@ -19,6 +19,7 @@ from flexseg.analysis.figures.plates import Plate
 from flexseg.analysis.report import pdf
 from flexseg.analysis.stats.effects import all_cells
 from flexseg.analysis.stats.formats import Cell, Column, Row, Table, difference_text
+from flexseg.analysis.stats.published import published_effects
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
@@ -314,5 +315,10 @@ def test_many_controls_are_sorted_by_what_was_shown(small: Built, monkeypatch: p
 
 def test_power_statement_names_spread_power_and_seeds(scores: Scores) -> None:
     text = power_statement(scores)
+    assert "as large as published the power is: GAP (+1.2) 100 %, UBE (+0.7) 100 %, HAS (+0.5) " in text
+    found = published_effects(scores.records, "Avg5")
+    expected = {"GAP": 47.69 - 46.47, "UBE": 47.21 - 46.47, "HAS": 48.58 - 48.10}  # the paper's table of components
+    assert found == pytest.approx(expected)
+    assert published_effects(scores.records, "Night") == {}
     assert re.search(r"Sd of a paired difference on Avg5: \d\.\d\d \(residual of the table of \d+ rows × 3 seeds", text)
     assert re.search(r"these 3 seeds sees 1\.5 mIoU with power \d+ % .* 1 mIoU needs \d+ seeds", text)

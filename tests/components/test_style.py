@@ -167,3 +167,18 @@ def test_outputs_are_changed_within_the_block_alone_also_after_an_error() -> Non
 def test_an_unknown_backbone_is_refused() -> None:
     with pytest.raises(RunError, match="not of Sequential"):
         early_stages(nn.Sequential(nn.Conv2d(3, 4, 1)))
+
+
+def test_a_detached_style_passes_gradients_as_a_constant_scale() -> None:
+    """As SHADE's code does: ∂x'/∂x = σ'/σ, without the terms that normalisation adds."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 4, 5, requires_grad=True)
+    mean, std = torch.randn(2, 3), torch.rand(2, 3) + 0.5
+    weights = torch.randn(2, 3, 4, 5)
+    (stylise(x, mean, std, detach=True) * weights).sum().backward()
+    expected = weights * (std / channel_statistics(x.detach())[1])[..., None, None]
+    torch.testing.assert_close(x.grad, expected)
+    detached, x.grad = x.grad.clone(), None
+    (stylise(x, mean, std) * weights).sum().backward()
+    assert not torch.allclose(x.grad, detached)
+    assert torch.equal(stylise(x, mean, std), stylise(x, mean, std, detach=True))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
-from flexseg.analysis.stats.effects import factorial_cells
+from flexseg.analysis.stats.effects import all_cells, factorial_cells
 from flexseg.analysis.stats.records import Records
 from flexseg.benchmark import Benchmark
 from flexseg.errors import UserError
@@ -116,6 +116,26 @@ def published_cell(records: Records, cell: tuple[bool, ...]) -> dict[str, float]
     switches = dict(zip(records.benchmark.ablation.components.values(), cell, strict=True))
     numbers = [each for each in all_published(records) if each.table in ("main", "ablation")]
     return _values(records.benchmark, [each for each in numbers if each.switches and each.switches == switches])
+
+
+def published_effects(records: Records, column: str) -> dict[str, float]:
+    """What each component is published to add on a column, in points: between two published cells that differ in it.
+
+    Where several pairs were published, the one with the fewest other components.
+    """
+    components = records.benchmark.ablation.components
+    cells = {
+        cell: values[column]
+        for cell in all_cells(len(components))
+        if column in (values := published_cell(records, cell))
+    }
+    found: dict[str, float] = {}
+    for place, component in enumerate(components):
+        for cell, value in cells.items():
+            other = (*cell[:place], True, *cell[place + 1 :])
+            if not cell[place] and other in cells:
+                found.setdefault(component, cells[other] - value)
+    return found
 
 
 def _values(benchmark: Benchmark, numbers: list[Published]) -> dict[str, float]:

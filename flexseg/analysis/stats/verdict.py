@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flexseg.analysis.stats.effects import ablation_lines, alignment_pairs, factorial_cells, factorial_effects
 from flexseg.analysis.stats.formats import DASH, difference_text, number
+from flexseg.analysis.stats.published import published_effects
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference, detectable, power, seeds_needed
 
@@ -131,10 +132,16 @@ def power_statement(scores: Scores, effect: float = 1.5, smaller: float = 1.0) -
         return "Unknown: it needs two rows with two common seeds."
     sd, rows = noise.paired_sd, noise.freedom // (n - 1) + 1
     needed = seeds_needed(smaller, sd, rows)
+    published = published_effects(scores.records, main)
+    parts = [
+        f"{name} ({number(size, 1, sign=True)}) {number(100 * power(abs(size), sd, n, rows), 0)} %"
+        for name, size in published.items()
+    ]
+    of_paper = f"For effects as large as published the power is: {', '.join(parts)}. " if parts else ""
     return (
         f"Sd of a paired difference on {main}: {number(sd, 2)} (residual of the table of {rows} rows × {n} seeds, "
         f"{noise.freedom} degrees of freedom). A two-sided test at 5 % with these {n} seeds sees {effect:g} mIoU with "
         f"power {number(100 * power(effect, sd, n, rows), 0)} % and has 80 % power for "
-        f"{number(detectable(sd, n, rows), 2)} mIoU; {smaller:g} mIoU needs {needed or DASH} seeds at 80 %. The "
-        "variance of the test images comes on top."
+        f"{number(detectable(sd, n, rows), 2)} mIoU; {smaller:g} mIoU needs {needed or DASH} seeds at 80 %. "
+        f"{of_paper}The variance of the test images comes on top."
     )
