@@ -181,8 +181,9 @@ class WildNet(Method):
 
 
 def _of_views(log_p: Tensor, log_q: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """CE(p') and KL(p‖p') / C of log-probabilities (B, H, W, C), each a mean over pixels."""
+    """CE(p') and KL(p‖p') / C of log-probabilities (B, H, W, C), each a mean over pixels; 0 for a batch of void."""
+    labelled = (labels != IGNORE).any()
     return {
         "sel": mean_over_valid(negative_log_likelihood(log_q, labels), labels),
-        "scr": kullback_leibler(log_p, log_q).mean() / log_p.shape[-1],
+        "scr": labelled * kullback_leibler(log_p, log_q).mean() / log_p.shape[-1],
     }

@@ -107,7 +107,6 @@ def test_one_seed_and_nothing_at_all(builder, tmp_path: Path, kind: content.Kind
     unpaired = benchmark.ablation.model_copy(update={"aligned": {}})  # leaves the table of the ablation without lines
     benchmark = benchmark.model_copy(update={"ablation": unpaired})
     write_report(benchmark, kind, results, tmp_path / "a.pdf")
-    (tmp_path / "nothing").mkdir()
     write_report(benchmark, kind, tmp_path / "nothing", tmp_path / "b.pdf")
     one, none = texts(tmp_path / "a.pdf"), texts(tmp_path / "b.pdf")
     assert "What does “DGInStyle data (baseline)” score on 5 target domains" in one[0] or kind == "ablation"

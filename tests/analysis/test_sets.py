@@ -94,7 +94,7 @@ def test_published_numbers_of_the_same_data_stand_beside_target_by_target(made: 
     ]
     assert beside["FLEX-Seg"][0] == "46.56"
     assert beside["FLEX-Seg (HAS decays linearly)"] == [*["–"] * 5, "36.28", "–", "–"]
-    assert set(beside["FLEX-Seg (t of HAS in iterations)"]) == {"–"}, "another setting than the published one"
+    assert set(beside["FLEX-Seg (t of HAS in iterations, m = 50)"]) == {"–"}, "another setting than the published one"
     assert beside["SHADE, GTA5 alone"][2:5] == ["52.65", "47.89", "54.66"]
     assert "on other data" not in to_markdown(table)
 
@@ -120,7 +120,7 @@ def test_words_on_sizes_windows_label_maps_and_images(made: Made) -> None:
     data, training, *_ = methods_text(scores)
     assert "ACDC (4 images)" in data
     assert "from the ImageNet weights mit_b5_20220624-658746d9.pth" in training
-    assert "rare class sampling (T = 0.01, more than 3000 pixels)" in training
+    assert "source images by uniform draws from 6000 that rare class sampling chose (T = 0.01)" in training
 
 
 def test_a_benchmark_without_a_factorial_study_names_none(made: Made) -> None:

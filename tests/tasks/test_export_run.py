@@ -123,7 +123,7 @@ def test_a_fresh_process_knows_our_classes(finished: Callable[..., Benchmark], m
 
 
 # What an mmseg configuration cannot express; two more, lora and rein, need a frozen vision transformer.
-CHANGING = ["blindnet", "ibn_net", "iternorm", "mrfp", "robustnet", "san_saw", "switchable_whitening"]
+CHANGING = ["blindnet", "ibn_net", "iternorm", "mrfp", "robustnet", "san_saw", "spc", "switchable_whitening"]
 
 
 def test_methods_that_change_the_network_are_refused(smoke: Benchmark, methods: Path) -> None:

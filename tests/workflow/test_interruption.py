@@ -180,7 +180,7 @@ def test_two_processes_share_a_run(copy: Path, run_in: Command) -> None:
         assert first["slots"].tolist() == [0]
         assert second["slots"].tolist() == [1]
         seen |= {int(first["indices"][0]), int(second["indices"][0])}
-        assert set(np.flatnonzero(first["seen"]).tolist()) == seen, "each process knows the other's losses"
+        assert set(np.flatnonzero(first["visits"]).tolist()) == seen, "each process knows the other's losses"
         buffers = [key for key in first if key not in ("indices", "slots")]
         assert any("bank" in key for key in buffers)
         for key in buffers:

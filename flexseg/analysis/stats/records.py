@@ -7,7 +7,6 @@ of another protocol, or of other test images, are refused: they cannot share a t
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -173,13 +172,8 @@ def load_records(benchmark: Benchmark, results: Path, *, as_recorded: bool = Fal
 
     Raises:
         UserError: records of another protocol than the benchmark's (or from before a part of the protocol was
-            measured), or of other test images than another run's; or there is no folder of results at all.
+            measured), or of other test images than another run's.
     """
-    if not os.path.lexists(results):
-        raise UserError(
-            f"there is no folder {results}: nothing was trained here. Start the command in the folder that holds it, "
-            f"or train: snakemake --cores all --config benchmark={benchmark.name}"
-        )
     every = (replace(run, as_recorded=as_recorded) for run in runs_of(benchmark, results))
     runs = {(run.row, run.seed): _load_run(run) for run in every}
     return Records(benchmark, results, _with_same_images(runs))
