@@ -22,29 +22,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 
+from flexseg.components.low_rank import LowRank
 from flexseg.errors import RunError
 from flexseg.method import Method, option, require_at_least
 from flexseg.models import Segmentor
-
-
-class LowRank(nn.Module):
-    """A frozen linear layer with a trained addition of low rank: (…, C_in) to (…, C_out)."""
-
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
-        super().__init__()
-        self.base = base
-        self.down = nn.Parameter(torch.randn(rank, base.in_features) / math.sqrt(base.in_features))
-        self.up = nn.Parameter(torch.zeros(base.out_features, rank))
-        self.scale = alpha / rank
-
-    def addition(self) -> Tensor:
-        """(α / r) B A, (C_out, C_in): what the training adds to the weight."""
-        return self.scale * self.up @ self.down
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.base(x) + self.scale * nn.functional.linear(nn.functional.linear(x, self.down), self.up)
 
 
 class LoRA(Method):
@@ -72,5 +54,8 @@ class LoRA(Method):
                 if self.options.rank > min(base.weight.shape):
                     sizes = f"{base.out_features}×{base.in_features}"
                     raise RunError(f"lora: rank {self.options.rank} is no low rank of a {sizes} projection")
-                setattr(block.attention, f"{letter}_proj", LowRank(base, self.options.rank, self.options.alpha))
+                down = torch.randn(self.options.rank, base.in_features) / math.sqrt(base.in_features)
+                up = torch.zeros(base.out_features, self.options.rank)
+                adapted = LowRank(base, down, up, self.options.alpha / self.options.rank)
+                setattr(block.attention, f"{letter}_proj", adapted)
         return model

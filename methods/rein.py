@@ -6,16 +6,15 @@ Segmentation*, CVPR 2024. Behind every block, with the patches' features F (N ×
     S = softmax(F Tᵀ / √C),   ΔF = scale · MLP_f(S[:, 2…m] · MLP_T(T[2…m]) + F),   F ← F + ΔF,   T = A B,
 
 A (m × r) and B (r × C). The softmax sums to one, so the first token, whose share is dropped, lets a feature stay as
-it is. Published: m = 100, r = 16, AdamW with learning rate 1e-4 (a benchmark's schedule here), scale 0.001.
-**Assumed**, as the paper's text was not available: that the first token is dropped, and that both MLPs are single
-linear layers that all blocks share.
+it is. Published: m = 100, r = 16, AdamW with learning rate 1e-4 (a benchmark's schedule here), scale 0.001. The
+authors' code says the rest: the first token is dropped; both MLPs are single linear layers that all blocks share, with
+torch's initial values; ``scale`` is trained, one for all blocks; A and B begin uniform in ± √(6 / (3 p² + √(C r))), p
+the side of a patch; the class token is not refined.
 
-Here: the paper links the tokens to the queries of a Mask2Former head. The heads of this suite have none, so the link is
-left out and the tokens learn through the features alone. ``scale`` is trained from 0.001 on, one for all blocks
-(assumed). The initial values are ours: T has entries of deviation 0.02, as a ViT's own tokens have, and the MLPs have
-those of torch's linear layers.
+**Left out**: the link of the tokens to the queries of a Mask2Former head. The heads of this suite have no queries, so
+the tokens learn through the features alone.
 
-Licence: the authors' code is under GPL-3 and none of it was used; this is written from the formula.
+Licence: the authors' code is under GPL-3. Facts were read in it and no code was used; this is written from the formula.
 """
 
 from __future__ import annotations
@@ -36,13 +35,14 @@ class Refinement(nn.Module):
     """F + ΔF behind each of ``blocks`` blocks: called with (features (B, N, C), number of the block).
 
     Args:
-        channels: C. tokens: m. rank: r. scale: of ΔF, at the start.
+        channels: C. tokens: m. rank: r. scale: of ΔF, at the start. patch: p, the side of a patch in pixels.
     """
 
-    def __init__(self, blocks: int, channels: int, tokens: int, rank: int, scale: float) -> None:
+    def __init__(self, blocks: int, channels: int, tokens: int, rank: int, scale: float, patch: int) -> None:
         super().__init__()
-        self.down = nn.Parameter(torch.randn(blocks, tokens, rank) / math.sqrt(rank))
-        self.up = nn.Parameter(0.02 * torch.randn(blocks, rank, channels))
+        bound = math.sqrt(6 / (3 * patch**2 + math.sqrt(channels * rank)))
+        self.down = nn.Parameter(torch.empty(blocks, tokens, rank).uniform_(-bound, bound))
+        self.up = nn.Parameter(torch.empty(blocks, rank, channels).uniform_(-bound, bound))
         self.of_tokens = nn.Linear(channels, channels)
         self.of_features = nn.Linear(channels, channels)
         self.scale = nn.Parameter(torch.tensor(float(scale)))
@@ -78,5 +78,6 @@ class Rein(Method):
         model = super().build_model(config)
         trunk: Any = model.backbone
         knobs = self.options
-        trunk.adapter = Refinement(len(trunk.blocks), trunk.embed_dims, knobs.tokens, knobs.rank, knobs.scale)
+        shape = (len(trunk.blocks), trunk.embed_dims, knobs.tokens, knobs.rank)
+        trunk.adapter = Refinement(*shape, knobs.scale, trunk.patch_size)
         return model

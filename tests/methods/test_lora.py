@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from builders import FOUNDATION, build_model, frozen_vit, make_method, module_of
+from builders import FOUNDATION, build_model, frozen_vit, make_method
 from torch import nn
 
+from flexseg.components.low_rank import LowRank
 from flexseg.errors import RunError
 from flexseg.models import Segmentor, build_segmentor
 
-lora = module_of("lora")
 FAMILIES = pytest.mark.parametrize("family", ["dinov2", "vit"])
 
 
@@ -38,8 +38,7 @@ def train(model: Segmentor, steps: int = 3) -> None:
 
 def test_a_layer_by_hand() -> None:
     base = nn.Linear(2, 2)
-    layer = lora.LowRank(base, 1, 3.0)
-    layer.down.data, layer.up.data = torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0], [-1.0]])
+    layer = LowRank(base, torch.tensor([[1.0, 2.0]]), torch.tensor([[10.0], [-1.0]]), 3.0)
     x = torch.tensor([[1.0, 1.0]])
     assert layer.addition().tolist() == [[30.0, 60.0], [-3.0, -6.0]]
     torch.testing.assert_close(layer(x), base(x) + torch.tensor([[90.0, -9.0]]))
@@ -91,8 +90,8 @@ def test_only_the_additions_and_the_head_move(family: str) -> None:
 def test_projections_and_rank_are_those_asked_for() -> None:
     model = build(projections=["k", "o"], rank=3)
     block: Any = model.backbone.blocks[1]
-    assert isinstance(block.attention.k_proj, lora.LowRank)
-    assert isinstance(block.attention.o_proj, lora.LowRank)
+    assert isinstance(block.attention.k_proj, LowRank)
+    assert isinstance(block.attention.o_proj, LowRank)
     assert isinstance(block.attention.q_proj, nn.Linear)
     assert block.attention.k_proj.down.shape == (3, 32)
 

@@ -23,8 +23,8 @@ def build(**options: Any) -> Segmentor:
 
 def refinement(blocks: int = 2, channels: int = 6, tokens: int = 5, rank: int = 3, scale: float = 0.5) -> Any:
     torch.manual_seed(1)
-    module = rein.Refinement(blocks, channels, tokens, rank, scale)
-    module.up.data *= 50  # tokens of the features' size, so that the softmax is not flat
+    module = rein.Refinement(blocks, channels, tokens, rank, scale, 14)
+    module.up.data *= 300  # tokens of the features' size, so that the softmax is not flat
     return module
 
 
@@ -106,3 +106,11 @@ def test_its_size_is_that_of_tokens_and_two_shared_layers() -> None:
     assert {k for k, p in model.named_parameters() if not p.requires_grad} == {
         k for k, _ in model.named_parameters() if ".transformer." in k
     }
+
+
+def test_tokens_begin_as_in_the_authors_code() -> None:
+    """reins.py, LoRAReins: uniform within √(6 / (3 p² + √(C r))), here √(6 / (588 + 4)) for p = 14, C = 8, r = 2."""
+    module = rein.Refinement(3, 8, 500, 2, 0.001, 14)
+    for values in (module.down, module.up):
+        assert float(values.detach().abs().max()) <= 0.10068
+    assert float(module.down.detach().std()) == pytest.approx(0.10067 / math.sqrt(3), rel=0.05)

@@ -122,7 +122,7 @@ def test_a_fresh_process_knows_our_classes(finished: Callable[..., Benchmark], m
     assert done.stdout.splitlines()[-1:] == ["(1, 32, 48)"], done.stderr[-2000:]
 
 
-# What an mmseg configuration cannot express; two more, lora and rein, need a frozen vision transformer.
+# What an mmseg configuration cannot express; three more, lora, rein and soma, need a frozen vision transformer.
 CHANGING = ["blindnet", "ibn_net", "iternorm", "mrfp", "robustnet", "san_saw", "spc", "switchable_whitening"]
 
 
