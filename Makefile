@@ -53,7 +53,8 @@ lock:
 	mv requirements.new requirements.lock
 	touch $(READY)
 	$(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --constraint requirements.lock mkdocs-material 'mkdocstrings[python]' ruff
+	$(DOCS)/bin/python -m pip install --quiet --constraint requirements.lock mkdocs-material 'mkdocstrings[python]' \
+		'pymdown-extensions<13' ruff  # 13 needs Python 3.11.5, and Debian 12 has 3.11.2
 	sed -n '/^#/p' requirements-docs.lock > requirements.new
 	$(DOCS)/bin/python -m pip freeze >> requirements.new
 	mv requirements.new requirements-docs.lock
