@@ -21,9 +21,9 @@ training images in a pass of their own. Until 64 images were seen, the bases are
 each step.
 
 **Assumed**: a style is the vector (μ, σ), compared by its Euclidean distance, and the sampling begins with an arbitrary
-one; the cross entropy is the mean of both views'; L_SC is a mean over valid pixels and pulls both views. The stage is
-passed once; from there on both views are one batch of twice the size, so that BatchNorm's statistics, also those it
-keeps, are those of both.
+one. From the authors' code: the cross entropy is the mean of both views'; L_SC is a mean over all pixels, void ones
+too, and pulls both views. The stage is passed once; from there on both views are one batch of twice the size, so that
+BatchNorm's statistics, also those it keeps, are those of both.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexseg.components.consistency import jensen_shannon, where_valid
-from flexseg.components.losses import mean_over_valid
+from flexseg.classes import IGNORE
+from flexseg.components.consistency import jensen_shannon
 from flexseg.components.recent import Recent
 from flexseg.components.style import (
     changed_outputs,
@@ -119,9 +119,10 @@ class Shade(Method):
             output = model(batch.images)
         views = batch.repeated(2)
         log_p = label_log_probabilities(output, views.labels)
-        apart = where_valid(jensen_shannon(*log_p.chunk(2)), batch.labels)
-        consistency = {"style_consistency": self.options.weight * mean_over_valid(apart, batch.labels)}
-        terms = self.supervise(views, output, log_p) | consistency
+        # Nothing is learnt from a batch of void, although this term needs no label.
+        labelled = (batch.labels != IGNORE).any()
+        apart = labelled * jensen_shannon(*log_p.chunk(2)).mean()
+        terms = self.supervise(views, output, log_p) | {"style_consistency": self.options.weight * apart}
         return weight_terms(terms, output) | auxiliary_losses(output, views.labels)
 
     def _with_hallucination(self, features: Tensor, batch: Batch) -> Tensor:

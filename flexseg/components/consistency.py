@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from flexseg.classes import IGNORE
-
 
 def kullback_leibler(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p‖q) of every pixel: (B, H, W), from log-probabilities (B, H, W, C)."""
@@ -49,8 +47,3 @@ class _JensenShannon(torch.autograd.Function):
         of_p, of_q = ctx.saved_tensors
         half = gradient[..., None] / 2
         return half * of_p, half * of_q
-
-
-def where_valid(losses: Tensor, labels: Tensor) -> Tensor:
-    """(B, H, W) losses with 0 on void."""
-    return torch.where(labels != IGNORE, losses, 0.0)

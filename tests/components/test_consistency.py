@@ -10,7 +10,7 @@ import torch
 from scipy.special import rel_entr
 from torch.nn import functional
 
-from flexseg.components.consistency import jensen_shannon, kullback_leibler, where_valid
+from flexseg.components.consistency import jensen_shannon, kullback_leibler
 from flexseg.components.losses import log_probabilities, negative_log_likelihood, pixel_cross_entropy
 
 BOTH = pytest.mark.parametrize("divergence", [kullback_leibler, jensen_shannon])
@@ -69,8 +69,3 @@ def test_jensen_shannon_is_symmetric_and_at_most_ln_2() -> None:
     assert float(loss.detach()) == pytest.approx(math.log(2))
     loss.sum().backward()
     assert torch.isfinite(one.grad).all()
-
-
-def test_void_is_left_out_also_where_it_is_not_finite() -> None:
-    losses = torch.tensor([[[1.0, math.inf]]])
-    assert where_valid(losses, torch.tensor([[[3, 255]]])).tolist() == [[[1.0, 0.0]]]
