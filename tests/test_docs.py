@@ -264,3 +264,12 @@ def test_the_readmes_table_is_part_of_the_results() -> None:
     _, *shown = table(TEXTS["README.md"], "| Row | Avg2 | Avg5 | Δ Avg5 |")
     assert len(shown) > 4
     assert [row for row in shown if tuple(row[1:]) not in known] == []
+
+
+def test_the_guide_says_of_every_method_what_it_is() -> None:
+    """Where it comes from, and what is published, scaled, assumed and left out."""
+    text = (ROOT / "docs" / "methods.md").read_text()
+    table = text[text.index("## What each method is") :]
+    described = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    plain = {"dginstyle", "source_only"}
+    assert described == set(method_names(ROOT / "methods")) - plain
