@@ -71,7 +71,7 @@ class Batch(NamedTuple):
 class Setup:
     """What a method may know of the run: its seed and length, and what the training images are.
 
-    ``origins`` (N,) int8 is 0 for a source image and 1 for a generated one; ``class_pixels`` (N, 19) int64 counts the
+    ``origins`` (N,) int8 is 0 for a source image and 1 for a generated one; ``class_pixels`` (N, C) int64 counts the
     pixels of each class in each training image. Both are empty where only a model is built. ``mix`` and ``sampling``
     are the benchmark's recipe for drawing images, None where images are drawn uniformly. ``batch_size`` counts the
     images of a step over all devices.
@@ -84,6 +84,11 @@ class Setup:
     mix: tuple[float, float] | None = None
     sampling: Sampling | None = None
     batch_size: int = 1
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes."""
+        return self.class_pixels.shape[1]
 
     @property
     def draws_uniformly(self) -> bool:

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flexseg.classes import NUM_CLASSES
+from flexseg.classes import IGNORE
 from flexseg.components.boundary import downsample_label
 from flexseg.components.contrast import (
     class_wise_contrast,
@@ -145,7 +145,7 @@ class BlindNet(Method):
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:
         plain, changed = _run(model, batch.images), _run(model, self._changed(batch))
         # Nothing is learnt from a batch of void, although two of the terms need no label.
-        labelled = (batch.labels < NUM_CLASSES).any().float()
+        labelled = (batch.labels != IGNORE).any().float()
         pairs = [covariance_losses(f, g) for f, g in zip(plain.standardised, changed.standardised, strict=True)]
         covariance, cross = (labelled * torch.stack(losses).mean() for losses in zip(*pairs, strict=True))
         contrasts = [self._contrasts(level, plain, changed, batch.labels) for level in self.options.levels]
@@ -176,12 +176,12 @@ class BlindNet(Method):
             downsample_label(view.output.logits.max(dim=1).indices, size).flatten(1)
             for view in (plain, changed)
         )
-        views = sample_views(true, first, NUM_CLASSES, options.views, options.max_classes)
+        views = sample_views(true, first, self.setup.num_classes, options.views, options.max_classes)
         present = (views >= 0).all(dim=2)
         starts = torch.arange(len(true), device=true.device)[:, None, None] * true.shape[1]
         chosen = (views + starts)[present].flatten()
         anchors, group, negatives = sample_disentangled(
-            true, first, second, NUM_CLASSES, options.negatives, options.max_anchors
+            true, first, second, self.setup.num_classes, options.negatives, options.max_anchors
         )
         with torch.no_grad():
             keys, positives = self._project(level, plain, chosen, anchors)

@@ -152,6 +152,7 @@ class FlexSeg(Method):
         if self.options.gap:
             self._prototypes = GranularPrototypes(
                 model.feature_channels,
+                model.num_classes,
                 dim=self.options.dim,
                 kernels=self.options.kernels,
                 momentum=self.options.momentum,

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from flexseg.classes import IGNORE, NUM_CLASSES
+from flexseg.classes import IGNORE
 from flexseg.components.losses import mean_over_valid
 from flexseg.components.norms import stages_with_batch_norm
 from flexseg.components.san import Seen, SemanticNormalisation, watch_normalisation
@@ -61,12 +61,16 @@ class SanSaw(Method):
                     raise ValueError(f"{name} must be a number from 0, not {getattr(self, name)}")
             if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
                 raise ValueError(f"classes names two or more different trainIds, not {list(self.classes)}")
-            if not set(self.classes) <= set(range(NUM_CLASSES)):
-                raise ValueError(f"classes holds trainIds from 0 to {NUM_CLASSES - 1}, not {list(self.classes)}")
+            if not set(self.classes) <= set(range(IGNORE)):
+                raise ValueError(f"classes holds trainIds, not {list(self.classes)}")
 
     def build_model(self, config: Mapping[str, Any]) -> Segmentor:
         model = super().build_model(config)
         backbone = model.backbone
+        if beyond := [train_id for train_id in self.options.classes if train_id >= model.num_classes]:
+            raise RunError(
+                f"{self.name}: classes names {beyond}, and the benchmark's trainIds end at {model.num_classes - 1}"
+            )
         stages = list(stages_with_batch_norm(backbone).items())[1 : self.options.stages + 1]
         if len(stages) < self.options.stages:
             raise RunError(f"{self.name} needs {self.options.stages} stages with BatchNorm behind the first")
@@ -75,7 +79,9 @@ class SanSaw(Method):
             stage = backbone.get_submodule(path)
             if not isinstance(stage, torch.nn.Sequential):
                 raise RunError(f"{self.name} needs stages that are chains, which {path} of this backbone is not")
-            san = SemanticNormalisation(last.num_features, self.options.classes, self.options.clusters)
+            san = SemanticNormalisation(
+                last.num_features, self.options.classes, self.options.clusters, model.num_classes
+            )
             stage.add_module("san", san)
         return model
 

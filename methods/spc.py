@@ -43,7 +43,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flexseg.classes import NUM_CLASSES
 from flexseg.components.boundary import downsample_label
 from flexseg.components.norms import replace_module
 from flexseg.components.ranks import sum_over_ranks
@@ -102,24 +101,24 @@ class StyleProjection(nn.Module):
 
 
 class SemanticClusters(nn.Module):
-    """Logits (B, 19, h, w) float32 of features (B, D, h, w), by the nearest prototype.
+    """Logits (B, C, h, w) float32 of features (B, D, h, w), by the nearest prototype.
 
-    ``prototypes`` (19, M, D) of unit length, ``updates`` (19, M) int64 says how often each was shaped.
+    ``prototypes`` (C, M, D) of unit length, ``updates`` (C, M) int64 says how often each was shaped.
     """
 
     prototypes: Tensor
     updates: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, num_classes: int = 19) -> None:
         super().__init__()
-        self.in_channels = channels
+        self.in_channels, self.num_classes = channels, num_classes
         layers = [nn.Conv2d(channels, channels, 1), nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 1)]
         self.projection = nn.Sequential(*layers)
         self.embedding_norm = nn.LayerNorm(channels)
-        self.logit_norm = nn.LayerNorm(NUM_CLASSES)
-        start = nn.init.trunc_normal_(torch.empty(NUM_CLASSES, DOMAINS, channels), std=0.02)
+        self.logit_norm = nn.LayerNorm(num_classes)
+        start = nn.init.trunc_normal_(torch.empty(num_classes, DOMAINS, channels), std=0.02)
         self.register_buffer("prototypes", functional.normalize(start, dim=2))
-        self.register_buffer("updates", torch.zeros(NUM_CLASSES, DOMAINS, dtype=torch.int64))
+        self.register_buffer("updates", torch.zeros(num_classes, DOMAINS, dtype=torch.int64))
         self.embeddings = nn.Identity()
         """Is passed the embeddings (B, h, w, D) float32, for those who watch."""
 
@@ -131,9 +130,11 @@ class SemanticClusters(nn.Module):
             # Averaged weights are no longer of unit length. Another domain's prototype in the place of one that is left
             # out changes no maximum.
             prototypes, usable = functional.normalize(self.prototypes, dim=2), _usable(self.updates)
-            other = prototypes[torch.arange(NUM_CLASSES, device=usable.device), usable.byte().argmax(dim=1)]
+            other = prototypes[torch.arange(self.num_classes, device=usable.device), usable.byte().argmax(dim=1)]
             prototypes = torch.where(usable[:, :, None], prototypes, other[:, None])
-            cosines = (embeddings @ prototypes.transpose(0, 1).flatten(0, 1).T).unflatten(3, (DOMAINS, NUM_CLASSES))
+            cosines = (embeddings @ prototypes.transpose(0, 1).flatten(0, 1).T).unflatten(
+                3, (DOMAINS, self.num_classes)
+            )
             return self.logit_norm(cosines.amax(dim=3)).permute(0, 3, 1, 2)
 
     def losses(self, embeddings: Tensor, labels: Tensor, domains: Tensor, temperature: float) -> ClusterLosses:
@@ -142,8 +143,8 @@ class SemanticClusters(nn.Module):
         Args:
             embeddings: (B, h, w, D). labels: (B, h, w) int64. domains: (B,) int64.
         """
-        cells = NUM_CLASSES * DOMAINS
-        cell = torch.where(labels < NUM_CLASSES, labels * DOMAINS + domains[:, None, None], cells).flatten()
+        cells = self.num_classes * DOMAINS
+        cell = torch.where(labels < self.num_classes, labels * DOMAINS + domains[:, None, None], cells).flatten()
         with torch.autocast(embeddings.device.type, enabled=False):
             pixels = embeddings.flatten(0, 2)
             counts = torch.bincount(cell, minlength=cells + 1)
@@ -155,10 +156,10 @@ class SemanticClusters(nn.Module):
             sums = pixels.new_zeros(cells + 1, pixels.shape[1]).index_add(0, cell, pixels)[:cells]
             counts = counts[:cells]
             means = functional.normalize(sums / counts.clamp_min(1)[:, None], dim=1)
-            scores = (means @ prototypes.flatten(0, 1).T / temperature).unflatten(1, (NUM_CLASSES, DOMAINS))
+            scores = (means @ prototypes.flatten(0, 1).T / temperature).unflatten(1, (self.num_classes, DOMAINS))
             usable = _usable(self.updates)
-            classes = torch.arange(NUM_CLASSES, device=cell.device).repeat_interleave(DOMAINS)
-            same = functional.one_hot(classes, NUM_CLASSES).bool()[:, :, None]
+            classes = torch.arange(self.num_classes, device=cell.device).repeat_interleave(DOMAINS)
+            same = functional.one_hot(classes, self.num_classes).bool()[:, :, None]
             negatives = scores.masked_fill(same | ~usable, -math.inf).flatten(1).logsumexp(dim=1)
             each = functional.softplus(negatives[:, None] - scores[torch.arange(cells), classes])
             each = (each * usable[classes]).sum(dim=1) / usable[classes].sum(dim=1)
@@ -170,10 +171,10 @@ class SemanticClusters(nn.Module):
         """Move the prototypes to the batch's means. A collective.
 
         Args:
-            sums: (19 · M, D) of the embeddings of each class and domain. counts: (19 · M,), how many they are.
+            sums: (C · M, D) of the embeddings of each class and domain. counts: (C · M,), how many they are.
         """
         sums, counts = sum_over_ranks(sums), sum_over_ranks(counts)
-        found = (counts > 0).view(NUM_CLASSES, DOMAINS)
+        found = (counts > 0).view(self.num_classes, DOMAINS)
         means = functional.normalize(sums, dim=1).view_as(self.prototypes)
         moved = functional.normalize(momentum * self.prototypes + (1 - momentum) * means, dim=2)
         self.prototypes.copy_(torch.where(found[:, :, None], moved, self.prototypes))
@@ -182,7 +183,7 @@ class SemanticClusters(nn.Module):
 
 @dataclass(frozen=True)
 class ClusterLosses:
-    """The terms of β and γ, scalars; sums (19 · M, D) and counts (19 · M,) of the embeddings by class and domain."""
+    """The terms of β and γ, scalars; sums (C · M, D) and counts (C · M,) of the embeddings by class and domain."""
 
     variance: Tensor
     discrimination: Tensor
@@ -241,7 +242,7 @@ class SPC(Method):
             projection = StyleProjection(width, self.options.style_momentum)
             stage = backbone.get_submodule(path)
             replace_module(backbone, path, nn.Sequential(OrderedDict(style=projection, stage=stage)))
-        setattr(model.decode_head, model.classifier_name, SemanticClusters(model.feature_channels))
+        setattr(model.decode_head, model.classifier_name, SemanticClusters(model.feature_channels, model.num_classes))
         return model
 
     def forward(self, model: Segmentor, batch: Batch) -> dict[str, Tensor]:

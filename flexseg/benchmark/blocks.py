@@ -9,8 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Discriminator, Field, PositiveInt, Tag, model_validator
 
 from flexseg.benchmark.values import Images, Name, Pixels, Rendered, Side, Strict, Text, Width, at_most
-from flexseg.classes import CLASS_SETS
-from flexseg.errors import did_you_mean
 
 
 class World(Strict):
@@ -203,9 +201,6 @@ class Protocol(Strict):
         ):
             if not values or any(a >= b for a, b in pairwise(values)):
                 raise ValueError(f"{name}: at least one width in pixels, in rising order, not {list(values)}")
-        if self.classes is not None and self.classes not in CLASS_SETS:
-            hint = did_you_mean(self.classes, CLASS_SETS)
-            raise ValueError(f"classes: no class set is named {self.classes!r}{hint}; known: {', '.join(CLASS_SETS)}")
         if self.inference == "slide":
             if self.window is None or self.stride is None:
                 raise ValueError("inference: slide needs a window and a stride, each (height, width) in pixels")

@@ -7,6 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from flexseg.benchmark.blocks import SetDomain, WorldDomain
+from flexseg.benchmark.class_block import Classes
 from flexseg.benchmark.schedule import ClassUniform, Fit, RareClasses, RareSubset, Separate
 from flexseg.errors import did_you_mean
 
@@ -19,6 +20,8 @@ TAGS: dict[Any, type[BaseModel]] = {
     "separate": Separate,
     "<size>": Fit,
     "<fit>": Fit,
+    "<name>": Classes,
+    "<classes>": Classes,
 }
 """The tags by which pydantic's errors name the alternatives of a block."""
 

@@ -32,7 +32,8 @@ def benchmark_names(folder: Path) -> list[str]:
 
 
 def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
-    """Read and check ``benchmarks/<name>.yaml``. Its method files are in ``methods/`` beside the folder.
+    """Read and check ``benchmarks/<name>.yaml``. Its method files are in ``methods/`` beside the folder, data
+    sets of one's own in ``datasets/``.
 
     Raises:
         UserError: no such file, invalid YAML, or a wrong key or value; every mistake is listed with its place.
@@ -46,7 +47,7 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
         raise UserError(f"{path} is not a valid benchmark:\n" + "\n".join(problems(error, Benchmark))) from error
     for row in benchmark.rows:
         benchmark.training_of(row)
-    return benchmark.with_methods(folder.parent / "methods")
+    return benchmark.with_methods(folder.parent / "methods").with_datasets(folder.parent / "datasets")
 
 
 KINDS = ("type", "kind", "method", "extends", "dataset", "world")
@@ -82,10 +83,14 @@ def read_content(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[st
     inherited = read_content(base, folder, (*seen, name))
     merged = _merge(inherited, content)
     ours, theirs = merged.get("protocol"), inherited.get("protocol")
-    if isinstance(ours, dict) and isinstance(theirs, dict) and ours != theirs and ours.get("id") == theirs.get("id"):
-        raise UserError(
-            f"{path}: protocol differs from that of {base} and so needs an id of its own, not {ours.get('id')!r}"
-        )
+    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.get("id") == theirs.get("id"):
+        for key, differs in (
+            ("protocol", ours != theirs),
+            ("classes", merged.get("classes") != inherited.get("classes")),
+        ):
+            if differs:
+                what = "so needs an id of its own" if key == "protocol" else "so its protocol needs an id of its own"
+                raise UserError(f"{path}: {key} differs from that of {base} and {what}, not {ours.get('id')!r}")
     return merged
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
 from flexseg.benchmark.values import Batch, Factor, Pixels, Rate, Steps, Strict, at_most, fit_into
-from flexseg.classes import CLASSES, TRAIN_ID
+from flexseg.classes import CLASSES, ClassSet
 from flexseg.errors import did_you_mean
 
 THINGS = ("traffic light", "traffic sign", *(c.name for c in CLASSES if c.thing))
@@ -78,7 +78,7 @@ class FeatureDistance(Strict):
     """Thing-class feature distance to the encoder as it was before training (Hoyer et al., DAFormer, CVPR 2022).
 
     ``stage`` of the encoder gives the maps, from 0, -1 the deepest; a cell counts if the share ``cell_share`` of
-    its pixels is of one of ``classes``.
+    its pixels is of one of ``classes``, by default the things.
     """
 
     weight: Factor = 0.005
@@ -87,13 +87,27 @@ class FeatureDistance(Strict):
     stage: int = -1
 
     @model_validator(mode="after")
-    def _known(self) -> FeatureDistance:
+    def _some(self) -> FeatureDistance:
         if not self.classes:
             raise ValueError("classes: name a class; for no distance leave feature_distance out")
-        for name in self.classes:
-            if name not in TRAIN_ID:
-                raise ValueError(f"classes: there is no class {name!r}{did_you_mean(name, TRAIN_ID)}")
         return self
+
+    def classes_in(self, classes: ClassSet) -> tuple[str, ...]:
+        """The names of the classes in a set of classes; where the default is kept, those of its things.
+
+        Raises:
+            ValueError: one of them is no class of it, or it has no things.
+        """
+        if self.classes == THINGS and not classes.is_default:
+            if not classes.things:
+                raise ValueError(
+                    f"classes: {classes.id} has no things: name the classes, or leave feature_distance out"
+                )
+            return classes.things
+        for name in self.classes:
+            if name not in classes.names:
+                raise ValueError(f"classes: there is no class {name!r}{did_you_mean(name, classes.names)}")
+        return self.classes
 
 
 class Fit(Strict):

@@ -10,9 +10,11 @@ from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, PrivateA
 
 from flexseg.benchmark.ablation import Ablation
 from flexseg.benchmark.blocks import Domain, Protocol, World
+from flexseg.benchmark.class_block import AnyClasses, class_set_of
 from flexseg.benchmark.mistakes import problems
 from flexseg.benchmark.schedule import Training
 from flexseg.benchmark.values import LongText, MethodName, Name, Seed, Strict, Text, at_most, check_plain
+from flexseg.classes import CITYSCAPES, GROUPINGS, ClassSet
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import file_digest
 
@@ -96,9 +98,9 @@ class Tuning(Strict):
 class Benchmark(Strict):
     """A checked benchmark file. ``name`` is the file's stem.
 
-    ``extends`` names the benchmark that it is merged into (:mod:`flexseg.benchmark.reading`), and ``runs`` the one
-    whose trained runs it evaluates, without training any. ``data_root`` is the folder of the data sets, if
-    FLEXSEG_DATA is not set.
+    ``classes`` are what networks tell apart: a set of the suite by its name, or a list. ``extends`` names the benchmark
+    that it is merged into (:mod:`flexseg.benchmark.reading`), and ``runs`` the one whose trained runs it evaluates,
+    without training any. ``data_root`` is the folder of the data sets, if FLEXSEG_DATA is not set.
     """
 
     name: Name
@@ -107,6 +109,7 @@ class Benchmark(Strict):
     extends: Name | Literal[""] = ""
     runs: Name | Literal[""] = ""
     data_root: Text = ""
+    classes: AnyClasses = CITYSCAPES.id
     world: World | None = None
     domains: dict[Name, Domain] = Field(max_length=200)
     source: str
@@ -126,10 +129,12 @@ class Benchmark(Strict):
     tuning: Tuning | None = None
     predictions: Annotated[NonNegativeInt, at_most(10_000, "each is a picture of every run")] = 3
     _methods: Path = PrivateAttr(default=Path("methods"))
+    _datasets: Path = PrivateAttr(default=Path("datasets"))
 
     @model_validator(mode="after")
     def _references(self) -> Benchmark:
         check_plain(self.model, "model")
+        self._check_classes()
         for key, name in (("source", self.source), ("generated", self.generated)):
             _require(key, "domain", name, self.domains)
             if not self.domains[name].has("train"):
@@ -177,15 +182,49 @@ class Benchmark(Strict):
                 raise ValueError("tuning.seeds: settings may not be chosen on a seed of the benchmark itself")
         return self
 
+    def _check_classes(self) -> None:
+        """Refuse what contradicts the classes."""
+        classes, models = self.class_set, {"model": self.model}
+        models |= {f"rows.{name}.model": row.model for name, row in self.rows.items()}
+        for place, model in models.items():
+            if "num_classes" in model:
+                raise ValueError(f"{place}.num_classes: the benchmark's `classes` say how many: leave it out")
+        if (grouping := self.protocol.classes) and grouping != classes.id:
+            known = [classes.id, *(name for name, each in GROUPINGS.items() if each.classes == classes)]
+            if grouping not in known:
+                hint = f"{did_you_mean(grouping, known)}; known: {', '.join(known)}"
+                raise ValueError(f"protocol.classes: no class set is named {grouping!r}{hint}")
+        if self.training.feature_distance is not None:
+            try:
+                self.training.feature_distance.classes_in(classes)
+            except ValueError as error:
+                raise ValueError(f"training.feature_distance.{error}") from error
+
+    @property
+    def class_set(self) -> ClassSet:
+        """What networks tell apart."""
+        return class_set_of(self.classes)
+
     @property
     def methods(self) -> Path:
         """The folder of the method files that the rows name."""
         return self._methods
 
+    @property
+    def datasets(self) -> Path:
+        """The folder of the files that describe data sets of one's own."""
+        return self._datasets
+
     def with_methods(self, folder: Path) -> Benchmark:
         """This benchmark with its method files in ``folder``."""
         copy = self.model_copy()
         copy._methods = folder
+        return copy
+
+    def with_datasets(self, folder: Path) -> Benchmark:
+        """This benchmark with the data sets of one's own in ``folder``."""
+        copy = self.model_copy()
+        copy._datasets = folder
         return copy
 
     def method_files(self, row_name: str) -> list[Path]:
@@ -235,15 +274,26 @@ class Benchmark(Strict):
         changes = self.row(row_name).training
         if not changes:
             return self.training
+        place = f"benchmark {self.name}: rows.{row_name}.training"
         try:
-            return Training(**(self.training.model_dump() | changes))
+            training = Training(**(self.training.model_dump() | changes))
         except ValidationError as error:
             found = "; ".join(problem.strip() for problem in problems(error, Training))
-            raise UserError(f"benchmark {self.name}: rows.{row_name}.training: {found}") from error
+            raise UserError(f"{place}: {found}") from error
+        if training.feature_distance is not None:
+            try:
+                training.feature_distance.classes_in(self.class_set)
+            except ValueError as error:
+                raise UserError(f"{place}.feature_distance.{error}") from error
+        return training
 
     def model_of(self, row_name: str) -> dict[str, Any]:
         """The trunk of a row: the benchmark's, or the row's own."""
-        return self.row(row_name).model or self.model
+        return self.counted(self.row(row_name).model or self.model)
+
+    def counted(self, model: dict[str, Any]) -> dict[str, Any]:
+        """A trunk with the number of its classes, where that is not 19."""
+        return model if self.class_set.is_default else model | {"num_classes": len(self.class_set)}
 
     def generated_of(self, row_name: str) -> str:
         """The domain of a row's generated images: the benchmark's, or the row's own."""
@@ -256,7 +306,13 @@ class Benchmark(Strict):
 
     def domain_definition(self, name: str) -> dict[str, Any]:
         """All that decides the pixels of domain ``name``: the key of its data."""
-        return self.domains[name].definition(self.world)
+        definition, own = (
+            self.domains[name].definition(self.world),
+            self.datasets / f"{self.domains[name].dataset}.yaml",
+        )
+        if not self.domains[name].rendered and own.is_file():
+            definition["dataset_digest"] = file_digest(own)
+        return definition if self.class_set.is_default else definition | {"classes": self.class_set.describe()}
 
     def run_definition(self, row_name: str, seed: int) -> dict[str, Any]:
         """All that decides the weights of a run, except the library's own code. The fingerprint is made from it."""
@@ -271,7 +327,7 @@ class Benchmark(Strict):
             "options": row.options,
             "source": self.domain_definition(self.source),
             "generated": self.domain_definition(self.generated_of(row_name)),
-            "label_map": self.protocol.label_map,
+            "label_map": self.class_set.id,
             "model": self.model_of(row_name),
             "training": self.training_of(row_name).model_dump(mode="json", exclude_none=True),
         } | ({"base": row.base, "base_digest": digests[1]} if row.base else {})

@@ -20,8 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from flexseg.classes import NUM_CLASSES
-
 
 def class_normalised(x: Tensor, weights: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     """ReLU(Σ_k IN(w_k x)), IN over all pixels of an image's channel: (B, C, H, W) float32.
@@ -73,12 +71,13 @@ class SemanticNormalisation(nn.Module):
 
     Args:
         channels: C. classes: the selected classes' trainIds. clusters: of the region masks.
+        num_classes: C of all classes.
     """
 
-    def __init__(self, channels: int, classes: Sequence[int], clusters: int) -> None:
+    def __init__(self, channels: int, classes: Sequence[int], clusters: int, num_classes: int = 19) -> None:
         super().__init__()
         self.classes, self.clusters = list(classes), clusters
-        self.classifier = nn.Conv2d(channels, NUM_CLASSES, 1)
+        self.classifier = nn.Conv2d(channels, num_classes, 1)
         self.attention = nn.Conv2d(3 * len(classes), len(classes), 7, padding=3, groups=len(classes), bias=False)
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -95,7 +94,7 @@ class SemanticNormalisation(nn.Module):
         """p_k a_k r_k: (B, S, H, W) float32.
 
         Args:
-            x: (B, C, H, W). logits: (B, 19, H, W).
+            x: (B, C, H, W). logits: (B, C, H, W).
         """
         with torch.autocast(x.device.type, enabled=False):
             p = logits.float().softmax(dim=1)[:, self.classes]
@@ -118,7 +117,7 @@ class SemanticNormalisation(nn.Module):
 
 
 class Seen(NamedTuple):
-    """What passed one SAN: features (B, C, H, W) before and behind it, and its classifier's logits (B, 19, H, W)."""
+    """What passed one SAN: features (B, C, H, W) before and behind it, and its classifier's logits (B, C, H, W)."""
 
     module: SemanticNormalisation
     before: Tensor

@@ -91,18 +91,18 @@ def _draw_mixed_crop(
         cut = window.cut_label(label)
         if attempt == retries:
             break
-        counts = np.bincount(cut.ravel(), minlength=256)[:NUM_CLASSES]
+        counts = np.bincount(cut.ravel(), minlength=256)[:IGNORE]
         if np.count_nonzero(counts) > 1 and counts.max() < (training.max_class_share or 1.0) * counts.sum():
             break
     return window, cut
 
 
-def check_ids(label: np.ndarray, image: str) -> None:
-    """Check that a label holds only the ids of the 19 classes and void: a loss must never see others.
+def check_ids(label: np.ndarray, image: str, num_classes: int = NUM_CLASSES) -> None:
+    """Check that a label holds only the ids of the classes and void: a loss must never see others.
 
     Raises:
         RunError: it holds others; names them and the image.
     """
-    if ((label >= NUM_CLASSES) & (label != IGNORE)).any():
-        wrong = sorted(set(np.unique(label).tolist()) - {*range(NUM_CLASSES), IGNORE})
+    if ((label >= num_classes) & (label != IGNORE)).any():
+        wrong = sorted(set(np.unique(label).tolist()) - {*range(num_classes), IGNORE})
         raise RunError(f"the label of {image} holds {wrong}, which are no classes: is its label map the right one?")

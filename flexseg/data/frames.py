@@ -116,7 +116,7 @@ def frames_of(
         UserError: the split holds no image.
     """
     rows = rows_of(index, split, places)
-    label_map = load_map(index.label_map) if index.label_map else None
+    label_map = index.mapping or (load_map(index.label_map) if index.label_map else None)
     frames = []
     for row in rows.itertuples():
         native = int(row.height), int(row.width)

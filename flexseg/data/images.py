@@ -13,11 +13,12 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from flexseg.classes import CLASSES, IGNORE, NUM_CLASSES
+from flexseg.classes import IGNORE, NUM_CLASSES
 from flexseg.data.label_maps import LabelMap, load_map
 from flexseg.errors import UserError
 
 VALID_IDS = np.zeros(256, dtype=bool)
+"""Of Cityscapes' trainIds."""
 VALID_IDS[[*range(NUM_CLASSES), IGNORE]] = True
 
 IDS = (("L", "P"), "a label holds ids in 8 bits, not colours. Take the label that the archive holds")
@@ -29,7 +30,6 @@ LOSSLESS = ("PNG",)
 """Likewise a label: JPEG would blur its ids."""
 PNG = b"\x89PNG\r\n\x1a\n"
 """The first bytes of a PNG; byte 24 is the number of bits a channel."""
-CLASS_OF_COLOUR = {each.colour: train_id for train_id, each in enumerate(CLASSES)}
 RED = 2
 """The index of red in the pixels that OpenCV decodes, which are B, G, R or B, G, R, A."""
 
@@ -101,10 +101,10 @@ def decode_image(path: Path, content: bytes, convert: bool = True) -> np.ndarray
 def decode_label(
     path: Path, content: bytes, label_map: LabelMap | str | None = None, encoding: str = "index"
 ) -> np.ndarray:
-    """Decode a label: (H, W) uint8 trainIds with values 0–18 and 255.
+    """Decode a label: (H, W) uint8 trainIds of the label map's classes and 255.
 
     Args:
-        label_map: a label map or its id; none: the file holds trainIds already.
+        label_map: a label map or its id; none: the file holds Cityscapes' trainIds already.
         encoding: how the file holds ids: ``index``, 8 bits of grey or a palette's index; ``red16``, the red channel of
             16-bit colour (SYNTHIA); ``colours``, the map's colours.
 
@@ -140,17 +140,19 @@ def _check_palette(path: Path, picture: Image.Image, ids: np.ndarray, label_map:
     says nothing.
     """
     palette = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+    classes = label_map.classes.classes
+    class_of_colour = {each.colour: train_id for train_id, each in enumerate(classes)}
     for place in np.unique(ids[ids < len(palette)]).tolist():
         train_id = int(label_map.table[place])
         if train_id == IGNORE or not label_map.known[place]:
             continue
-        expected = {label_map.colours.get(place, CLASSES[train_id].colour), CLASSES[train_id].colour}
+        expected = {label_map.colours.get(place, classes[train_id].colour), classes[train_id].colour}
         found = tuple(palette[place].tolist())
-        if not label_map.colours and CLASS_OF_COLOUR.get(found, train_id) == train_id:
+        if not label_map.colours and class_of_colour.get(found, train_id) == train_id:
             continue
         if found not in expected | {(place, place, place)}:  # grey: a palette that says nothing
             raise UserError(
-                f"{path}: its palette shows the id {place} in the colour {found}, but {CLASSES[train_id].name} has "
+                f"{path}: its palette shows the id {place} in the colour {found}, but {classes[train_id].name} has "
                 f"{sorted(expected)[0]}: are these ids of another kind, such as trainIds? Take the label that the "
                 "archive holds"
             )

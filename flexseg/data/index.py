@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,35 @@ import pyarrow.parquet as pq
 
 from flexseg.classes import NUM_CLASSES
 from flexseg.console import printable
+from flexseg.data.label_maps import LabelMap
 from flexseg.errors import UserError
 from flexseg.files import digest, disk_errors, replacing
 
 INDEX_NAME = "index.parquet"
 SEAL = "content"
 """The key of a table's metadata that holds the digest of everything else in its file."""
-SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "image": pa.string(),
-        "label": pa.string(),
-        "split": pa.string(),
-        "condition": pa.string(),
-        "height": pa.int64(),
-        "width": pa.int64(),
-        "sha256": pa.string(),
-        "label_sha256": pa.string(),
-        "class_pixels": pa.list_(pa.int64(), NUM_CLASSES),
-    }
-)
-"""The columns of an index, one row per image; those from ``height`` on are the :func:`facts_of` a pair."""
+
+
+def index_schema(num_classes: int = NUM_CLASSES) -> pa.Schema:
+    """The columns of an index, one row per image; those from ``height`` on are the :func:`facts_of` a pair."""
+    return pa.schema(
+        {
+            "id": pa.string(),
+            "image": pa.string(),
+            "label": pa.string(),
+            "split": pa.string(),
+            "condition": pa.string(),
+            "height": pa.int64(),
+            "width": pa.int64(),
+            "sha256": pa.string(),
+            "label_sha256": pa.string(),
+            "class_pixels": pa.list_(pa.int64(), num_classes),
+        }
+    )
+
+
+SCHEMA = index_schema()
+"""The columns of an index for Cityscapes' classes; other sets of classes differ in the last column's width."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +56,11 @@ class Index:
     """A domain's index: the folder of its data, the fingerprint of its definition, and the table of its images.
 
     ``table`` has the columns id, image, label (paths below ``root``), split, condition, height, width (pixels),
-    sha256 (of the image's bytes), label_sha256, and class_pixels ((19,) int64: pixels of each trainId). Labels are
-    decoded with ``encoding`` and the map named ``label_map``; without one they are trainIds already. ``notes`` say what
-    a reader of results must know of the data, a line each: images without a label, files that are not used, and what is
-    unusual about the labels.
+    sha256 (of the image's bytes), label_sha256, and class_pixels ((C,) int64: pixels of each trainId). Labels are
+    decoded with ``encoding`` and the map named ``label_map``; without one they are Cityscapes' trainIds already.
+    ``mapping`` is that map, if it is not one of the suite's to Cityscapes' classes. ``notes`` say what a reader of
+    results must know of the data, a line each: images without a label, files that are not used, and what is unusual
+    about the labels.
     """
 
     root: Path
@@ -60,6 +69,7 @@ class Index:
     label_map: str = ""
     encoding: str = "index"
     notes: tuple[str, ...] = ()
+    mapping: LabelMap | None = None
 
     @property
     def digest(self) -> str:
@@ -78,7 +88,9 @@ class Index:
         return rows
 
 
-def facts_of(image: np.ndarray, label: np.ndarray, image_bytes: bytes, label_bytes: bytes) -> dict[str, Any]:
+def facts_of(
+    image: np.ndarray, label: np.ndarray, image_bytes: bytes, label_bytes: bytes, num_classes: int = NUM_CLASSES
+) -> dict[str, Any]:
     """Compute what an index records of a decoded pair: height, width, sha256, label_sha256 and class_pixels.
 
     Args:
@@ -89,7 +101,7 @@ def facts_of(image: np.ndarray, label: np.ndarray, image_bytes: bytes, label_byt
         "width": image.shape[1],
         "sha256": hashlib.sha256(image_bytes).hexdigest(),
         "label_sha256": hashlib.sha256(label_bytes).hexdigest(),
-        "class_pixels": np.bincount(label.ravel(), minlength=NUM_CLASSES)[:NUM_CLASSES].astype(np.int64),
+        "class_pixels": np.bincount(label.ravel(), minlength=num_classes)[:num_classes].astype(np.int64),
     }
 
 
@@ -148,14 +160,21 @@ def write_index(folder: Path, index: Index) -> None:
     metadata = {"fingerprint": index.fingerprint, "label_map": index.label_map, "encoding": index.encoding}
     if index.notes:
         metadata["notes"] = json.dumps(index.notes)
-    table = pa.Table.from_pandas(index.table, schema=SCHEMA, preserve_index=False).replace_schema_metadata(None)
+    schema = index_schema(len(index.table["class_pixels"].iloc[0]))
+    table = pa.Table.from_pandas(index.table, schema=schema, preserve_index=False).replace_schema_metadata(None)
     write_table(folder / INDEX_NAME, table, metadata)
 
 
-def read_index(folder: Path, fingerprint: str | None = None, root: Path | None = None) -> Index:
+def read_index(
+    folder: Path,
+    fingerprint: str | None = None,
+    root: Path | None = None,
+    load: Callable[[str], LabelMap | None] | None = None,
+) -> Index:
     """Read the index in ``folder``; with ``fingerprint``, check that it is the expected data.
 
-    ``root`` is the folder of the data, if they are not beside their index.
+    ``root`` is the folder of the data, if they are not beside their index; ``load`` finds the label map of the recorded
+    name, where that is not one of the suite's to Cityscapes' classes.
 
     Raises:
         UserError: there is none, it is damaged, or it belongs to another definition or to an earlier version of this
@@ -183,4 +202,5 @@ def read_index(folder: Path, fingerprint: str | None = None, root: Path | None =
         )
     notes = tuple(json.loads(metadata.get("notes", "[]")))
     label_map, encoding = metadata.get("label_map", ""), metadata.get("encoding", "index")
-    return Index(root or folder, found, table.to_pandas(), label_map, encoding, notes)
+    mapping = load(label_map) if load else None
+    return Index(root or folder, found, table.to_pandas(), label_map, encoding, notes, mapping)

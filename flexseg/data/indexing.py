@@ -28,11 +28,11 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from flexseg.classes import NUM_CLASSES
+from flexseg.classes import CITYSCAPES, NUM_CLASSES, ClassSet
 from flexseg.console import printable
 from flexseg.data.images import decode_pair, read_file
-from flexseg.data.index import SCHEMA, Damaged, facts_of, read_table, write_table
-from flexseg.data.label_maps import load_map
+from flexseg.data.index import SCHEMA, Damaged, facts_of, index_schema, read_table, write_table
+from flexseg.data.label_maps import LabelMap
 from flexseg.data.layouts import Located, Pair, advise_skip, list_pairs
 from flexseg.data.sets import DataSet
 from flexseg.errors import UserError, did_you_mean
@@ -48,21 +48,28 @@ BATCH = 4
 FILES = ("image", "label", "image_size", "image_time", "label_size", "label_time")
 """The key of a record: both paths below the root, and both files' bytes and times of change (ns)."""
 FACTS = ("height", "width", "sha256", "label_sha256", "class_pixels")
-JOURNAL = pa.schema(
-    [
-        *(pa.field(name, pa.string() if name in ("image", "label") else pa.int64()) for name in FILES),
-        pa.field("touched", pa.int64()),
-        *(SCHEMA.field(name) for name in FACTS),
-        pa.field("problem", pa.string()),
-    ]
-)
+
+
+def journal_schema(num_classes: int = NUM_CLASSES) -> pa.Schema:
+    """The columns of a journal."""
+    schema = index_schema(num_classes)
+    return pa.schema(
+        [
+            *(pa.field(name, pa.string() if name in ("image", "label") else pa.int64()) for name in FILES),
+            pa.field("touched", pa.int64()),
+            *(schema.field(name) for name in FACTS),
+            pa.field("problem", pa.string()),
+        ]
+    )
+
+
 SHARED_MEMORY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOENT, errno.ENOSYS})
 """Errors that several workers get where shared memory is not there, full, or may not be written."""
 SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that say nothing about the file that was to be read."""
 UNREAD = "unread"
 """Marks a pair that could not be read. It may be readable the next time, so it is not recorded."""
-NOTHING = {"height": 0, "width": 0, "sha256": "", "label_sha256": "", "class_pixels": [0] * NUM_CLASSES}
+NOTHING = {"height": 0, "width": 0, "sha256": "", "label_sha256": ""}
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,7 @@ def index_set(
     pairs: Sequence[Pair] | None = None,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
+    classes: ClassSet = CITYSCAPES,
 ) -> SetIndex:
     """Read and check every pair of a split that the journal below ``cache`` does not know yet.
 
@@ -102,11 +110,12 @@ def index_set(
         cache: None keeps no journal, for files that are rewritten whenever they are indexed.
         label_map: the user's choice, if any. pairs: those of the split, if the caller has listed them already.
         progress: is called with the number of pairs done since the last call; known pairs are done at once.
+        classes: whose trainIds the labels become.
 
     Raises:
         UserError: the label map does not fit the set; there is no pair; without ``pairs``, the split is incomplete.
     """
-    journal = _open_journal(dataset, located, split, cache, label_map)
+    journal = _open_journal(dataset, located, split, cache, label_map, classes)
     pairs = list_pairs(dataset, located, split) if pairs is None else pairs
     if not pairs:
         raise UserError(f"{located.root} holds no image of {dataset.title}, {split}")
@@ -130,18 +139,24 @@ def index_set(
         journal.add(fresh[saved:])
     journal.compact()
     # Not from the journal again: another process may be compacting it, or somebody may have removed it.
-    table = _match_records(listed, pd.concat([records, _to_table(fresh).to_pandas()]))
-    return SetIndex(dataset, located, split, journal.label_map, journal.encoding, table)
+    table = _match_records(listed, pd.concat([records, journal.to_table(fresh).to_pandas()]))
+    return SetIndex(dataset, located, split, journal.name, journal.encoding, table)
 
 
 def recall(
-    dataset: DataSet, located: Located, split: str, cache: Path, label_map: str = "", pairs: Sequence[Pair] = ()
+    dataset: DataSet,
+    located: Located,
+    split: str,
+    cache: Path,
+    label_map: str = "",
+    pairs: Sequence[Pair] = (),
+    classes: ClassSet = CITYSCAPES,
 ) -> tuple[int, dict[str, str]]:
     """Recall what :func:`index_set` found earlier, without decoding: the number of pairs and the problems by id.
 
     A problem counts only for ``pairs``, and as long as nothing has touched the files of its pair.
     """
-    records = _open_journal(dataset, located, split, cache, label_map).read()
+    records = _open_journal(dataset, located, split, cache, label_map, classes).read()
     bad = set(records.loc[records["problem"] != "", "image"])
     suspects = [pair for pair in pairs if _relative(located.root, pair.image) in bad] if bad else []
     problems = _problems(_match_records(_stat_pairs(suspects, located.root), records)) if suspects else {}
@@ -149,14 +164,21 @@ def recall(
 
 
 def recall_table(
-    dataset: DataSet, located: Located, split: str, cache: Path, label_map: str, pairs: Sequence[Pair], fresh: bool
+    dataset: DataSet,
+    located: Located,
+    split: str,
+    cache: Path,
+    label_map: str,
+    pairs: Sequence[Pair],
+    fresh: bool,
+    classes: ClassSet = CITYSCAPES,
 ) -> pd.DataFrame:
     """Recall the table of :attr:`SetIndex.table` without decoding; pairs that nothing is known of are left out.
 
     Args:
         fresh: look at every file, and leave out pairs whose files have changed since.
     """
-    records = _open_journal(dataset, located, split, cache, label_map).read()
+    records = _open_journal(dataset, located, split, cache, label_map, classes).read()
     if fresh:
         return _match_records(_stat_pairs(pairs, located.root), records)
     images = [_relative(located.root, pair.image) for pair in pairs]
@@ -201,25 +223,44 @@ class Journal:
     """The results for each pair, as a folder of parts that appear whole; readers and writers need no lock.
 
     A part is never changed. Compacting writes the new part first and then removes the old ones, so a reader that
-    misses a part starts again. Without a folder nothing is kept.
+    misses a part starts again. Without a folder nothing is kept. ``mapping`` is the label map, and None where the files
+    hold Cityscapes' trainIds.
     """
 
     folder: Path | None
-    label_map: str
+    mapping: LabelMap | None
     encoding: str
+
+    @property
+    def name(self) -> str:
+        """The label map's."""
+        return self.mapping.id if self.mapping else ""
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.mapping.classes) if self.mapping else NUM_CLASSES
 
     @cached_property
     def _version(self) -> str:
-        classes = load_map(self.label_map) if self.label_map else None
-        return digest([FORMAT, self.encoding, *([classes.table.tolist(), classes.known.tolist()] if classes else [])])
+        used = [self.mapping.table.tolist(), self.mapping.known.tolist()] if self.mapping else []
+        return digest([FORMAT, self.encoding, *used])
+
+    @cached_property
+    def _schema(self) -> pa.Schema:
+        return journal_schema(self.num_classes)
+
+    def to_table(self, rows: Sequence[dict[str, Any]]) -> pa.Table:
+        """Records as a table."""
+        return pa.Table.from_pylist(list(rows), schema=self._schema)
 
     def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write a part with these records, if there are any, except those of files that could not be read."""
         if self.folder and (kept := [row for row in rows if UNREAD not in row]):
-            self._write(self.folder, _to_table(kept))
+            self._write(self.folder, self.to_table(kept))
 
     def read(self) -> pd.DataFrame:
-        """Read all records (columns of :data:`JOURNAL`); a pair whose files were changed has several."""
+        """Read all records (columns of :func:`journal_schema`); a pair whose files were changed has several."""
         return self._read()[0].to_pandas()
 
     def compact(self) -> None:
@@ -237,7 +278,7 @@ class Journal:
     def _read(self) -> tuple[pa.Table, list[Path]]:
         """Read all records, each once, and return them with the parts that they come from."""
         while True:
-            parts, tables = sorted(self.folder.glob("*.parquet") if self.folder else ()), [JOURNAL.empty_table()]
+            parts, tables = sorted(self.folder.glob("*.parquet") if self.folder else ()), [self._schema.empty_table()]
             try:
                 for part in parts:
                     tables += self._part(part)
@@ -253,17 +294,16 @@ class Journal:
             table, metadata = read_table(part)
         except Damaged:
             return []
-        return [table] if metadata.get("version") == self._version and table.schema.equals(JOURNAL) else []
+        return [table] if metadata.get("version") == self._version and table.schema.equals(self._schema) else []
 
 
-def _to_table(rows: Sequence[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=JOURNAL)
-
-
-def _open_journal(dataset: DataSet, located: Located, split: str, cache: Path | None, label_map: str) -> Journal:
+def _open_journal(
+    dataset: DataSet, located: Located, split: str, cache: Path | None, label_map: str, classes: ClassSet
+) -> Journal:
     chosen = dataset.map_of(located.layout, label_map)
-    folder = cache and cache / dataset.name / f"{located.layout.name}-{split}-{chosen}"
-    return Journal(folder, chosen, dataset.encoding_of(located.layout))
+    into = "" if classes.is_default else f"-{classes.id}"
+    folder = cache and cache / dataset.name / f"{located.layout.name}-{split}-{chosen}{into}"
+    return Journal(folder, dataset.load_map(chosen, classes), dataset.encoding_of(located.layout))
 
 
 def _relative(root: Path, path: Path) -> str:
@@ -363,19 +403,20 @@ def _examine(root: Path, row: dict[str, Any], journal: Journal) -> dict[str, Any
     """Make the record of a pair: its files, and either its :func:`facts_of` or its problem."""
     image_path, label_path = root / row["image"], root / row["label"]
     record = {name: row[name] for name in (*FILES, "touched")}
+    nothing = NOTHING | {"class_pixels": [0] * journal.num_classes}
     try:
         files = image_path, read_file(image_path), label_path, read_file(label_path)
-        image, label = decode_pair(*files, journal.label_map, journal.encoding)
+        image, label = decode_pair(*files, journal.mapping, journal.encoding)
     except MemoryError:
         raise
     except UserError as error:
-        return record | NOTHING | {"problem": printable(str(error))}
+        return record | nothing | {"problem": printable(str(error))}
     except OSError as error:  # gone, a link to nowhere, not ours to read, or a disk that fails
         if error.errno in SCARCE:
             raise
         why = f"{error.filename or image_path} cannot be read ({error.strerror or error}): "
-        return record | NOTHING | {"problem": printable(why + "check that it is there and may be read"), UNREAD: True}
+        return record | nothing | {"problem": printable(why + "check that it is there and may be read"), UNREAD: True}
     except Exception as error:  # decoders raise anything at all on damaged files
         why = f"{image_path} or {label_path.name} cannot be read: {error!r}"
-        return record | NOTHING | {"problem": printable(why)}
-    return record | facts_of(image, label, files[1], files[3]) | {"problem": ""}
+        return record | nothing | {"problem": printable(why)}
+    return record | facts_of(image, label, files[1], files[3], journal.num_classes) | {"problem": ""}

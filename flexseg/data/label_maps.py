@@ -1,4 +1,4 @@
-"""Label maps: which of the 19 classes each id of a data set is, one YAML file per map in ``data/label_maps``.
+"""Label maps: which class each id of a data set is, one YAML file per map in ``data/label_maps``.
 
 A file names its source and, for every id, its name and the class that it counts as (or ``void``)::
 
@@ -7,6 +7,8 @@ A file names its source and, for every id, its name and the class that it counts
       8: [Animal, person, [64, 128, 64]]    # with its colour, where labels are colours
 
 ``base`` takes all ids of another map first; ``others: void`` says that ids beyond the table are void, not errors.
+The maps of the suite name Cityscapes' classes; another set of classes says what it takes them for
+(:class:`flexseg.classes.ClassSet`). A data set of one's own brings its maps in its own file, under ``label_maps``.
 """
 
 from __future__ import annotations
@@ -18,12 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from flexseg.classes import IGNORE, TRAIN_ID
+from flexseg.classes import CITYSCAPES, IGNORE, ClassSet
 from flexseg.errors import UserError, did_you_mean
 from flexseg.yaml_files import read_yaml
 
 MAPS = Path(__file__).parent / "label_maps"
-CLASS_OF = TRAIN_ID | {"void": IGNORE}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class LabelMap:
     """From the ids of a data set to trainIds.
 
     ``table`` (256,) uint8 holds the trainId of each id, 255 for void; ``known`` (256,) bool tells which ids may occur.
-    ``names`` and ``colours`` (R, G, B) are by id; not every map has colours. ``source`` says where the map comes from.
+    ``names`` and ``colours`` (R, G, B) are by id; not every map has colours. ``source`` says where the map comes from,
+    ``classes`` whose trainIds these are.
     """
 
     id: str
@@ -40,6 +42,7 @@ class LabelMap:
     known: np.ndarray
     names: dict[int, str]
     colours: dict[int, tuple[int, int, int]]
+    classes: ClassSet = CITYSCAPES
 
     def apply(self, raw: np.ndarray, path: Path | str) -> np.ndarray:
         """(H, W) uint8 ids of the data set → (H, W) uint8 trainIds. ``path`` is named in the message.
@@ -81,8 +84,12 @@ def _read(name: str) -> dict[str, Any]:
     if not path.is_file():
         names = map_names()
         raise UserError(f"there is no label map {name!r}{did_you_mean(name, names)}: choose one of {', '.join(names)}")
+    return _complete(read_yaml(path, numbered=True), path)
+
+
+def _complete(content: Any, where: Path | str) -> dict[str, Any]:
+    """A map's description with the ids of its ``base``."""
     try:
-        content = read_yaml(path, numbered=True)
         if not content["source"]:
             raise ValueError("source is empty")
         if unknown := content.keys() - {"source", "base", "others", "classes"}:
@@ -90,31 +97,57 @@ def _read(name: str) -> dict[str, Any]:
         base = _read(content["base"]) if "base" in content else {"classes": {}}
         return base | content | {"classes": base["classes"] | content["classes"]}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} does not describe a label map: {error!r}") from error
+        raise UserError(f"{where} does not describe a label map: {error!r}") from error
+
+
+def load_map(name: str, classes: ClassSet = CITYSCAPES) -> LabelMap:
+    """Read the suite's label map of this id, to the trainIds of ``classes``.
+
+    Raises:
+        UserError: there is none, its file is wrong, or it names classes of which the set does not say what they are.
+    """
+    if classes.is_default:
+        return _load_default(name)
+    return build_map(name, _read(name), classes, f"the label map {name!r}")
 
 
 @lru_cache
-def load_map(name: str) -> LabelMap:
-    """Read the label map of this id.
+def _load_default(name: str) -> LabelMap:
+    return build_map(name, _read(name), CITYSCAPES, MAPS / f"{name}.yaml")
+
+
+def build_map(name: str, content: Any, classes: ClassSet, where: Path | str) -> LabelMap:
+    """The label map that ``content`` describes, the keys of such a file; ``where`` it stands is named in messages.
 
     Raises:
-        UserError: there is none, or its file is wrong.
+        UserError: as :func:`load_map`.
     """
-    content = _read(name)
+    content = _complete(content, where)
     table, known = np.full(256, IGNORE, dtype=np.uint8), np.zeros(256, dtype=bool)
-    names, colours = {}, {}
+    names, colours, strange = {}, {}, dict[str, None]()
     try:
         known[:] = {"void": True, None: False}[content.get("others")]
         for number, (title, class_name, *colour) in content["classes"].items():
             if not -1 <= number <= 255:
                 raise ValueError(f"the id {number} does not fit into 8 bits")
             place = number % 256  # Cityscapes' licence plate, −1, is 255 in a file of 8 bits
-            table[place], known[place], names[place] = CLASS_OF[class_name], True, title
+            if class_name not in classes.ids:
+                strange[str(class_name)] = None
+                continue
+            table[place], known[place], names[place] = classes.ids[class_name], True, title
             if colour:
                 red, green, blue = colour[0]
                 colours[place] = (red, green, blue)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{MAPS / name}.yaml does not describe a label map: {error!r}") from error
+        raise UserError(f"{where} does not describe a label map: {error!r}") from error
+    if strange:
+        hint = did_you_mean(next(iter(strange)), classes.ids)
+        listed = f"{', '.join(classes.names[:12])}{', …' if len(classes) > 12 else ''}"
+        raise UserError(
+            f"{where} does not describe a label map: it names {', '.join(strange)}, of which the classes {classes.id} "
+            f"say nothing{hint}. Name a class of that set ({listed}) or void, or say in the benchmark what they count "
+            "as: under `takes:` of a class, or under `void:`"
+        )
     table.setflags(write=False)
     known.setflags(write=False)
-    return LabelMap(name, content["source"], table, known, names, colours)
+    return LabelMap(name, content["source"], table, known, names, colours, classes)

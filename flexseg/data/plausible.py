@@ -5,20 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from flexseg.classes import TRAIN_ID
+from flexseg.classes import CITYSCAPES, IGNORE, ClassSet
 from flexseg.data.layouts import name_some
 from flexseg.data.sets import DataSet
 from flexseg.errors import UserError
 
 
-def check_content(dataset: DataSet, split: str, table: pd.DataFrame) -> list[str]:
+def check_content(dataset: DataSet, split: str, table: pd.DataFrame, classes: ClassSet = CITYSCAPES) -> list[str]:
     """Compare the classes of a split's labels with what the set's file calls plausible; return remarks, a line each.
 
     Args:
-        table: the images, with ``height``, ``width`` and ``class_pixels``, (19,) pixels of each trainId.
+        table: the images, with ``height``, ``width`` and ``class_pixels``, (C,) pixels of each trainId.
+        classes: whose trainIds these are. What the suite's files say of Cityscapes' classes is looked for in the
+            classes that take them, and not where nobody does.
 
     Raises:
-        UserError: no pixel is labelled, a class that every larger part has is nowhere, or too much is void.
+        UserError: no pixel is labelled, a class that every larger part has is nowhere, or too much is void; or a file
+            of one's own names a class that does not exist.
     """
     place, plausible = f"{dataset.title}, {split}", dataset.plausible
     counts = np.stack(table["class_pixels"].tolist()).astype(np.int64)
@@ -29,6 +32,8 @@ def check_content(dataset: DataSet, split: str, table: pd.DataFrame) -> list[str
             "them. Are these the dummy labels of a test split whose own are not public, or labels of another kind?"
         )
     void, most = 1 - labelled / (table["height"] * table["width"]).to_numpy(), plausible.void
+    if not (classes.is_default or dataset.file):
+        most = 1.0  # other classes leave other pixels void
     remarks = list[str]()
     for places, kind in (
         (labelled == 0, "labels are void throughout"),
@@ -38,7 +43,10 @@ def check_content(dataset: DataSet, split: str, table: pd.DataFrame) -> list[str
         if names := table["id"].to_numpy()[places].tolist():
             remarks.append(f"{len(names)} of {len(table)} {kind}: {name_some(names)}")
     shares = counts.sum(0) / labelled.sum()
-    missing = [name for name in plausible.classes if not shares[TRAIN_ID[name]]]
+    if dataset.file and (unknown := {*plausible.classes, *plausible.shares} - set(classes.ids)):
+        raise UserError(f"{dataset.file}: plausible: {classes.id} has no class {', '.join(sorted(unknown))}")
+    places_of = {name: place for name, place in classes.ids.items() if place != IGNORE}
+    missing = [name for name in plausible.classes if name in places_of and not shares[places_of[name]]]
     what = [f"{', '.join(missing)} occur nowhere"] if missing else []
     if (all_void := 1 - labelled.sum() / every) > most:
         what.append(f"{all_void:.0%} of the pixels are void, and at most {most:.0%} are plausible")
@@ -50,7 +58,9 @@ def check_content(dataset: DataSet, split: str, table: pd.DataFrame) -> list[str
             "were they converted in place, to trainIds perhaps? Unpack them again"
         )
     for name, (low, high) in plausible.shares.items():
-        share = shares[TRAIN_ID[name]]
+        if name not in classes.names:
+            continue
+        share = shares[places_of[name]]
         if not low <= share <= high:
             remarks.append(f"{name} has {share:.1%} of the labelled pixels, {low:.1%} to {high:.1%} are usual")
     return remarks

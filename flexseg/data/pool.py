@@ -29,7 +29,7 @@ class Pool:
     and may raise ``UserError``. Their arrays are not to be written into.
 
     ``origins`` (N,) int8 counts the parts that the pool was made from: 0 is the first (the source), 1 the second (the
-    generated images). ``sizes`` (N, 2) int64 are the heights and widths of the images. ``class_pixels`` (N, 19) int64
+    generated images). ``sizes`` (N, 2) int64 are the heights and widths of the images. ``class_pixels`` (N, C) int64
     counts each image's pixels of each class, in its own size, before any resize (as rare class sampling counts them).
     """
 
@@ -51,11 +51,12 @@ class Pool:
         ids: list[str],
         conditions: list[str],
         origins: np.ndarray,
+        num_classes: int = NUM_CLASSES,
     ) -> Pool:
         """A pool of arrays that are in memory; sizes and class pixels are those of ``labels``."""
         sizes = np.array([label.shape for label in labels], dtype=np.int64).reshape(-1, 2)
-        counts = [np.bincount(label.ravel(), minlength=256)[:NUM_CLASSES] for label in labels]
-        class_pixels = np.array(counts, dtype=np.int64).reshape(-1, NUM_CLASSES)
+        counts = [np.bincount(label.ravel(), minlength=256)[:num_classes] for label in labels]
+        class_pixels = np.array(counts, dtype=np.int64).reshape(-1, num_classes)
         return Pool(images, labels, ids, conditions, origins, sizes, class_pixels)
 
 
@@ -120,7 +121,7 @@ def open_pool(
         conditions,
         np.array(origins, dtype=np.int8),
         np.array([frame.size for frame in all_frames], dtype=np.int64).reshape(-1, 2),
-        np.array(class_pixels, dtype=np.int64).reshape(-1, NUM_CLASSES),
+        np.array(class_pixels, dtype=np.int64),
     )
 
 

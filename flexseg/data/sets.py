@@ -1,4 +1,4 @@
-"""The data sets as data: one YAML file each in ``flexseg/data/sets``, checked when it is read.
+"""The data sets as data: one YAML file each, in ``flexseg/data/sets`` or in one's own ``datasets/``, checked when read.
 
 A file says where a set comes from, which folders and files it consists of (its *layouts*, as templates), which splits
 it has, and how its labels are read. Adding a data set is adding a file.
@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from flexseg.classes import TRAIN_ID
-from flexseg.data.label_maps import map_names
+from flexseg.classes import CITYSCAPES, TRAIN_ID, ClassSet
+from flexseg.data.label_maps import LabelMap, build_map, load_map, map_names
 from flexseg.errors import UserError, did_you_mean
 from flexseg.yaml_files import read_yaml
 
@@ -133,28 +133,24 @@ class Plausible(_Strict):
     void: float = Field(default=1.0, gt=0, le=1)
     shares: dict[str, Share] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _classes_are_known(self) -> Plausible:
-        if unknown := {*self.classes, *self.shares} - set(TRAIN_ID):
-            raise ValueError(f"there is no class {', '.join(sorted(unknown))}")
-        return self
-
 
 class DataSet(_Strict):
     """One data set: where it comes from, its files on disk, its splits, and how its labels are read."""
 
     name: str
     title: str
-    homepage: str
-    archives: list[Archive]
-    licence: str
-    citation: str
-    folders: list[str]
+    homepage: str = ""
+    archives: list[Archive] = Field(default_factory=list)
+    licence: str = ""
+    citation: str = ""
+    folders: list[str] = Field(min_length=1)
     """Folders below the data root where the set is looked for, in turn; ``.`` is the data root itself."""
     label_map: str
     """The label map that is used unless another one is asked for; empty: files hold trainIds and nothing else."""
     other_label_maps: list[str] = Field(default_factory=list)
     """Further label maps that fit the set's ids."""
+    label_maps: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Label maps of the set's own, each with the keys of a file of :mod:`flexseg.data.label_maps`."""
     encoding: Encoding = "index"
     """How a label's file holds ids: grey or palette ``index``, the red channel of 16 bits, or ``colours``."""
     palette: bool = False
@@ -172,11 +168,13 @@ class DataSet(_Strict):
     plausible: Plausible = Plausible()
     note: str = ""
     """What a user of the set should know."""
+    file: Path | None = None
+    """The file of a set of one's own; None for those of the suite."""
 
     @model_validator(mode="after")
     def _names_are_known(self) -> DataSet:
         maps = {self.label_map, *self.other_label_maps, *(layout.label_map for layout in self.layouts)} - {""}
-        if unknown := maps - set(map_names()):
+        if unknown := maps - {*map_names(), *self.label_maps}:
             raise ValueError(f"there is no label map {', '.join(sorted(unknown))}")
         for layout in self.layouts:
             if unknown := {*layout.splits, *layout.where} - set(self.splits):
@@ -229,6 +227,18 @@ class DataSet(_Strict):
             )
         return wanted or fitting[0]
 
+    def load_map(self, name: str, classes: ClassSet = CITYSCAPES) -> LabelMap | None:
+        """The label map of this id, to the trainIds of ``classes``; None where files hold Cityscapes' trainIds anyway.
+
+        Raises:
+            UserError: it is wrong, or names classes of which ``classes`` say nothing.
+        """
+        if name in self.label_maps:
+            return build_map(name, self.label_maps[name], classes, f"{self.file}: label_maps.{name}")
+        if not name:
+            return None if classes.is_default else load_map("train_ids", classes)
+        return load_map(name, classes)
+
     def encoding_of(self, layout: Layout) -> Encoding:
         """How label files of ``layout`` hold ids."""
         return layout.encoding or self.encoding
@@ -250,19 +260,45 @@ def set_names() -> list[str]:
     return sorted(path.stem for path in SETS.glob("*.yaml") if not load_set(path.stem).rendered)
 
 
-@lru_cache
-def load_set(name: str) -> DataSet:
-    """Read the data set of this name.
+def load_set(name: str, own: Path | None = None) -> DataSet:
+    """Read the data set of this name: one of the suite's, or one of the folder ``own``.
 
     Raises:
         UserError: there is none, or its file is wrong.
     """
-    path = SETS / f"{name}.yaml"
-    if not path.is_file():
-        names = set_names()
-        raise UserError(f"there is no data set {name!r}{did_you_mean(name, names)}: the suite knows {', '.join(names)}")
+    if (SETS / f"{name}.yaml").is_file():
+        return _load_known(name)
+    path = own / f"{name}.yaml" if own else None
+    if path is None or not path.is_file():
+        mine = sorted(each.stem for each in own.glob("*.yaml")) if own and own.is_dir() else []
+        known = [*set_names(), *mine]
+        where = f", and {own} has {', '.join(mine) or 'none'}" if own else ""
+        raise UserError(
+            f"there is no data set {name!r}{did_you_mean(name, known)}: the suite knows {', '.join(set_names())}{where}"
+            ". `flexseg new-dataset` describes a folder of one's own"
+        )
+    return _read_set(name, path).model_copy(update={"file": path})
+
+
+@lru_cache
+def _load_known(name: str) -> DataSet:
+    found = _read_set(name, SETS / f"{name}.yaml")
+    if unknown := {*found.plausible.classes, *found.plausible.shares} - set(TRAIN_ID):
+        raise UserError(
+            f"{SETS / name}.yaml does not describe a data set: there is no class {', '.join(sorted(unknown))}"
+        )
+    return found
+
+
+def _read_set(name: str, path: Path) -> DataSet:
     try:
-        content = read_yaml(path)
+        content = read_yaml(path, numbered=True)
         return DataSet.model_validate({"name": name} | content)
-    except (ValidationError, AttributeError, TypeError) as error:
+    except ValidationError as error:
+        places = (
+            ".".join(str(part) for part in problem["loc"]) + ": " + problem["msg"].removeprefix("Value error, ")
+            for problem in error.errors()
+        )
+        raise UserError(f"{path} does not describe a data set:\n  " + "\n  ".join(places)) from error
+    except (AttributeError, TypeError) as error:
         raise UserError(f"{path} does not describe a data set: {error}") from error

@@ -12,6 +12,7 @@ import torch
 
 from flexseg.benchmark import Training
 from flexseg.benchmark.identity import RunDirectory
+from flexseg.classes import CITYSCAPES, ClassSet
 from flexseg.data.crops import check_ids, prepare
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.index import Index
@@ -34,6 +35,7 @@ class Job:
     seed: int
     pool: Pool
     indices: Mapping[str, Index]
+    classes: ClassSet = CITYSCAPES
 
 
 def assemble(job: Job, method: Method, iteration: int, slots: range, readers: Executor | None = None) -> Batch:
@@ -55,7 +57,7 @@ def assemble(job: Job, method: Method, iteration: int, slots: range, readers: Ex
             generated=bool(job.pool.origins[index] > 0),
         )
         image, label = method.transform(image, label, generator(job.seed, Purpose.TRANSFORM, iteration, slot))
-        check_ids(label, job.pool.ids[index])
+        check_ids(label, job.pool.ids[index], len(job.classes))
         return image, label
 
     run = map if readers is None else readers.map

@@ -13,23 +13,28 @@ import torch
 from torch import Tensor
 
 from flexseg.benchmark import Protocol
-from flexseg.classes import CLASS_SETS, IGNORE, NUM_CLASSES, ClassSet
+from flexseg.classes import CITYSCAPES, IGNORE, Grouping, scored_classes
 from flexseg.components.boundary import granularity, over_window
+
+BITS = 31
+"""Classes whose contours share an integer of 32 bits, without its sign."""
 
 
 @dataclass(frozen=True)
 class Truth:
     """A batch of labels and its boundaries.
 
-    ``classes`` (B, H, W) int64, void is class 19; ``near`` (B, H, W) int64, the index of the smallest of the
-    ``distances`` at which another class lies, ``len(distances)`` for the interior and void; ``contours``, for each of
-    the protocol's widths, (B, H, W) int32: bit c is set where a contour pixel of class c lies within the width.
+    ``classes`` (B, H, W) int64, void is C, the number of classes; ``near`` (B, H, W) int64, the index of the smallest
+    of the ``distances`` at which another class lies, ``len(distances)`` for the interior and void; ``contours``, for
+    each of the protocol's widths, (⌈C/31⌉, B, H, W) int32: bit c of these is set where a contour pixel of class c lies
+    within the width. ``scored`` are the classes.
     """
 
     classes: Tensor
     near: Tensor
     contours: tuple[Tensor, ...]
     protocol: Protocol
+    scored: Grouping
 
     @property
     def distances(self) -> list[int]:
@@ -48,64 +53,65 @@ def margin(protocol: Protocol) -> int:
     return max(*distances(protocol), protocol.boundary_tolerances[-1] + 1)
 
 
-def describe_truth(labels: Tensor, protocol: Protocol, rows: slice = slice(None)) -> Truth:
+def describe_truth(
+    labels: Tensor, protocol: Protocol, rows: slice = slice(None), scored: Grouping | None = None
+) -> Truth:
     """Prepare labels (B, H, W) of integers, void 255, for counting.
 
     Only pixels of ``rows`` will be counted: an image that is counted in stripes, each with ``margin`` more rows above
-    and below, has the same counts as one that is counted at once.
+    and below, has the same counts as one that is counted at once. ``scored``: the classes, by default Cityscapes' as
+    the protocol groups them.
     """
-    classes = labels.long().masked_fill(labels == IGNORE, NUM_CLASSES)
-    merged = class_set(protocol)
-    if merged is not None:
-        classes = torch.tensor([*merged.merge, NUM_CLASSES], device=classes.device)[classes]
-        labels = classes.masked_fill(classes == NUM_CLASSES, IGNORE)
+    scored = scored or scored_classes(CITYSCAPES, protocol.classes)
+    count = len(scored.classes)
+    classes = labels.long().masked_fill(labels == IGNORE, count)
+    if scored.coarser:
+        classes = torch.tensor([*scored.merge, count], device=classes.device)[classes]
+        labels = classes.masked_fill(classes == count, IGNORE)
     near = _near(labels, distances(protocol))
-    contours = _contours(classes, near, protocol.boundary_tolerances)
+    contours = _contours(classes, near, protocol.boundary_tolerances, count)
     if rows != slice(None):
-        counted = torch.full_like(classes, NUM_CLASSES)
+        counted = torch.full_like(classes, count)
         counted[:, rows] = classes[:, rows]
         classes = counted
-    return Truth(classes, near, contours, protocol)
-
-
-def class_set(protocol: Protocol) -> ClassSet | None:
-    """The coarser set of classes that a protocol scores, or None if it scores all 19."""
-    classes = CLASS_SETS[protocol.classes or "cityscapes19"]
-    return classes if classes.coarser else None
+    return Truth(classes, near, contours, protocol, scored)
 
 
 def count(truth: Truth, log_p: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """The columns of a batch's records (each (B, …), int64 if not said otherwise) and its predictions (B, H, W) int64.
 
-    ``pixels`` () are the valid ones; ``confusion`` and ``boundary_confusion`` (361) truth × prediction, of the whole
+    ``pixels`` () are the valid ones; ``confusion`` and ``boundary_confusion`` (C²) truth × prediction, of the whole
     image and the band; ``ring_pixels`` and ``ring_correct`` (R+1) by ring, the interior last; ``boundary_iou``
-    (W·3·19): pixels in both bands, in the truth's, in the prediction's; ``boundary_f1`` (W·4·19): contour pixels of the
+    (W·3·C): pixels in both bands, in the truth's, in the prediction's; ``boundary_f1`` (W·4·C): contour pixels of the
     prediction, the matched ones of these, those of the truth, the matched ones of these; ``calibration_count``,
     ``_correct`` and ``_confidence`` (bins, the last float64); ``nll_sum`` () float64, nats. Pixels that are void in the
     truth are not counted. Where the protocol scores a coarser set of classes, the predicted class is the one that the
-    most probable of the 19 is merged into, and the probability of a class is that of all its members.
+    most probable of the C is merged into, and the probability of a class is that of all its members.
 
     Args:
-        log_p: (B, H, W, 19) float32 log-probabilities, the classes last.
+        log_p: (B, H, W, C) float32 log-probabilities, the classes last.
     """
     protocol = truth.protocol
     best, predictions = log_p.max(dim=-1)
-    merged = class_set(protocol)
-    if merged is not None:
-        log_p = _merge(log_p, merged)
-        predictions = torch.tensor(merged.merge, device=predictions.device)[predictions]
+    if truth.scored.coarser:
+        log_p = _merge(log_p, truth.scored)
+        predictions = torch.tensor(truth.scored.merge, device=predictions.device)[predictions]
         best = log_p.gather(-1, predictions.unsqueeze(-1)).squeeze(-1)
-    columns = _confusions(truth, predictions)
-    columns |= _boundaries(truth, predictions)
+    columns = count_labels(truth, predictions)
     columns |= _calibration(truth, predictions, best.exp(), protocol.calibration_bins)
-    valid = truth.classes < NUM_CLASSES
+    valid = truth.classes < len(truth.scored.classes)
     nll = log_p.gather(-1, truth.classes.masked_fill(~valid, 0).unsqueeze(-1)).squeeze(-1)
     columns["nll_sum"] = -torch.where(valid, nll, 0.0).double().sum(dim=(1, 2))
     return columns, predictions
 
 
-def _merge(log_p: Tensor, classes: ClassSet) -> Tensor:
-    """Log-probabilities (…, 19) of the merged classes, each at the id it goes by, −∞ elsewhere."""
+def count_labels(truth: Truth, predictions: Tensor) -> dict[str, Tensor]:
+    """The columns of :func:`count` that need no probabilities, of predicted classes (B, H, W) int64, already merged."""
+    return _confusions(truth, predictions) | _boundaries(truth, predictions)
+
+
+def _merge(log_p: Tensor, classes: Grouping) -> Tensor:
+    """Log-probabilities (…, C) of the merged classes, each at the id it goes by, −∞ elsewhere."""
     merged = torch.full_like(log_p, -torch.inf)
     for train_id, members in classes.members.items():
         merged[..., train_id] = log_p[..., list(members)].logsumexp(dim=-1)
@@ -113,10 +119,9 @@ def _merge(log_p: Tensor, classes: ClassSet) -> Tensor:
 
 
 def _confusions(truth: Truth, predictions: Tensor) -> dict[str, Tensor]:
-    reach = truth.distances
-    counts = _histogram((truth.near, len(reach) + 1), (truth.classes, NUM_CLASSES + 1), (predictions, NUM_CLASSES))[
-        :, :, :NUM_CLASSES
-    ]
+    reach, classes = truth.distances, len(truth.scored.classes)
+    counts = _histogram((truth.near, len(reach) + 1), (truth.classes, classes + 1), (predictions, classes))
+    counts = counts[:, :, :classes]
     pixels, right = counts.sum(dim=(2, 3)), counts.diagonal(dim1=2, dim2=3).sum(dim=2)
     inner = [reach.index(width) + 1 for width in truth.protocol.distance_rings]
     edges = list(zip([0, *inner], [*inner, len(reach) + 1], strict=True))
@@ -133,27 +138,25 @@ def _boundaries(truth: Truth, predictions: Tensor) -> dict[str, Tensor]:
     """Boundary IoU (Cheng et al., CVPR 2021) and boundary F1 (Csurka et al., BMVC 2013), as counts for each width."""
     widths, reach = truth.protocol.boundary_tolerances, truth.distances
     places, count = [reach.index(width) for width in widths], len(reach)
-    near = _near(predictions, reach)
-    valid = truth.classes < NUM_CLASSES
-    agreed = torch.where(predictions == truth.classes, truth.classes, NUM_CLASSES)
-    shown = torch.where(valid, predictions, NUM_CLASSES)
-    classes = NUM_CLASSES + 1
+    near, void = _near(predictions, reach), len(truth.scored.classes)
+    agreed = torch.where(predictions == truth.classes, truth.classes, void)
+    shown = torch.where(truth.classes < void, predictions, void)
     bands = [
-        _histogram((levels, count + 1), (which, classes)).cumsum(dim=1)[:, places, :NUM_CLASSES]
+        _histogram((levels, count + 1), (which, void + 1)).cumsum(dim=1)[:, places, :void]
         # A pixel is in both bands of width d if the larger of its two distances is at most d.
         for levels, which in ((torch.maximum(near, truth.near), agreed), (truth.near, truth.classes), (near, shown))
     ]
     found = []
     for of, contour_of, others in (
         (shown, near, truth.contours),
-        (truth.classes, truth.near, _contours(predictions, near, widths)),
+        (truth.classes, truth.near, _contours(predictions, near, widths, void)),
     ):
         # Contours grow with the width, so a pixel is matched from some width on: count by how many widths miss it.
         missed = torch.zeros_like(of)
         for contour in others:
-            missed += ((contour >> of.clamp_max(NUM_CLASSES - 1)) & 1) == 0
-        which = torch.where(contour_of == 0, of, NUM_CLASSES)
-        matched = _histogram((missed, len(widths) + 1), (which, classes))[:, :, :NUM_CLASSES].cumsum(dim=1)
+            missed += ((_masks_of(contour, of) >> of.clamp_max(void - 1) % BITS) & 1) == 0
+        which = torch.where(contour_of == 0, of, void)
+        matched = _histogram((missed, len(widths) + 1), (which, void + 1))[:, :, :void].cumsum(dim=1)
         found += [matched[:, -1:].expand(-1, len(widths), -1), matched[:, :-1]]
     return {
         "boundary_iou": torch.stack(bands, dim=2).flatten(1),
@@ -163,7 +166,7 @@ def _boundaries(truth: Truth, predictions: Tensor) -> dict[str, Tensor]:
 
 def _calibration(truth: Truth, predictions: Tensor, confidence: Tensor, bins: int) -> dict[str, Tensor]:
     """Reliability bins that divide [0, 1] evenly by the largest probability (Guo et al., ICML 2017)."""
-    valid = truth.classes < NUM_CLASSES
+    valid = truth.classes < len(truth.scored.classes)
     place = (confidence * bins).long().clamp_max(bins - 1).masked_fill(~valid, bins)
     counts = _histogram(((predictions == truth.classes).long(), 2), (place, bins + 1))[..., :bins]
     total = _histogram((place, bins + 1), weights=confidence)[:, :bins]
@@ -180,14 +183,32 @@ def _near(classes: Tensor, reach: Sequence[int]) -> Tensor:
     return level.masked_fill_(level < 0, len(reach))
 
 
-def _contours(classes: Tensor, near: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
-    """For each width (B, H, W) int32, bit c set where a contour pixel of class c lies within it: 19 masks in one."""
-    grown = torch.where(near == 0, 1 << classes, 0).int()
+def _contours(classes: Tensor, near: Tensor, widths: Sequence[int], count: int) -> tuple[Tensor, ...]:
+    """For each width (⌈C/31⌉, B, H, W) int32: in each of these bit c − 31·g stands for class c of its 31 classes.
+
+    A bit is set where a contour pixel of its class lies within the width. ``count`` is C.
+    """
+    edge = near == 0
+    parts = [
+        torch.where(edge & (classes // BITS == part), 1 << classes % BITS, 0).int() for part in range(_parts(count))
+    ]
+    grown = torch.stack(parts)
     found, radius = [], 0
     for width in widths:
-        grown, radius = over_window(grown, width - radius, torch.bitwise_or), width
+        grown, radius = over_window(grown.flatten(0, 1), width - radius, torch.bitwise_or).view_as(grown), width
         found.append(grown)
     return tuple(found)
+
+
+def _parts(count: int) -> int:
+    return -(-count // BITS)
+
+
+def _masks_of(contour: Tensor, classes: Tensor) -> Tensor:
+    """Of masks (G, B, H, W) those (B, H, W) that have the bits of ``classes`` (B, H, W); void has none that matter."""
+    if len(contour) == 1:
+        return contour[0]
+    return contour.gather(0, (classes // BITS).clamp_max(len(contour) - 1).unsqueeze(0)).squeeze(0)
 
 
 def _histogram(*axes: tuple[Tensor, int], weights: Tensor | None = None) -> Tensor:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from flexseg.benchmark.blocks import Protocol, Size
+from flexseg.classes import CITYSCAPES, ClassSet, Grouping, scored_classes
 from flexseg.data.loading import Prefetcher
 from flexseg.data.pool import Pool, spread
 from flexseg.data.transforms import normalise
@@ -38,7 +39,12 @@ READERS = 4
 
 @torch.inference_mode()
 def image_records(
-    model: Segmentor, images: Tensor, labels: Tensor, protocol: Protocol, stripe: int = PIXELS
+    model: Segmentor,
+    images: Tensor,
+    labels: Tensor,
+    protocol: Protocol,
+    stripe: int = PIXELS,
+    scored: Grouping | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """The measured columns of a batch's records (as ``counts.count`` describes them) and its predictions (B, H, W).
 
@@ -47,6 +53,7 @@ def image_records(
 
     Args:
         images: (B, 3, h, w) normalised. labels: (B, H, W) integers, to whose size the logits are resized.
+        scored: the classes, by default Cityscapes' as the protocol groups them.
     """
     size = labels.shape[1], labels.shape[2]
     # Classes last, as a channels-last trunk leaves them in memory: softmax and maximum are faster on a CPU.
@@ -58,7 +65,7 @@ def image_records(
         first, end = max(top - beyond, 0), top + step
         rows, own = slice(first, end + beyond), slice(top - first, end - first)
         log_p = torch.log_softmax(logits[:, rows].float(), dim=-1)
-        counts, predicted = count(describe_truth(labels[:, rows], protocol, own), log_p)
+        counts, predicted = count(describe_truth(labels[:, rows], protocol, own, scored), log_p)
         columns = {name: columns[name] + values if columns else values for name, values in counts.items()}
         predictions.append(predicted[:, own])
     return columns, torch.cat(predictions, dim=1)
@@ -73,6 +80,7 @@ def evaluate_target(
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
     target: str = "",
+    classes: ClassSet = CITYSCAPES,
 ) -> tuple[pa.Table, dict[str, np.ndarray]]:
     """Evaluate ``model`` (in eval mode) on every image of ``pool``, at the protocol's size for ``target``.
 
@@ -81,7 +89,7 @@ def evaluate_target(
     batches are read while the device computes. Records keep the pool's order.
     """
     shown = spread(len(pool), keep)
-    size = protocol.size_of(target)
+    size, scored = protocol.size_of(target), scored_classes(classes, protocol.classes)
     order: list[int] = []
     parts: list[dict[str, Tensor]] = []
     predictions: dict[int, np.ndarray] = {}
@@ -93,7 +101,7 @@ def evaluate_target(
 
     with Prefetcher(read, _batches(pool, size, batch_size), READERS) as batches:
         for places, images, labels in batches:
-            columns, predicted = image_records(model, images.to(device), labels.to(device), protocol)
+            columns, predicted = image_records(model, images.to(device), labels.to(device), protocol, scored=scored)
             parts.append({name: values.cpu() for name, values in columns.items()})
             for number, place in enumerate(places):
                 if place in shown:

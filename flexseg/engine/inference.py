@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 
 from flexseg.benchmark.blocks import Protocol, Size
 from flexseg.benchmark.values import fit_into
-from flexseg.classes import IGNORE, NUM_CLASSES
+from flexseg.classes import IGNORE
 from flexseg.data.transforms import normalise
 from flexseg.models.windows import windows
 
@@ -75,7 +75,7 @@ def _prepare(pixels: np.ndarray, size: Size, interpolation: int, fill: int) -> n
 
 
 def predict(model: Any, images: Tensor, protocol: Protocol) -> Tensor:
-    """Logits (B, 19, H, W) of normalised images (B, 3, H, W), shown whole or in the protocol's windows.
+    """Logits (B, C, H, W) of normalised images (B, 3, H, W), shown whole or in the protocol's windows.
 
     Where windows overlap, their logits are averaged. As many windows as ``PIXELS`` allow are shown at once.
 
@@ -89,20 +89,23 @@ def predict(model: Any, images: Tensor, protocol: Protocol) -> Tensor:
     _, _, tall, wide = boxes[0]
     together = max(PIXELS // (batch * tall * wide), 1)
     # Classes last, as a channels-last trunk gives them: what follows is then faster on a CPU.
-    total = torch.zeros(batch, *size, NUM_CLASSES, device=images.device).permute(0, 3, 1, 2)
+    total: Tensor | None = None
     seen = torch.zeros(size, device=images.device)
     for start in range(0, len(boxes), together):
         places = [(slice(y, y + tall), slice(x, x + wide)) for y, x, _, _ in boxes[start : start + together]]
         shown = torch.cat([images[:, :, rows, columns] for rows, columns in places])
         logits = model.predict(shown.contiguous(memory_format=torch.channels_last))
+        if total is None:
+            total = torch.zeros(batch, *size, logits.shape[1], device=images.device).permute(0, 3, 1, 2)
         for (rows, columns), part in zip(places, logits.split(batch), strict=True):
             total[:, :, rows, columns] += part
             seen[rows, columns] += 1
+    assert total is not None, "an image has at least one window"
     return total.div_(seen)
 
 
 def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 19, h, w) → (B, 19, *size), bilinearly; the logits themselves if they have that size."""
+    """(B, C, h, w) → (B, C, *size), bilinearly; the logits themselves if they have that size."""
     if tuple(logits.shape[2:]) == tuple(size):
         return logits
     return interpolate(logits.float(), size, mode="bilinear", align_corners=False)
@@ -112,7 +115,7 @@ def resize_logits(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def predict_logits(
     model: Any, image: np.ndarray, protocol: Protocol, target: str = "", device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Logits (19, H, W) of one image (H, W, 3) uint8, on ``device``, as the protocol evaluates those of ``target``.
+    """Logits (C, H, W) of one image (H, W, 3) uint8, on ``device``, as the protocol evaluates those of ``target``.
 
     They have the size of the image, or of the label where the protocol prepares the labels of ``target`` too.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flexseg.benchmark.schedule import FeatureDistance
-from flexseg.classes import TRAIN_ID
+from flexseg.classes import CITYSCAPES, ClassSet
 from flexseg.components.fd import FrozenEncoder, class_cells, feature_distance, watch_encoder
 from flexseg.errors import RunError
 from flexseg.method import Batch
@@ -25,9 +25,9 @@ class FeatureAnchor:
     it: F and F_0 see the same images. Checkpoints leave it out, as the run's definition fixes the initial weights.
     """
 
-    def __init__(self, backbone: nn.Module, settings: FeatureDistance) -> None:
+    def __init__(self, backbone: nn.Module, settings: FeatureDistance, classes: ClassSet = CITYSCAPES) -> None:
         self.settings = settings
-        self.classes = [TRAIN_ID[name] for name in settings.classes]
+        self.classes = [classes.ids[name] for name in settings.classes_in(classes)]
         self.encoder = FrozenEncoder(backbone, settings.stage)
         self.cells: float | Tensor = 0.0
         """The share of cells on which the last distance was measured."""

@@ -83,7 +83,7 @@ def build_learner(job: Job) -> tuple[Learner, Method]:
     model = method.build_model(job.model)
     check_needs(method, model.backbone)
     distance = training.feature_distance
-    anchor = None if distance is None else FeatureAnchor(model.backbone, distance)
+    anchor = None if distance is None else FeatureAnchor(model.backbone, distance, job.classes)
     return Learner(model, method.build_training_modules(model), method, anchor), method
 
 

@@ -7,6 +7,7 @@ A benchmark file names the parts in mmseg's own vocabulary::
     decode_head: {type: DAFormerHead, ...}
     auxiliary_head: {type: FCNHead, ...}        # optional, one or a list
     hrda: {detail: [512, 512], ...}             # optional: two scales, flexseg/models/hrda.py
+    features: decode_head.layers.2              # optional: the map that methods attach losses to, see Segmentor
     weights: {file: ..., sha256: ...}           # optional: the backbone's, from elsewhere, flexseg/models/weights.py
 
 or, as ``detectron2: {MODEL: {...}}``, a model of detectron2's instead (:mod:`flexseg.models.detectron2`).
@@ -47,7 +48,8 @@ def build_segmentor(config: Mapping[str, Any], pretrained: bool = True) -> Segme
     """Build a trunk in train mode, on the CPU, with fresh weights and, where the file names them, a trained backbone.
 
     Fresh weights are drawn by mmseg's own ``init_weights`` from torch's global generator: the same
-    ``torch.manual_seed`` gives the same weights. Heads get 19 classes, and BatchNorm unless they say otherwise.
+    ``torch.manual_seed`` gives the same weights. Heads get the benchmark's number of classes (``num_classes``, by
+    default 19), and BatchNorm unless they say otherwise.
 
     Args:
         config: the parts, as in the module's docstring. Lists may stand where mmseg wants tuples.
@@ -61,7 +63,7 @@ def build_segmentor(config: Mapping[str, Any], pretrained: bool = True) -> Segme
         from flexseg.models.detectron2 import build_detectron2
 
         segmentor: Segmentor = build_detectron2(config)
-        dry_run(segmentor)
+        dry_run(segmentor, classes_of(config))
         return segmentor
 
     from flexseg.models import registry
@@ -69,8 +71,8 @@ def build_segmentor(config: Mapping[str, Any], pretrained: bool = True) -> Segme
     try:
         described = describe(config)
         with registry.building():
-            segmentor = _build(described)
-            dry_run(segmentor)
+            segmentor = _build(described, str(config.get("features") or ""))
+            dry_run(segmentor, classes_of(config))
     except UserError:
         raise
     except Exception as error:  # a class takes anything, and stumbles over it wherever it uses it
@@ -95,13 +97,18 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     if "hrda" in described:
         described["hrda"] = hrda.complete(described["hrda"], described["decode_head"])
     for where, part in list_parts(described):
-        check_part(where, part)
+        check_part(where, part, classes_of(config))
     return {"type": "HRDAEncoderDecoder" if "hrda" in described else "EncoderDecoder", **described}
+
+
+def classes_of(config: Mapping[str, Any]) -> int:
+    """C, the number of classes of a trunk: Cityscapes' 19 unless the benchmark has others."""
+    return int(config.get("num_classes", NUM_CLASSES))
 
 
 def _check_parts(config: Mapping[str, Any]) -> None:
     """Refuse unknown parts, missing parts, and what would come from beyond the registry."""
-    known = (*PARTS, "weights")
+    known = (*PARTS, "weights", "features", "num_classes")
     for key in config:
         if key not in known and (key, config[key]) != ("type", "EncoderDecoder"):
             raise ModelError(f"{key!r} is no part of a trunk{suggest(key, known)}")
@@ -109,15 +116,18 @@ def _check_parts(config: Mapping[str, Any]) -> None:
         if config.get(key) is None:
             raise ModelError(f"the trunk has no {key}: name one as `{key}: {{type: ..., ...}}`")
     for key in known:
-        if key != "auxiliary_head" and config.get(key) is not None and not isinstance(config[key], Mapping):
+        free = key in ("auxiliary_head", "features", "num_classes")
+        if not free and config.get(key) is not None and not isinstance(config[key], Mapping):
             with_type = "" if key in ("hrda", "weights") else " with a `type`"
             raise ModelError(f"{key} is one mapping{with_type}, not a {type(config[key]).__name__}")
+    if not isinstance(config.get("features", ""), str):
+        raise ModelError("features is the name of a module in the trunk, such as decode_head.layers.2")
     if config.get("weights") is not None:
         Weights.of(config["weights"])
     check_names(config)
 
 
-def _build(described: Mapping[str, Any]) -> Segmentor:
+def _build(described: Mapping[str, Any], features: str) -> Segmentor:
     """Build the parts and draw their weights, in the order in which mmseg's ``EncoderDecoder`` does both."""
     from flexseg.models.hrda import HRDASegmentor, scales_of
     from flexseg.models.registry import MODELS
@@ -140,13 +150,13 @@ def _build(described: Mapping[str, Any]) -> Segmentor:
     attention = built.pop("hrda.attention", None)
     divisor = size_divisor(built["backbone"])
     if attention is None:
-        return Segmentor(**built, size_divisor=divisor)
+        return Segmentor(**built, size_divisor=divisor, features=features)
     scales = scales_of(described["hrda"])
-    return HRDASegmentor(**built, scale_attention=attention, scales=scales, size_divisor=divisor)
+    return HRDASegmentor(**built, scale_attention=attention, scales=scales, size_divisor=divisor, features=features)
 
 
 @torch.no_grad()
-def dry_run(segmentor: Segmentor) -> None:
+def dry_run(segmentor: Segmentor, num_classes: int = NUM_CLASSES) -> None:
     """Show the trunk one small black image in eval mode, to find parts that do not fit. Draws no random number.
 
     Raises:
@@ -173,8 +183,8 @@ def dry_run(segmentor: Segmentor) -> None:
             raise
         except Exception as error:
             raise ModelError(f"{where} fails on the backbone's maps ({offered}): {describe_error(error)}") from error
-        if logits.ndim != 4 or logits.shape[1] != NUM_CLASSES:
-            raise ModelError(f"{where} gives {tuple(logits.shape)} instead of (1, {NUM_CLASSES}, h, w)")
+        if logits.ndim != 4 or logits.shape[1] != num_classes:
+            raise ModelError(f"{where} gives {tuple(logits.shape)} instead of (1, {num_classes}, h, w)")
         if head is segmentor.decode_head:
             segmentor.check(images, logits)
     segmentor.train()

@@ -10,20 +10,21 @@ from typing import Any
 
 from torch import nn
 
-from flexseg.classes import IGNORE, NUM_CLASSES
+from flexseg.classes import IGNORE
 from flexseg.errors import UserError
 
 HEADS = ("decode_head", "auxiliary_head", "hrda.attention")
 """Where heads are described."""
-FIXED = {"num_classes": NUM_CLASSES, "out_channels": NUM_CLASSES, "ignore_index": IGNORE, "sampler": None}
-"""Options of a head that the suite decides: a file may repeat them but not change them."""
+COUNTS = ("num_classes", "out_channels")
+FIXED = {"ignore_index": IGNORE, "sampler": None}
+"""Options of a head that the suite decides, beside the :data:`COUNTS` of classes: a file may only repeat them."""
 
 
 class ModelError(UserError, ValueError):
     """A trunk's description that cannot be built. The message names the part, the key and what to do."""
 
 
-def check_part(where: str, part: dict[str, Any]) -> None:
+def check_part(where: str, part: dict[str, Any], num_classes: int) -> None:
     """Check a part's type and keywords against the registry, and fill in what the suite decides."""
     from flexseg.models.registry import MODELS
 
@@ -46,11 +47,11 @@ def check_part(where: str, part: dict[str, Any]) -> None:
         if isinstance(value, list) and isinstance(keywords.get(key), tuple):
             part[key] = tuple(value)
     if is_head:
-        for key, value in FIXED.items():
+        for key, value in (FIXED | dict.fromkeys(COUNTS, num_classes)).items():
             if part.get(key, value) != value:
-                raise ModelError(f"{where}: {key} is {value!r} in this suite, not {part[key]!r}: leave it out")
+                raise ModelError(f"{where}: {key} is {value!r} here, not {part[key]!r}: leave it out")
         _check_loss(where, part.get("loss_decode"))
-        part["num_classes"] = NUM_CLASSES
+        part["num_classes"] = num_classes
         part.setdefault("norm_cfg", {"type": "BN", "requires_grad": True})
 
 

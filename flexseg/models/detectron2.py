@@ -13,7 +13,7 @@ A benchmark, or one row of it, describes the model in detectron2's own configura
 This is what detectron2's ``SemanticSegmentor`` is made of; its data, losses, schedules and preprocessing are left out,
 because the suite has its own. A key that would be ignored is refused. Three defaults differ from detectron2's, since
 no weights are loaded: ``BACKBONE.FREEZE_AT`` is 0 and ``RESNETS.NORM`` is ``BN`` (frozen random layers learn nothing),
-and ``SEM_SEG_HEAD.NUM_CLASSES`` is 19. Images come as the suite normalises them, in RGB.
+and ``SEM_SEG_HEAD.NUM_CLASSES`` is that of the benchmark. Images come as the suite normalises them, in RGB.
 
 To detectron2's backbones this module adds ``build_narrow_resnet_fpn_backbone``, because detectron2 builds ResNet-18 and
 ResNet-34 with 64 channels only.
@@ -59,14 +59,13 @@ PARTS = ("BACKBONE", "RESNETS", "FPN", "SEM_SEG_HEAD")
 OURS = {
     "BACKBONE": {"FREEZE_AT": 0},
     "RESNETS": {"NORM": "BN"},
-    "SEM_SEG_HEAD": {"NUM_CLASSES": NUM_CLASSES, "IGNORE_VALUE": IGNORE},
+    "SEM_SEG_HEAD": {"IGNORE_VALUE": IGNORE},
 }
 """Defaults that differ from detectron2's."""
 
 FIXED = {
     "META_ARCHITECTURE": "SemanticSegmentor",
     "WEIGHTS": "",
-    "SEM_SEG_HEAD.NUM_CLASSES": NUM_CLASSES,
     "SEM_SEG_HEAD.IGNORE_VALUE": IGNORE,
     "SEM_SEG_HEAD.LOSS_WEIGHT": 1.0,
     "SEM_SEG_HEAD.LOSS_TYPE": "cross_entropy",
@@ -135,11 +134,11 @@ def build_detectron2(config: Mapping[str, Any]) -> Detectron2Segmentor:
         MissingExtra: detectron2 is not installed or cannot be imported; holds the recipe.
         ModelError: the description is wrong; says where, and what would be right.
     """
-    if set(config) != {"detectron2"}:
-        others = ", ".join(sorted(set(config) - {"detectron2"}))
+    others = ", ".join(sorted(set(config) - {"detectron2", "num_classes"}))
+    if others:
         raise ModelError(f"a trunk of detectron2 is described below `detectron2` alone: take out {others}")
     import_detectron2()
-    node = _configured(config["detectron2"])
+    node = _configured(config["detectron2"], int(config.get("num_classes", NUM_CLASSES)))
     from detectron2.modeling import build_backbone, build_sem_seg_head
 
     try:
@@ -250,7 +249,7 @@ def _torchvision_stubs() -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
-def _configured(described: Any) -> Any:
+def _configured(described: Any, num_classes: int) -> Any:
     """detectron2's own defaults, then :data:`OURS`, then what the file says, checked key by key."""
     from detectron2.config import CfgNode, get_cfg
     from detectron2.modeling import BACKBONE_REGISTRY, SEM_SEG_HEADS_REGISTRY
@@ -260,9 +259,10 @@ def _configured(described: Any) -> Any:
     add_deeplab_config(node)
     node.MODEL.SEM_SEG_HEAD.LOSS_TYPE = FIXED["SEM_SEG_HEAD.LOSS_TYPE"]
     described = to_plain(described)
-    _check_keys(described, node)
+    _check_keys(described, node, num_classes)
     try:
         node.merge_from_other_cfg(CfgNode({"MODEL": OURS}))
+        node.MODEL.SEM_SEG_HEAD.NUM_CLASSES = num_classes
         node.merge_from_other_cfg(CfgNode(described))
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"detectron2: {describe_error(error)}") from error
@@ -273,24 +273,25 @@ def _configured(described: Any) -> Any:
     return node
 
 
-def _check_keys(described: Any, node: Any) -> None:
+def _check_keys(described: Any, node: Any, num_classes: int) -> None:
     """Refuse keys that detectron2 does not know, that the suite would not use, or that it has fixed."""
     if not isinstance(described, dict) or set(described) != {"MODEL"} or not isinstance(described["MODEL"], dict):
         raise ModelError(
             "detectron2 takes one key, `MODEL: {BACKBONE: ..., RESNETS: ..., FPN: ..., SEM_SEG_HEAD: ...}`: data, "
             "solver and tests are the suite's own"
         )
+    fixed = FIXED | {"SEM_SEG_HEAD.NUM_CLASSES": num_classes}
     for place, value in walk(described["MODEL"]):
         keys = place.split(".")
-        if keys[0] not in PARTS and place not in FIXED:
+        if keys[0] not in PARTS and place not in fixed:
             raise ModelError(f"detectron2.MODEL.{place} is no part of a trunk here{suggest(keys[0], PARTS)}")
         if place == "WEIGHTS" and value:
             raise ModelError(
                 f"detectron2.MODEL.WEIGHTS: {value!r} would load weights while the trunk is built. Take it out here: "
                 f"pretrained weights are given apart from the trunk, by path and checksum."
             )
-        if place in FIXED and value != FIXED[place]:
-            raise ModelError(f"detectron2.MODEL.{place} is {FIXED[place]!r} in this suite, not {value!r}: leave it out")
+        if place in fixed and value != fixed[place]:
+            raise ModelError(f"detectron2.MODEL.{place} is {fixed[place]!r} in this suite, not {value!r}: leave it out")
         inner = node.MODEL
         for key in keys[:-1]:
             inner = inner.get(key) if isinstance(inner, Mapping) else None

@@ -30,7 +30,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from flexseg.classes import NUM_CLASSES
 from flexseg.errors import RunError
 from flexseg.models.description import ModelError, suggest
 from flexseg.models.registry import MODELS, EncoderDecoder
@@ -156,12 +155,13 @@ class HRDASegmentor(Segmentor):
         scale_attention: nn.Module,
         scales: Scales,
         size_divisor: int = 1,
+        features: str = "",
         **parts: nn.Module | None,
     ) -> None:
         if any(side % size_divisor for side in scales.detail):
             raise ModelError(f"hrda.detail {list(scales.detail)}: this backbone takes multiples of {size_divisor} only")
         multiple = math.lcm(scales.grid, scales.factor * size_divisor)
-        super().__init__(backbone, decode_head, size_divisor=multiple, **parts)
+        super().__init__(backbone, decode_head, size_divisor=multiple, features=features, **parts)
         self.scale_attention = scale_attention
         self.scales = scales
 
@@ -188,7 +188,7 @@ class HRDASegmentor(Segmentor):
         return interpolate(images, size, mode="bilinear", align_corners=False)
 
     def forward(self, images: Tensor) -> Output:
-        """Fused logits (B, 19, H/o, W/o) at the output stride o, and the context's features (B, D, H/(s·o), W/(s·o)).
+        """Fused logits (B, C, H/o, W/o) at the output stride o, and the context's features (B, D, H/(s·o), W/(s·o)).
 
         In train mode ``auxiliary`` begins with the detail's logits and their box.
 
@@ -223,11 +223,12 @@ class HRDASegmentor(Segmentor):
         return min(height, self.scales.detail[0]), min(width, self.scales.detail[1])
 
     def _slide(self, images: Tensor) -> Tensor:
-        """y_d of the whole images, (B, 19, H/o, W/o): the mean over the windows that cover a place."""
+        """y_d of the whole images, (B, C, H/o, W/o): the mean over the windows that cover a place."""
         boxes = windows(images.shape[2:], self.scales.detail, self.scales.stride)
         together = max(1, PIXELS // (len(images) * boxes[0][2] * boxes[0][3]))
         size = [side // self.scales.output_stride for side in images.shape[2:]]
-        total, count = images.new_zeros(len(images), NUM_CLASSES, *size), images.new_zeros(size)
+        count = images.new_zeros(size)
+        total = images.new_zeros(len(images), self.num_classes, *size)
         for start in range(0, len(boxes), together):
             some = boxes[start : start + together]
             logits = self.decode(self.stages(torch.cat([_cut(images, box) for box in some])))[0]
@@ -260,7 +261,7 @@ class HRDAEncoderDecoder(EncoderDecoder):
         self.scale_attention = MODELS.build(dict(hrda["attention"]))
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Any) -> Tensor:
-        """Logits (B, 19, H, W) of images (B, 3, H, W)."""
+        """Logits (B, C, H, W) of images (B, 3, H, W)."""
         return self._segmentor().predict(inputs)
 
     def _forward(self, inputs: Tensor, data_samples: Any = None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 from flexseg.errors import RunError
-from flexseg.models.description import ModelError, name_of
+from flexseg.models.description import ModelError, name_of, suggest
 
 
 class Auxiliary(NamedTuple):
@@ -22,7 +22,7 @@ class Auxiliary(NamedTuple):
     weight: float
     """Of its loss."""
     logits: Tensor
-    """(B, 19, h', w')."""
+    """(B, C, h', w')."""
     box: tuple[int, int, int, int] | None = None
     """(top, left, height, width) in image pixels of what the logits are about; None if that is the whole image."""
 
@@ -31,9 +31,10 @@ class Output(NamedTuple):
     """What a trunk says about a batch of images."""
 
     logits: Tensor
-    """(B, 19, h, w) at the head's stride."""
+    """(B, C, h, w) at the head's stride."""
     features: Tensor
-    """(B, D, h, w): what the head's classifier ``conv_seg`` sees; while training that is after dropout."""
+    """(B, D, h, w): what the head's classifier ``conv_seg`` sees, while training after dropout; or what the trunk's
+    description names as its features."""
     auxiliary: tuple[Auxiliary, ...]
     """Of each auxiliary head; empty in eval mode."""
     weight: float = 1.0
@@ -45,13 +46,17 @@ class Segmentor(nn.Module):
 
     Args:
         backbone: makes maps (B, C_i, h_i, w_i) of images (B, 3, H, W).
-        decode_head: makes logits (B, 19, h, w) of the maps; its last layer is a convolution named ``conv_seg``.
+        decode_head: makes logits (B, C, h, w) of the maps; its last layer is a convolution named ``conv_seg``, or
+            ``features`` says what stands in for that. A head that classifies masks (MaskFormer, Mask2Former) gives
+            scores and masks instead, see :func:`one_map`.
         neck: makes other maps of the backbone's.
         auxiliary_head: one head or a ``ModuleList`` of them, as mmseg has it: the keys of the state dict depend on it.
         size_divisor: ``predict`` pads images to a multiple of this, for backbones that accept nothing else.
+        features: the module whose output are the features, by its name in the trunk (``decode_head.layers.2``); by
+            default the features are what the classifier sees.
 
     Raises:
-        ModelError: the decode head has no such convolution.
+        ModelError: the decode head has no such convolution, or there is no such module.
     """
 
     classifier_name: ClassVar[str] = "conv_seg"
@@ -65,20 +70,29 @@ class Segmentor(nn.Module):
         neck: nn.Module | None = None,
         auxiliary_head: nn.Module | None = None,
         size_divisor: int = 1,
+        features: str = "",
     ) -> None:
         super().__init__()
-        if not hasattr(decode_head, self.classifier_name):
-            raise ModelError(
-                f"decode_head {name_of(decode_head)} has no {self.classifier_name}, so no features: take another"
-            )
         self.backbone = backbone
         self.neck = neck
         self.decode_head = decode_head
         self.auxiliary_head = auxiliary_head
         self.size_divisor = size_divisor
         self.align_corners = bool(getattr(decode_head, "align_corners", False))
-        self.feature_channels = int(self.classifier.in_channels)  # type: ignore[arg-type]
-        """D, the number of channels of ``Output.features``."""
+        self.features = features
+        classifier = self.classifier
+        if features:
+            self._module_of_features()
+        elif classifier is None:
+            raise ModelError(
+                f"decode_head {name_of(decode_head)} has no {self.classifier_name}, so nobody knows which map are its "
+                "features: say `features: decode_head.…`, the name of the module whose output (B, D, h, w) they are"
+            )
+        self.feature_channels = 0 if features else int(classifier.in_channels)  # type: ignore[union-attr, arg-type]
+        """D, the number of channels of ``Output.features``; of a module that ``features`` names, known after a pass."""
+        counted = getattr(decode_head, "num_classes", None) or getattr(classifier, "out_channels", None)
+        self.num_classes = int(counted or 0)
+        """C."""
 
     def stages(self, images: Tensor) -> Sequence[Tensor]:
         """The maps that the heads choose from, largest first in most backbones: (B, C_i, h_i, w_i) each.
@@ -90,9 +104,18 @@ class Segmentor(nn.Module):
         return stages if self.neck is None else self.neck(stages)
 
     @property
-    def classifier(self) -> nn.Module:
-        """The convolution that makes logits (B, 19, h, w) of features (B, D, h, w)."""
-        return getattr(self.decode_head, self.classifier_name)
+    def classifier(self) -> nn.Module | None:
+        """The convolution that makes logits (B, C, h, w) of features (B, D, h, w), if the head ends in one."""
+        return getattr(self.decode_head, self.classifier_name, None)
+
+    def _module_of_features(self) -> nn.Module:
+        try:
+            return self.get_submodule(self.features)
+        except AttributeError as error:
+            known = [name for name, _ in self.named_modules() if name.startswith("decode_head.")]
+            raise ModelError(
+                f"features: the trunk has no module {self.features!r}{suggest(self.features, known)}"
+            ) from error
 
     def auxiliary_heads(self) -> tuple[nn.Module, ...]:
         """The auxiliary heads, none or more."""
@@ -107,28 +130,38 @@ class Segmentor(nn.Module):
         return Output(logits, features, self._auxiliary(stages))
 
     def decode(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits (B, 19, h, w) of the decode head, and the features (B, D, h, w) that its classifier saw.
+        """Logits (B, C, h, w) of the decode head, and the features (B, D, h, w) that its classifier saw.
 
         Raises:
             ModelError: the head classifies none or several maps, or gives several.
         """
-        # The hook lives for this one call: nothing keeps a tensor alive, a copy copies no hook, and any head of
-        # mmseg's works, because all classify with `conv_seg`.
-        seen: list[Tensor] = []
-        handle = self.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        # The hook lives for this one call: nothing keeps a tensor alive, and a copy copies no hook.
+        seen: list[Any] = []
+        if self.features:
+            watched = self._module_of_features()
+            handle = watched.register_forward_hook(lambda _, inputs, output: seen.append(output))
+        else:
+            watched = self.classifier  # type: ignore[assignment]  # checked in the constructor
+            handle = watched.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         try:
             logits = self._head(stages)
         finally:
             handle.remove()
+        where = self.features or f"{name_of(self.decode_head)}'s {self.classifier_name}"
         if len(seen) != 1:
             raise ModelError(
-                f"decode_head {name_of(self.decode_head)} ran its {self.classifier_name} {len(seen)} times, not once: "
-                f"it has no single map of features. Choose another head."
+                f"decode_head {name_of(self.decode_head)} ran {where} {len(seen)} times, not once: it is no single map "
+                "of features. Choose another head, or name another module as `features`"
             )
-        return one_map(self.decode_head, logits), seen[0]
+        features = seen[0][0] if isinstance(seen[0], tuple | list) and seen[0] else seen[0]
+        if not isinstance(features, Tensor) or features.ndim != 4:
+            shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise ModelError(f"features: {where} gives {shape} instead of one map (B, D, h, w): name another module")
+        self.feature_channels = self.feature_channels or features.shape[1]
+        return one_map(self.decode_head, logits), features
 
     def predict(self, images: Tensor) -> Tensor:
-        """Logits (B, 19, H, W) at the size of the images (B, 3, H, W), resized bilinearly.
+        """Logits (B, C, H, W) at the size of the images (B, 3, H, W), resized bilinearly.
 
         Mode and gradients are the caller's: call ``eval()`` and use ``torch.inference_mode()`` to evaluate.
         """
@@ -168,7 +201,7 @@ class Segmentor(nn.Module):
         """Refuse what a dry run shows to be wrong with this kind of trunk; here nothing.
 
         Args:
-            images: (1, 3, H, W). logits: (1, 19, h, w) of the decode head, shown the maps of the whole images.
+            images: (1, 3, H, W). logits: (1, C, h, w) of the decode head, shown the maps of the whole images.
 
         Raises:
             ModelError: with what to change in the description.
@@ -213,7 +246,20 @@ def parts_of(model: Any) -> dict[str, Any]:
 
 
 def one_map(head: nn.Module, logits: Any) -> Tensor:
-    """What a head gave, if it is one map of logits; a :class:`ModelError` that names the head otherwise."""
+    """The map of logits (B, C, h, w) that a head gave, or that stands for the masks that it classified.
+
+    Of Q masks with scores (B, Q, C + 1), the last one for no class, and logits (B, Q, h, w), of the last layer where
+    there are several, the semantic map is p_c = Σ_q softmax(scores)_qc · sigmoid(masks)_q (Cheng et al., NeurIPS 2021,
+    section 3.4); its logarithm stands in the place of logits, with the same maximum.
+
+    Raises:
+        ModelError: it gave neither; names the head.
+    """
+    if isinstance(logits, tuple | list) and len(logits) == 2:
+        scores, masks = (part[-1] if isinstance(part, tuple | list) and part else part for part in logits)
+        if isinstance(scores, Tensor) and isinstance(masks, Tensor) and scores.ndim == 3 and masks.ndim == 4:
+            shares = torch.einsum("bqc,bqhw->bchw", scores.softmax(dim=-1)[..., :-1], masks.sigmoid())
+            return shares.clamp_min(torch.finfo(shares.dtype).tiny).log()
     if not isinstance(logits, Tensor):
         raise ModelError(f"{name_of(head)} gives a {type(logits).__name__} instead of one map of logits: take another")
     return logits

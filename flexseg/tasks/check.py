@@ -24,7 +24,7 @@ def check_benchmark(benchmark: Benchmark, results: Path = Path("results")) -> li
     _check_world(benchmark)
     lines = _check_methods(benchmark)
     trunks = _check_trunks(benchmark, lines)
-    own = trunks.get(digest(benchmark.model))
+    own = trunks.get(digest(benchmark.counted(benchmark.model)))
     lines += compare_needs(measure_needs(benchmark, trunks, results), results, benchmark.name)
     size = f", trunk of {sum(p.numel() for p in own.parameters()) / 1e6:.2f} M parameters" if own else ""
     return [*lines, f"{benchmark.name}: {len(benchmark.rows)} rows{size}, ready"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from flexseg.benchmark import Benchmark, Domain, Part, Size, WorldDomain, fingerprint
 from flexseg.benchmark.schedule import Resize
+from flexseg.classes import CITYSCAPES, ClassSet
 from flexseg.console import progress_bar
 from flexseg.data.index import INDEX_NAME, Index, read_index, write_index
 from flexseg.errors import UserError, did_you_mean
@@ -43,10 +44,11 @@ def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int 
             assert benchmark.world is not None
             (folder / INDEX_NAME).unlink(missing_ok=True)  # else it would vouch for half a domain
             render_domain(settings, folder, (benchmark.world.height, benchmark.world.width), domain)
-        located = locate_domain(benchmark, domain, results)
+        dataset, located = set_of(benchmark, domain), locate_domain(benchmark, domain, results)
         cache = None if settings.rendered else sets_folder(results)  # what was just rendered is in no journal
-        index = build_index(settings, located, name, cache, workers, domain)
-        if settings.has("test") and not settings.rendered:
+        index = build_index(settings, located, name, cache, workers, domain, dataset, benchmark.class_set)
+        # What lies on disk is Cityscapes' classes where the suite renders, and can be shown as it is.
+        if settings.has("test") and not (settings.rendered and benchmark.class_set.is_default):
             _write_examples(index, folder / "shown", benchmark.predictions, benchmark.protocol.size_of(domain))
         write_index(folder, index)  # last, as it shows that the domain is complete
 
@@ -96,12 +98,20 @@ def require_own(folder: Path, domain: Path) -> None:
 
 
 def build_index(
-    settings: Domain, located: Any, fingerprint: str, cache: Path | None = None, workers: int = 1, name: str = ""
+    settings: Domain,
+    located: Any,
+    fingerprint: str,
+    cache: Path | None = None,
+    workers: int = 1,
+    name: str = "",
+    dataset: Any = None,
+    classes: ClassSet = CITYSCAPES,
 ) -> Index:
     """Build the index of a domain without writing it; every pair is read and checked.
 
     Args:
         located: where the data are (:class:`flexseg.data.layouts.Located`). cache: the folder of the journals.
+        dataset: what describes them, by default the suite's file of that name. classes: what the labels become.
 
     Raises:
         UserError: the data are incomplete or damaged.
@@ -112,7 +122,7 @@ def build_index(
     from flexseg.data.plausible import check_content
     from flexseg.data.sets import load_set
 
-    dataset = load_set(settings.dataset)
+    dataset = dataset or load_set(settings.dataset)
     listings = {split: list_domain_pairs(dataset, located, part, settings) for split, part in settings.parts.items()}
     tables, notes, seen, label_map = [], list[str](), set[str](), settings.label_map
     for listing in listings.values():
@@ -127,16 +137,17 @@ def build_index(
     ) as advance:
         for split, part in settings.parts.items():
             pairs = listings[split].pairs
-            found = index_set(dataset, located, part.split, cache, label_map, pairs, workers, advance)
+            found = index_set(dataset, located, part.split, cache, label_map, pairs, workers, advance, classes)
             chosen = select(found, split, settings.conditions, settings.skip)
             said = listings[split].notes(listings[split].unlabelled, settings.skip)
-            said += check_content(dataset, part.split, chosen)
+            said += check_content(dataset, part.split, chosen, classes)
             notes += [f"{dataset.title}, {part.split}: {note}" for note in said]
             tables.append(chosen)
     notes = list(dict.fromkeys(notes))  # two parts may be of one split
     print(*notes, sep="\n", end="\n" if notes else "")
     used_map, encoding = dataset.map_of(located.layout, label_map), dataset.encoding_of(located.layout)
-    return Index(located.root, fingerprint, pd.concat(tables), used_map, encoding, tuple(notes))
+    mapping = dataset.load_map(used_map, classes)
+    return Index(located.root, fingerprint, pd.concat(tables), used_map, encoding, tuple(notes), mapping)
 
 
 def unknown_skips(settings: Domain, there: Collection[str]) -> str:
@@ -205,6 +216,17 @@ def _write_examples(index: Index, folder: Path, count: int, size: Size) -> None:
         path.unlink()
 
 
+def set_of(benchmark: Benchmark, domain: str) -> Any:
+    """What describes a domain's data set (:class:`flexseg.data.sets.DataSet`): the suite's file, or one of one's own.
+
+    Raises:
+        UserError: there is none, or it is wrong.
+    """
+    from flexseg.data.sets import load_set
+
+    return load_set(benchmark.domains[domain].dataset, benchmark.datasets)
+
+
 def locate_domain(benchmark: Benchmark, domain: str, results: Path) -> Any:
     """Find a domain's images and their layout (:class:`flexseg.data.layouts.Located`).
 
@@ -213,10 +235,8 @@ def locate_domain(benchmark: Benchmark, domain: str, results: Path) -> Any:
     """
     from flexseg.data.layouts import Located, locate
     from flexseg.data.places import data_root
-    from flexseg.data.sets import load_set
 
-    settings = benchmark.domains[domain]
-    dataset = load_set(settings.dataset)
+    settings, dataset = benchmark.domains[domain], set_of(benchmark, domain)
     if settings.rendered:
         return Located(domain_folder(results, benchmark, domain), dataset.layouts[0])
     return locate(dataset, data_root(benchmark.data_root), settings.root)
@@ -225,8 +245,12 @@ def locate_domain(benchmark: Benchmark, domain: str, results: Path) -> Any:
 def open_index(benchmark: Benchmark, domain: str, results: Path) -> Index:
     """Read the index of a domain and check that it belongs to the benchmark's definition of it."""
     name = fingerprint(benchmark.domain_definition(domain))
-    root = locate_domain(benchmark, domain, results).root
-    return read_index(domain_folder(results, benchmark, domain), name, root)
+    dataset, located = set_of(benchmark, domain), locate_domain(benchmark, domain, results)
+
+    def load(label_map: str) -> Any:
+        return dataset.load_map(label_map, benchmark.class_set)
+
+    return read_index(domain_folder(results, benchmark, domain), name, located.root, load)
 
 
 def training_pool(

@@ -17,6 +17,7 @@ from typing import Any
 
 from flexseg.benchmark import Benchmark, SetDomain
 from flexseg.benchmark.schedule import Fit
+from flexseg.classes import CITYSCAPES, ClassSet
 from flexseg.console import progress_bar, terminal
 from flexseg.data.diagnosis import describe_unread
 from flexseg.data.frames import cache_folder
@@ -45,6 +46,8 @@ class _Scope:
     results: Path
     full: bool
     workers: int
+    datasets: Path | None = None
+    classes: ClassSet = CITYSCAPES
 
 
 def examine(benchmark: Benchmark, results: Path, *, full: bool = False, fit: bool = False, workers: int = 1) -> Report:
@@ -57,7 +60,8 @@ def examine(benchmark: Benchmark, results: Path, *, full: bool = False, fit: boo
     Raises:
         UserError: the findings cannot be written.
     """
-    scope = _Scope(data_root(benchmark.data_root), results, full, workers)
+    root, classes = data_root(benchmark.data_root), benchmark.class_set
+    scope = _Scope(root, results, full, workers, benchmark.datasets, classes)
     sets, rendered = [], []
     for name in needed_domains(benchmark):
         settings = benchmark.domains[name]
@@ -106,13 +110,14 @@ def require(benchmark: Benchmark, results: Path) -> None:
 
 def _examine_set(name: str, settings: SetDomain, uses: Mapping[str, str], scope: _Scope) -> SetReport:
     """Examine the splits in ``uses`` of a set."""
-    dataset = load_set(settings.dataset)
+    dataset = load_set(settings.dataset, scope.datasets)
     try:
         located = locate(dataset, scope.root, settings.root)
     except Missing as missing:
         return SetReport(name, dataset, lost=missing.state, trouble=str(missing))
     try:
         label_map = dataset.map_of(located.layout, settings.label_map)
+        dataset.load_map(label_map, scope.classes)
     except UserError as error:
         return SetReport(name, dataset, lost="refused", trouble=str(error))
     parts = tuple(_examine_part(dataset, settings, located, split, use, scope) for split, use in uses.items())
@@ -145,14 +150,15 @@ def _examine_part(
     if pairs and scope.full:
         name = f"checking {dataset.name}, {split}"
         with progress_bar(name, len(pairs)) as advance, disk_errors(sets_folder(scope.results)):
-            index = index_set(*place, scope.workers, advance)
+            index = index_set(*place, scope.workers, advance, scope.classes)
         problems, decoded = index.problems, len(pairs)
-        remarks, implausible = _judge(dataset, split, index.table, kept)
+        remarks, implausible = _judge(dataset, split, index.table, kept, scope.classes)
     elif pairs:
-        decoded, problems = recall(*place)
+        decoded, problems = recall(*place, scope.classes)
         for fresh in (False, True):  # every file is looked at only where something seems wrong
-            table = recall_table(*place, fresh)
-            remarks, implausible = _judge(dataset, split, table, kept) if len(table) == len(pairs) else ([], "")
+            table = recall_table(*place, fresh, scope.classes)
+            whole = len(table) == len(pairs)
+            remarks, implausible = _judge(dataset, split, table, kept, scope.classes) if whole else ([], "")
             if not implausible:
                 break
     counts = Counter(pair.condition for pair in pairs)
@@ -176,11 +182,11 @@ def _examine_part(
     return replace(part, trouble=_describe_faults(part, len(kept), inventory, without, numbers))
 
 
-def _judge(dataset: DataSet, split: str, table: Any, kept: Collection[str]) -> tuple[list[str], str]:
+def _judge(dataset: DataSet, split: str, table: Any, kept: Collection[str], classes: ClassSet) -> tuple[list[str], str]:
     """What is unusual about the labels of the sound pairs among ``kept``, and why they cannot be this set's."""
     sound = table[table["id"].isin(kept) & (table["problem"] == "")]
     try:
-        return check_content(dataset, split, sound) if len(sound) else [], ""
+        return check_content(dataset, split, sound, classes) if len(sound) else [], ""
     except UserError as error:
         return [], str(error)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from flexseg.benchmark import Benchmark, Protocol, Run, Size
 from flexseg.benchmark.identity import RunDirectory
-from flexseg.classes import CLASSES, IGNORE
+from flexseg.classes import CITYSCAPES, IGNORE, ClassSet
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import DiskError, disk_errors, read_json, replacing
 from flexseg.tasks.jobs import load_trained
@@ -84,7 +84,7 @@ def export_run(run: Run, output: Path, *, target: str = "") -> tuple[Path, Path]
     check_target(benchmark, target)
     model = load_trained(run)
     description = mmseg_description(benchmark.model_of(run.row), model, method)
-    config = mmseg_config(description, benchmark.protocol, target)
+    config = mmseg_config(description, benchmark.protocol, target, benchmark.class_set)
     check_same(model, config["model"], method)
     name = f"{run.row}_seed{run.seed}"
     paths = output / f"{name}{'_' if target else ''}{target}.py", output / f"{name}.pth"
@@ -122,7 +122,9 @@ def mmseg_description(trunk: Mapping[str, Any], model: Any, method: str) -> dict
     return description
 
 
-def mmseg_config(description: Mapping[str, Any], protocol: Protocol, target: str = "") -> dict[str, Any]:
+def mmseg_config(
+    description: Mapping[str, Any], protocol: Protocol, target: str = "", classes: ClassSet = CITYSCAPES
+) -> dict[str, Any]:
     """The variables of an mmseg configuration, in their order: imports, model, test pipeline, classes."""
     from flexseg.data.transforms import MEAN, STD
 
@@ -152,8 +154,8 @@ def mmseg_config(description: Mapping[str, Any], protocol: Protocol, target: str
         "model": model,
         "test_pipeline": pipeline,
         "metainfo": {
-            "classes": [each.name for each in CLASSES],
-            "palette": [list(each.colour) for each in CLASSES],
+            "classes": [each.name for each in classes.classes],
+            "palette": [list(each.colour) for each in classes.classes],
         },
     }
 
@@ -243,7 +245,7 @@ def _format_heading(benchmark: Benchmark, facts: Mapping[str, Any], target: str,
     if protocol.sizes and not target:
         lines += ["", f"Test images of {', '.join(protocol.sizes)} have a size of their own: export with --target."]
     if protocol.classes:
-        lines += ["", f"The suite then merges the 19 classes to those of {protocol.classes}."]
+        lines += ["", f"The suite then merges the classes to those of {protocol.classes}."]
     return "\n".join(f"# {line}".rstrip() for line in lines) + "\n\n"
 
 

@@ -99,7 +99,8 @@ def prepare_job(run: Run) -> Any:
     indices = {domains[part]: open_index(benchmark, domains[part], run.results) for part in method.data}
     training, model = benchmark.training_of(run.row), benchmark.model_of(run.row)
     pool = training_pool(benchmark, indices, run.seed, training.resize, run.results)
-    return Job(run.directory, run.definition, method, options, training, model, run.seed, pool, indices)
+    classes = benchmark.class_set
+    return Job(run.directory, run.definition, method, options, training, model, run.seed, pool, indices, classes)
 
 
 def load_trained(run: Run) -> Any:
@@ -117,7 +118,8 @@ def load_trained(run: Run) -> Any:
 
     benchmark = run.benchmark
     method, options = load_row(benchmark.row(run.row), benchmark.methods)
-    setup = Setup(run.seed, benchmark.training_of(run.row).iterations, np.zeros(0, dtype=np.int8))
+    pixels = np.zeros((0, len(benchmark.class_set)), dtype=np.int64)
+    setup = Setup(run.seed, benchmark.training_of(run.row).iterations, np.zeros(0, dtype=np.int8), pixels)
     trunk = {key: value for key, value in benchmark.model_of(run.row).items() if key != "weights"}
     model = method(options, setup).build_model(trunk)
     load_weights(model, run.directory.weights, run.state.record.get("weights_sha256"))
@@ -218,7 +220,7 @@ def evaluate_model(
     protocol = benchmark.protocol
     facts = {
         "protocol": protocol.id,
-        "label_map": protocol.label_map,
+        "label_map": benchmark.class_set.id,
         "boundary_band": protocol.boundary_band,
         "boundary_tolerances": json.dumps(protocol.boundary_tolerances),
         "distance_rings": json.dumps(protocol.distance_rings),
@@ -226,8 +228,10 @@ def evaluate_model(
     }
     with progress_bar(str(directory.root), sum(len(pool) for pool in pools.values())) as advance:
         for target, pool in pools.items():
-            kept = benchmark.predictions
-            table, shown = evaluate_target(model, pool, protocol, device, kept, target=target, progress=advance)
+            kept, classes = benchmark.predictions, benchmark.class_set
+            table, shown = evaluate_target(
+                model, pool, protocol, device, kept, target=target, progress=advance, classes=classes
+            )
             own = {"target": target, "data": indices[target].digest, "target_label_map": indices[target].label_map}
             write_target(directory.evaluation, directory.predictions, target, table, shown, facts | own)
 

@@ -27,7 +27,7 @@ class PaddedEncoderDecoder(EncoderDecoder):
     """
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: Any) -> Tensor:
-        """Logits (B, 19, H, W) of images (B, 3, H, W)."""
+        """Logits (B, C, H, W) of images (B, 3, H, W)."""
         return Segmentor(**parts_of(self)).train(self.training).predict(inputs)
 
 

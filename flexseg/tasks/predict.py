@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from flexseg.benchmark import Protocol, Run, Size
-from flexseg.classes import CLASS_SETS, CLASSES, ClassSet
+from flexseg.classes import Grouping, scored_classes
 from flexseg.console import printable, progress_bar
 from flexseg.errors import UserError
 from flexseg.files import describe_disk_error, disk_errors, file_stem, replacing
@@ -62,7 +62,7 @@ def predict_images(
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_trained(run).to(device)
-    classes = CLASS_SETS[protocol.classes or "cityscapes19"]
+    classes = scored_classes(run.benchmark.class_set, protocol.classes)
     merge = torch.tensor(classes.merge, dtype=torch.uint8, device=device)
 
     def label_of(photo: np.ndarray) -> np.ndarray:
@@ -176,13 +176,13 @@ def _as_seen(picture: Image.Image, path: Path) -> np.ndarray:
     return np.asarray(picture.convert("RGB"))
 
 
-def overlay(photo: np.ndarray, label: np.ndarray, classes: ClassSet, alpha: float = 0.5) -> Image.Image:
+def overlay(photo: np.ndarray, label: np.ndarray, classes: Grouping, alpha: float = 0.5) -> Image.Image:
     """Blend an image with the colours of its classes, and add a legend of those that occur.
 
     Args:
         photo: (H, W, 3) uint8. label: (H, W) ``train_id`` of ``classes``. alpha: the share of the colours, 0 to 1.
     """
-    colours = np.array([each.colour for each in CLASSES], dtype=np.uint8)[label]
+    colours = np.array([each.colour for each in classes.classes.classes], dtype=np.uint8)[label]
     blended = (photo * np.float32(1 - alpha) + colours * np.float32(alpha) + 0.5).astype(np.uint8)
     legend = _legend(label, classes, photo.shape[1])
     sheet = Image.new("RGB", (max(photo.shape[1], legend.width), photo.shape[0] + legend.height), "white")
@@ -191,9 +191,9 @@ def overlay(photo: np.ndarray, label: np.ndarray, classes: ClassSet, alpha: floa
     return sheet
 
 
-def _legend(label: np.ndarray, classes: ClassSet, width: int) -> Image.Image:
+def _legend(label: np.ndarray, classes: Grouping, width: int) -> Image.Image:
     """Draw the classes of a label with colours and shares, in lines of ``width`` pixels if they fit."""
-    pixels = np.bincount(label.ravel(), minlength=len(CLASSES))
+    pixels = np.bincount(label.ravel(), minlength=len(classes.classes))
     found = [train_id for train_id in classes.names if pixels[train_id]]
     size = min(max(width // 55, FONT[0]), FONT[1])
     font = ImageFont.load_default(size)
@@ -210,7 +210,7 @@ def _legend(label: np.ndarray, classes: ClassSet, width: int) -> Image.Image:
     draw = ImageDraw.Draw(strip)
     for (x, y), text, train_id in zip(places, texts, found, strict=True):
         top = y + (line - size) // 2
-        draw.rectangle((x + gap, top, x + gap + size - 1, top + size - 1), fill=CLASSES[train_id].colour)
+        draw.rectangle((x + gap, top, x + gap + size - 1, top + size - 1), fill=classes.colours[train_id])
         draw.text((x + 2 * gap + size, y + line // 2), text, fill="black", font=font, anchor="lm")
     return strip
 

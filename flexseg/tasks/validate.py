@@ -27,9 +27,10 @@ def validation_miou(model: Any, benchmark: Benchmark, pool: Any) -> float:
     from flexseg.analysis.stats.metrics import mean_iou
     from flexseg.engine.evaluate import evaluate_target
 
-    table, _ = evaluate_target(model, pool, benchmark.protocol, torch.device("cpu"))
+    classes = benchmark.class_set
+    table, _ = evaluate_target(model, pool, benchmark.protocol, torch.device("cpu"), classes=classes)
     counts = np.stack(table["confusion"].to_numpy())
-    return 100 * float(mean_iou(counts.sum(axis=0).reshape(19, 19)))
+    return 100 * float(mean_iou(counts.sum(axis=0).reshape(len(classes), len(classes))))
 
 
 def validate(benchmark: Benchmark, results: Path, console: Console) -> Path:

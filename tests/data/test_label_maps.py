@@ -140,4 +140,4 @@ def test_a_wrong_file(text: str, problem: str, tmp_path: Path, monkeypatch: pyte
     (tmp_path / "mine.yaml").write_text(text)
     monkeypatch.setattr(label_maps, "MAPS", tmp_path)
     with pytest.raises(UserError, match=problem):
-        load_map.__wrapped__("mine")
+        label_maps._load_default.__wrapped__("mine")

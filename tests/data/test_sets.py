@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from flexseg.data import sets
 from flexseg.data.label_maps import load_map
 from flexseg.data.sets import load_set, set_names
 from flexseg.errors import UserError
@@ -106,10 +105,9 @@ splits: {val: {images: 1}}
         ("title: Mine", "- 1", "is not valid YAML"),
     ],
 )
-def test_a_wrong_file(old: str, new: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sets, "SETS", tmp_path)
+def test_a_wrong_file(old: str, new: str, problem: str, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(GOOD)
-    assert load_set.__wrapped__("mine").name == "mine"
+    assert load_set("mine", tmp_path).name == "mine"
     (tmp_path / "mine.yaml").write_text(GOOD.replace(old, new))
     with pytest.raises(UserError, match=problem):
-        load_set.__wrapped__("mine")
+        load_set("mine", tmp_path)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flexseg.benchmark import Protocol
-from flexseg.classes import CLASS_SETS
+from flexseg.classes import CAMVID
 from flexseg.engine.counts import count, describe_truth, distances, margin
 
 PROTOCOL = Protocol(
@@ -215,7 +215,7 @@ def test_stripes_sum_up_to_the_counts_of_the_whole(
 
 def test_merged_classes() -> None:
     """The prediction is what the most probable of the 19 is merged into; probabilities are added."""
-    classes = CLASS_SETS["camvid11"]
+    classes = CAMVID
     protocol = PROTOCOL.model_copy(update={"classes": "camvid11"})
     merge = np.array(classes.merge)
     labels = maps(0, 2, 13, 17, 3, 0.15)

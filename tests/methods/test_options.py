@@ -69,7 +69,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("san_saw", {"saw_weight": -1}, "saw_weight must be a number from 0"),
     ("san_saw", {"classes": [3]}, "classes names two or more different trainIds"),
     ("san_saw", {"classes": [3, 3]}, "classes names two or more different trainIds"),
-    ("san_saw", {"classes": [3, 19]}, "classes holds trainIds from 0 to 18"),
+    ("san_saw", {"classes": [3, 255]}, "classes holds trainIds, not"),
     ("shade", {"weight": -1}, "weight must not be negative"),
     ("shade", {"concentration": 0}, "concentration positive"),
     ("shade", {"bases": 0}, "bases must be from 1 to remembered = 256"),

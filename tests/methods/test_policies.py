@@ -117,7 +117,7 @@ def test_hardness_without_the_weights_of_ube_unless_asked_for() -> None:
 def test_flexseg_logs_and_observes_what_it_declares() -> None:
     made = make_method("flexseg", {"dim": 8}, iterations=10, pool=6)
     declared = [name for show in made.shows if isinstance(show, Curves) for name in show.panels]
-    made.build_training_modules(SimpleNamespace(feature_channels=4))
+    made.build_training_modules(SimpleNamespace(feature_channels=4, num_classes=19))
     for iteration in range(3):  # a correlation needs images that were seen before
         batch, output = batch_of(iteration, 48, 64)
         made.losses(batch._replace(indices=np.array([iteration, 5])), output)

@@ -252,7 +252,7 @@ PRETRAINED = {"type": "Pretrained", "checkpoint": "mit_b5.pth"}
         (changed("unet", "backbone", strides=[2, 1]), "UNet cannot be built: The length of strides"),
         (changed("deeplab", "backbone", depth=19), "ResNetV1c cannot be built: .*19"),
         (changed("unet", "decode_head", in_channels=[8]), "FCNHead cannot be built: AssertionError at `assert isinst"),
-        (changed("unet", "decode_head", num_classes=2), "num_classes is 19 in this suite, not 2"),
+        (changed("unet", "decode_head", num_classes=2), "num_classes is 19 here, not 2"),
         (
             changed("unet", "decode_head", in_channels=12),
             r"in_channels 12 at in_index -1 .*4: 8 channels at stride 2\)",

@@ -13,7 +13,7 @@ from PIL import Image
 
 import flexseg.tasks.predict as module
 from flexseg.benchmark import Benchmark, Protocol, Run
-from flexseg.classes import CLASS_SETS
+from flexseg.classes import CITYSCAPES, scored_classes
 from flexseg.errors import UserError
 from flexseg.tasks.predict import adapt_protocol, find_images, output_names, overlay, predict_images, read_photo
 
@@ -62,14 +62,14 @@ def test_folders_are_searched_and_names_stay_distinct(tmp_path: Path) -> None:
 def test_overlays_blend_and_name_the_classes_that_are_there() -> None:
     photo, label = scene(40, 300), np.full((40, 300), 13, np.uint8)
     label[0, 0] = 10
-    sheet = np.asarray(overlay(photo, label, CLASS_SETS["cityscapes19"]))
+    sheet = np.asarray(overlay(photo, label, scored_classes(CITYSCAPES)))
     assert sheet.shape[0] > 40
     assert sheet.shape[1] == 300
     assert np.abs(sheet[5, 7] - (photo[5, 7] + np.array([0, 0, 142.0])) / 2).max() <= 0.5
     colours = {tuple(colour) for colour in sheet[40:].reshape(-1, 3)}
     assert {(0, 0, 142), (70, 130, 180)} <= colours, "car and sky are in the legend"
     assert (128, 64, 128) not in colours, "road is not"
-    narrow = np.asarray(overlay(photo[:, :8], label[:, :8], CLASS_SETS["cityscapes19"]))
+    narrow = np.asarray(overlay(photo[:, :8], label[:, :8], scored_classes(CITYSCAPES)))
     assert narrow.shape[1] > 8, "the legend is never cut off"
     assert (narrow[:40, 8:] == 255).all()
 

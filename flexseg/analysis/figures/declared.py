@@ -10,10 +10,10 @@ import numpy as np
 
 from flexseg.analysis import frames
 from flexseg.analysis.figures import observations, plots
+from flexseg.analysis.figures.panels import colours_text
 from flexseg.analysis.figures.plate import Plate, empty_plate
 from flexseg.analysis.stats.formats import number
 from flexseg.analysis.stats.scores import Scores
-from flexseg.classes import NUM_CLASSES
 from flexseg.shows import Curves, Maps, Vectors
 
 BANDS = "Line: mean over the finished seeds; band: their range."
@@ -71,7 +71,9 @@ def _vectors(scores: Scores, show: Vectors, row: str) -> Plate:
         f"{number(100 * shape.explained[1], 0)} % of the variance; the first of each class bears its name."
         + (f" Never seen, and left out: {never}." if never else "")
     )
-    return Plate(name, heading, caption.strip(), partial(observations.draw_vectors, show, last))
+    return Plate(
+        name, heading, caption.strip(), partial(observations.draw_vectors, show, last, scores.benchmark.class_set)
+    )
 
 
 def _maps(scores: Scores, show: Maps, row: str) -> list[Plate]:
@@ -84,19 +86,20 @@ def _maps(scores: Scores, show: Maps, row: str) -> list[Plate]:
         return [empty_plate(f"{show.name}_{row}_1", heading, f"{title}: no finished run left {wanted} to look at.")]
     count = min(len(arrays["image"]) for arrays in moments.values())
     pages = math.ceil(count / PER_PAGE)
+    classes = scores.benchmark.class_set
     nats = any("nats" in show.units[name] for name in names)
     caption = (
         f"{title} on training images (the first of the source, the first two generated ones) while it trains, seed "
         f"{seed}, with the weights and statistics of that moment. {show.caption}"
-        + (f" In nats, ln {NUM_CLASSES} = {np.log(NUM_CLASSES):.2f} is the most that there is." if nats else "")
-        + " A colour scale is the same for all moments and images. Colours of the classes are those of Cityscapes; "
-        "black is void."
+        + (f" In nats, ln {len(classes)} = {np.log(len(classes)):.2f} is the most that there is." if nats else "")
+        + " A colour scale is the same for all moments and images. Colours of the classes are "
+        f"{colours_text(classes)}; black is void."
     )
     return [
         Plate(
             f"{show.name}_{row}_{page + 1}", heading + (f" ({page + 1} of {pages})" if pages > 1 else ""), caption,
             partial(observations.draw_maps, show, moments, names,
-                    range(page * PER_PAGE, min(count, (page + 1) * PER_PAGE))),
+                    range(page * PER_PAGE, min(count, (page + 1) * PER_PAGE)), scores.benchmark.class_set),
         )
         for page in range(pages)
     ]  # fmt: skip

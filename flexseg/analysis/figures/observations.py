@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 from flexseg.analysis.figures.panels import Picture, draw_grid, palette
 from flexseg.analysis.figures.style import DOUBLE, GREY, INK, MARKERS, STYLE, new_figure, short, styled
 from flexseg.analysis.stats.scores import Scores
-from flexseg.classes import CLASS_NAMES, CLASSES
+from flexseg.classes import ClassSet
 from flexseg.errors import UserError
 from flexseg.shows import Maps, Vectors
 from flexseg.tensor_files import check_seal
@@ -106,7 +106,7 @@ def geometry(vectors: NDArray[Any], counts: NDArray[Any]) -> Geometry | None:
     )  # fmt: skip
 
 
-def draw_vectors(show: Vectors, last: Arrays) -> Figure:
+def draw_vectors(show: Vectors, last: Arrays, classes: ClassSet) -> Figure:
     """Cosine similarities of the vectors as a heat map, and the plane of most variance through them beside it."""
     shape = geometry(last[show.vectors], last[show.counts])
     assert shape is not None, "asked for a figure of fewer than three vectors"
@@ -115,12 +115,12 @@ def draw_vectors(show: Vectors, last: Arrays) -> Figure:
     with styled():
         figure = new_figure(3.6)
         matrix, plane = figure.subplots(1, 2, width_ratios=[1.15, 1])
-        _matrix(matrix, shape)
-        _plane(plane, shape, names)
+        _matrix(matrix, shape, classes)
+        _plane(plane, shape, names, classes)
     return figure
 
 
-def _matrix(axes: Axes, shape: Geometry) -> None:
+def _matrix(axes: Axes, shape: Geometry, classes: ClassSet) -> None:
     sns.heatmap(
         shape.similarity, cmap="PuOr", vmin=-1, vmax=1, square=True, ax=axes, rasterized=True,
         cbar_kws={"label": "cosine similarity", "shrink": 0.8, "pad": 0.02},
@@ -129,22 +129,22 @@ def _matrix(axes: Axes, shape: Geometry) -> None:
     axes.hlines(edges[1:-1], 0, edges[-1], color=INK, linewidth=0.3)
     axes.vlines(edges[1:-1], 0, edges[-1], color=INK, linewidth=0.3)
     centres = (np.array(edges[:-1]) + edges[1:]) / 2
-    labels = [CLASS_NAMES[shape.classes[start]] for start in edges[:-1]]
+    labels = [classes.names[shape.classes[start]] for start in edges[:-1]]
     axes.set_yticks(centres, labels, rotation=0, fontsize=STYLE["font.size"] * 0.75)
     axes.set_xticks(centres, labels, rotation=90, fontsize=STYLE["font.size"] * 0.75)
     axes.tick_params(length=0)
 
 
-def _plane(axes: Axes, shape: Geometry, names: tuple[str, ...]) -> None:
+def _plane(axes: Axes, shape: Geometry, names: tuple[str, ...], classes: ClassSet) -> None:
     """A mark per vector in its class's colour and its group's shape; the first group bears the class's name."""
     for each in np.unique(shape.classes):
         own = shape.classes == each
         axes.plot(*shape.plane[own].T, color=GREY, linewidth=0.4, zorder=0)
-        colour = tuple(part / 255 for part in CLASSES[each].colour)
+        colour = tuple(part / 255 for part in classes.classes[each].colour)
         for group, (x, y) in zip(shape.groups[own], shape.plane[own], strict=True):
             axes.scatter(x, y, s=18, marker=MARKERS[group % len(MARKERS)], color=[colour], edgecolor=INK, linewidth=0.4)
         axes.annotate(
-            CLASS_NAMES[each], shape.plane[own][0], xytext=(3, 2), textcoords="offset points",
+            classes.names[each], shape.plane[own][0], xytext=(3, 2), textcoords="offset points",
             fontsize=STYLE["font.size"] * 0.75,
         )  # fmt: skip
     axes.set_xlabel(f"component 1 ({100 * shape.explained[0]:.0f} % of the variance)")
@@ -163,12 +163,12 @@ def observed_maps(show: Maps, found: dict[int, Arrays]) -> tuple[dict[int, Array
     return moments, [name for name in show.units if moments and all(name in each for each in moments.values())]
 
 
-def draw_maps(show: Maps, moments: dict[int, Arrays], names: list[str], images: range) -> Figure:
+def draw_maps(show: Maps, moments: dict[int, Arrays], names: list[str], images: range, classes: ClassSet) -> Figure:
     """A block of lines for each sample image, a column for each moment; image and truth stand to the left.
 
     A colour scale is the same for all moments and images.
     """
-    first, colours = next(iter(moments.values())), palette()
+    first, colours = next(iter(moments.values())), palette(classes)
     lines = [*(["prediction"] if all("prediction" in each for each in moments.values()) else []), *names]
     ratio = first["label"].shape[2] / first["label"].shape[1]
     scales = {

@@ -21,7 +21,7 @@ from flexseg.analysis.figures.plate import Plate, empty_plate
 from flexseg.analysis.figures.style import DOUBLE, GREY, RULE, new_figure, short, styled
 from flexseg.analysis.stats.domains import class_colours, data_folder, target_title
 from flexseg.analysis.stats.scores import Scores
-from flexseg.classes import CLASSES
+from flexseg.classes import ClassSet
 from flexseg.files import file_stem
 
 Picture = NDArray[np.uint8]
@@ -29,11 +29,16 @@ MOST_WIDTH = 512
 """Pixels: the most that a picture in a grid is wide, two to four at each printed point."""
 
 
-def palette() -> Picture:
+def palette(classes: ClassSet) -> Picture:
     """(256, 3) RGB of every train id; void and unknown ids are black."""
     colours = np.zeros((256, 3), np.uint8)
-    colours[: len(CLASSES)] = [each.colour for each in CLASSES]
+    colours[: len(classes)] = [each.colour for each in classes.classes]
     return colours
+
+
+def colours_text(classes: ClassSet) -> str:
+    """Whose colours a picture has, for captions."""
+    return "those of the Cityscapes palette" if classes.is_default else f"those that {classes.id} gives its classes"
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,8 @@ def panel_plates(scores: Scores) -> list[Plate]:
             continue
         caption = (
             f"Test images that were fixed before training, the same for every run (image {index + 1} of each target); "
-            f"seed {seed}. Chosen by index, not by result. Colours are those of the Cityscapes palette; black is void "
-            "in the truth."
+            f"seed {seed}. Chosen by index, not by result. Colours are "
+            f"{colours_text(benchmark.class_set)}; black is void in the truth."
         )
         plates.append(Plate(name, heading, caption, partial(draw_panels, scores, index)))
     return plates
@@ -122,7 +127,7 @@ def draw_panels(scores: Scores, number: int) -> Figure:
     benchmark, rows = scores.benchmark, panel_rows(scores)
     seed = panel_seed(scores, rows)
     assert seed is not None, "asked for panels without runs that could fill them"
-    lines = []
+    lines, colours = [], palette(benchmark.class_set)
     for target in benchmark.targets:
         found = [_predictions(scores.records.runs[row, seed].evaluated / "predictions" / target) for row in rows]
         names = sorted(set(found[0]) & set(found[1]))
@@ -130,7 +135,7 @@ def draw_panels(scores: Scores, number: int) -> Figure:
         shown = shown_images(data_folder(scores, target)).get(name)
         paths: list[Path | None] = [shown.image, shown.truth] if shown else [None, None]
         paths += [each.get(name) for each in found]
-        lines.append([read_picture(path, labels=place > 0) for place, path in enumerate(paths)])
+        lines.append([read_picture(path, colours if place else None) for place, path in enumerate(paths)])
     titles = ["image", "truth", *[benchmark.row(row).title for row in rows]]
     world = benchmark.world
     ratio = world.width / world.height if world else 2.0  # most driving data have about that
@@ -188,14 +193,17 @@ def _padded(picture: Picture, box: tuple[int, int]) -> Picture:
     return np.asarray(ImageOps.pad(image, box, method=Image.Resampling.NEAREST, color=(0, 0, 0, 0)))
 
 
-def read_picture(path: Path | None, labels: bool) -> Picture | None:
-    """The picture at ``path``, labels as colours, not wider than :data:`MOST_WIDTH`; None if none can be read."""
-    image = read_png(path, labels=labels) if path else None
+def read_picture(path: Path | None, colours: Picture | None = None) -> Picture | None:
+    """The picture at ``path``, not wider than :data:`MOST_WIDTH`; None if none can be read.
+
+    With ``colours`` (256, 3) it is a label map and shown in these.
+    """
+    image = read_png(path, labels=colours is not None) if path else None
     if image is None:
         return None
-    if not labels:
+    if colours is None:
         return _narrowed(image, Image.Resampling.LANCZOS)
-    return _narrowed(Image.fromarray(palette()[np.asarray(image)]), Image.Resampling.NEAREST)
+    return _narrowed(Image.fromarray(colours[np.asarray(image)]), Image.Resampling.NEAREST)
 
 
 def _narrowed(image: Image.Image, how: Image.Resampling) -> Picture:

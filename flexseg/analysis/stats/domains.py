@@ -11,17 +11,17 @@ import pyarrow.parquet as pq
 
 from flexseg.analysis.stats.scores import Scores
 from flexseg.benchmark.blocks import Part, Size
-from flexseg.classes import CLASS_SETS, CLASSES, ClassSet
+from flexseg.classes import Grouping, scored_classes
 from flexseg.data.sets import load_set
 
 
-def class_set(scores: Scores) -> ClassSet:
+def class_set(scores: Scores) -> Grouping:
     """The classes that the protocol scores."""
-    return CLASS_SETS[scores.benchmark.protocol.classes or "cityscapes19"]
+    return scored_classes(scores.benchmark.class_set, scores.benchmark.protocol.classes)
 
 
 def class_places(scores: Scores) -> list[int]:
-    """The ``train_id`` of each scored class, rising: where its numbers stand among the 19."""
+    """The ``train_id`` of each scored class, rising: where its numbers stand among all classes."""
     return list(class_set(scores).names)
 
 
@@ -32,7 +32,8 @@ def class_names(scores: Scores) -> list[str]:
 
 def class_colours(scores: Scores) -> list[tuple[str, tuple[int, int, int]]]:
     """(name, colour) of each scored class, for legends."""
-    return [(name, CLASSES[place].colour) for place, name in class_set(scores).names.items()]
+    scored = class_set(scores)
+    return [(name, scored.colours[place]) for place, name in scored.names.items()]
 
 
 def tested_images(scores: Scores, target: str) -> int | None:
@@ -145,7 +146,7 @@ def inference_text(scores: Scores) -> str:
 
 
 def label_maps_text(scores: Scores) -> str:
-    """By which map each target's labels came to the 19 classes, as its records say, else the benchmark file."""
+    """By which map each target's labels came to the classes, as its records say, else the benchmark file."""
     return _by_value(scores, lambda target: _label_map(scores, target))
 
 
@@ -154,7 +155,8 @@ def _label_map(scores: Scores, target: str) -> str:
         if target in run.targets and run.targets[target].label_map:
             return run.targets[target].label_map
     domain = scores.benchmark.domains[target]
-    return domain.label_map or load_set(domain.dataset).label_map or scores.benchmark.protocol.label_map
+    described = load_set(domain.dataset, scores.benchmark.datasets)
+    return domain.label_map or described.label_map or scores.benchmark.class_set.id
 
 
 def protocol_text(scores: Scores) -> str:
@@ -163,6 +165,8 @@ def protocol_text(scores: Scores) -> str:
     parts = [f"{sizes_text(scores)}, {inference_text(scores)}"]
     if protocol.classes:
         parts.append(f"{len(class_places(scores))} classes ({protocol.classes})")
+    elif not scores.benchmark.class_set.is_default:
+        parts.append(f"{len(class_places(scores))} classes ({scores.benchmark.class_set.id})")
     parts.append(f"labels {label_maps_text(scores)}")
     parts.append(f"checkpoint: {protocol.checkpoint}, boundary band {protocol.boundary_band} px")
     return "; ".join(parts) if _sets(scores) else ", ".join(parts)

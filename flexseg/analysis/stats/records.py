@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from flexseg.analysis.stats.metrics import class_counts
 from flexseg.benchmark import Benchmark, Protocol, Run
 from flexseg.benchmark.identity import RECORD_COLUMNS, Status, read_mapping, reason_of, runs_of
-from flexseg.classes import NUM_CLASSES
 from flexseg.console import printable
 from flexseg.errors import UserError
 from flexseg.provenance import code_digest
@@ -189,7 +188,7 @@ def _load_run(run: Run) -> RunRecords:
     for target in benchmark.targets:
         path = run.evaluated.records(target)
         _check_protocol(benchmark, path)
-        loaded = _load_target(path, run.fingerprint, benchmark.protocol)
+        loaded = _load_target(path, run.fingerprint, benchmark.protocol, len(benchmark.class_set))
         if isinstance(loaded, str):
             # A finished training whose evaluation failed says why in failure.json.
             absent[target] = f"failed: {reason_of(failed)}" if failed and failed.get("reason") else loaded
@@ -245,7 +244,7 @@ def _check_protocol(benchmark: Benchmark, path: Path) -> None:
         return
     ours = {
         "protocol": benchmark.protocol.id,
-        "label_map": benchmark.protocol.label_map,
+        "label_map": benchmark.class_set.id,
         "boundary_band": str(benchmark.protocol.boundary_band),
         "boundary_tolerances": json.dumps(list(benchmark.protocol.boundary_tolerances)),
         "distance_rings": json.dumps(list(benchmark.protocol.distance_rings)),
@@ -260,7 +259,7 @@ def _check_protocol(benchmark: Benchmark, path: Path) -> None:
             )
 
 
-def _load_target(path: Path, expected: str, protocol: Protocol) -> TargetRecord | str:
+def _load_target(path: Path, expected: str, protocol: Protocol, classes: int) -> TargetRecord | str:
     if not path.is_file():
         return "not evaluated"
     try:
@@ -269,12 +268,14 @@ def _load_target(path: Path, expected: str, protocol: Protocol) -> TargetRecord 
         metadata = table.schema.metadata or {}
         if metadata.get(b"fingerprint", b"").decode(errors="replace") != expected:
             return "records of another run"
-        return _reduce(table, protocol, printable(metadata.get(b"target_label_map", b"").decode(errors="replace")))
+        return _reduce(
+            table, protocol, classes, printable(metadata.get(b"target_label_map", b"").decode(errors="replace"))
+        )
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         return f"records cannot be read ({type(error).__name__}): evaluate this run again"
 
 
-def _reduce(table: pa.Table, protocol: Protocol, label_map: str) -> TargetRecord:
+def _reduce(table: pa.Table, protocol: Protocol, classes: int, label_map: str) -> TargetRecord:
     images = np.asarray(table["image"].to_pylist())
     if not len(images) or images.dtype.kind != "U" or len(set(images.tolist())) < len(images):
         raise ValueError("images without names of their own")
@@ -297,11 +298,11 @@ def _reduce(table: pa.Table, protocol: Protocol, label_map: str) -> TargetRecord
         conditions=dict(zip(names.tolist(), sizes.tolist(), strict=True)),
         condition_of=condition_of,
         counted={
-            "classes": class_counts(array("confusion", NUM_CLASSES, NUM_CLASSES).astype(np.int64)),
-            "band": class_counts(array("boundary_confusion", NUM_CLASSES, NUM_CLASSES)),
+            "classes": class_counts(array("confusion", classes, classes).astype(np.int64)),
+            "band": class_counts(array("boundary_confusion", classes, classes)),
             "rings": np.stack([array("ring_pixels", rings), array("ring_correct", rings)], axis=1),
-            "boundary_iou": array("boundary_iou", widths, 3, NUM_CLASSES),
-            "boundary_f1": array("boundary_f1", widths, 4, NUM_CLASSES),
+            "boundary_iou": array("boundary_iou", widths, 3, classes),
+            "boundary_f1": array("boundary_f1", widths, 4, classes),
             "calibration": np.stack(calibration, axis=1).astype(np.float64),
             "nll": np.stack([array("nll_sum"), array("pixels")], axis=1).astype(np.float64),
         },

@@ -24,7 +24,6 @@ from flexseg.analysis.stats.statistics import (
     t_interval,
 )
 from flexseg.benchmark import Benchmark
-from flexseg.classes import NUM_CLASSES
 
 Floats = NDArray[np.float64]
 Weights = Mapping[str, float]
@@ -102,7 +101,9 @@ class Scores:
 
     def class_ious(self, row: str, target: str) -> Floats:
         """IoU in percent of each class, per seed; NaN where there is none. (S, C)"""
-        return self._stack(row, target, NUM_CLASSES, lambda record: iou_of_counts(record.total("classes")))
+        return self._stack(
+            row, target, len(self.benchmark.class_set), lambda record: iou_of_counts(record.total("classes"))
+        )
 
     def condition_mious(self, row: str, target: str) -> Floats:
         """mIoU in percent on the images of each condition of a target, per seed; NaN where there is none. (S, K)"""

@@ -25,7 +25,6 @@ from flexseg.analysis.stats.statistics import Difference
 from flexseg.analysis.tables.cost import COSTS
 from flexseg.analysis.tables.origins import value_text
 from flexseg.analysis.web.pictures import pictures
-from flexseg.classes import CLASSES
 
 Json = dict[str, Any]
 MOST_POINTS = 60
@@ -70,11 +69,12 @@ def _cost_title(heading: str, meaning: str) -> str:
 
 def _classes(scores: Scores) -> list[Json]:
     """Name and colour by ``train_id``; a class that another one is merged into goes by that one's name."""
-    names, merge = class_set(scores).names, class_set(scores).merge
+    scored = class_set(scores)
+    names, merge, colours = scored.names, scored.merge, scored.colours
     return [
-        {"name": names[merge[place]], "colour": "#{:02x}{:02x}{:02x}".format(*CLASSES[merge[place]].colour),
+        {"name": names[merge[place]], "colour": "#{:02x}{:02x}{:02x}".format(*colours[merge[place]]),
          "shown": merge[place] == place}
-        for place in range(len(CLASSES))
+        for place in range(len(merge))
     ]  # fmt: skip
 
 

@@ -10,7 +10,6 @@ from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.content import provenance
 from flexseg.analysis.tables.origins import and_list, commit, machine, plural, summarise_runs
 from flexseg.analysis.tables.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
-from flexseg.classes import NUM_CLASSES
 
 
 def summary(scores: Scores) -> str:
@@ -119,10 +118,11 @@ def _evaluation(scores: Scores) -> str:
 
 
 def _classes(scores: Scores) -> str:
-    merged = scores.benchmark.protocol.classes
-    if not merged:
-        return f"the {NUM_CLASSES} Cityscapes classes"
-    return f"{len(class_places(scores))} classes, into which predictions of the {NUM_CLASSES} are merged ({merged})"
+    merged, classes = scores.benchmark.protocol.classes, scores.benchmark.class_set
+    if not merged or merged == classes.id:
+        named = "the {} Cityscapes classes" if classes.is_default else f"the {{}} classes of {classes.id}"
+        return named.format(len(classes))
+    return f"{len(class_places(scores))} classes, into which predictions of the {len(classes)} are merged ({merged})"
 
 
 def _provenance(scores: Scores) -> str:
