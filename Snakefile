@@ -60,7 +60,7 @@ EVALUATED = expand(f"{HOME}/{{row}}/evaluated.json", row=BENCHMARK.rows)
 
 
 def method_files(row):
-    return list(map(str, BENCHMARK.method_files(row)))
+    return list(map(str, BENCHMARK.sources(row)))
 
 
 def training_data(row):

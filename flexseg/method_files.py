@@ -1,15 +1,21 @@
-"""Finding methods: one file under ``methods/`` is one method, and a broken file is an error that names its line."""
+"""Finding methods: one file under ``methods/`` is one method, and a broken file is an error that names its line.
+
+The files of a folder are modules of one package, so that a method can build on another (``from .flexseg import
+FlexSeg``) and several can share a helper, whose name begins with an underscore (``from ._views import two_views``).
+What a method imports from its folder is part of its digest (:func:`flexseg.sources.source_files`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
+import importlib
 import inspect
 import os
 import sys
 import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from flexseg.benchmark import Row
@@ -17,6 +23,7 @@ from flexseg.composition import on_top
 from flexseg.errors import MissingExtra, UserError, did_you_mean
 from flexseg.method import HOOKS, NEEDS, Method, parse_options
 from flexseg.shows import mistake_in
+from flexseg.sources import PACKAGE
 
 ALIVE = 77
 """The exit code of a child process that has survived an import."""
@@ -33,24 +40,40 @@ def load_method(name: str, folder: Path = Path("methods")) -> type[Method]:
         known = method_names(folder)
         hint = did_you_mean(name, known)
         raise UserError(f"no method is named {name!r}{hint}: {path} does not exist. Methods: {', '.join(known)}")
-    spec = importlib.util.spec_from_file_location(f"flexseg_methods.{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
+    _enter(folder)
+    module_name = f"{PACKAGE}.{name}"
     try:
-        spec.loader.exec_module(module)
+        module = importlib.import_module(module_name)
     except MissingExtra:
         raise
     except (Exception, SystemExit) as error:
-        line = _line_in(path, error)
-        raise UserError(f"{path}{line} cannot be imported: {type(error).__name__}: {error}") from error
+        place = _place_in(folder, path, error)
+        raise UserError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
     classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Method)]
-    classes = [cls for cls in classes if cls.__module__ == spec.name]
+    classes = [cls for cls in classes if cls.__module__ == module_name]
     if len(classes) != 1:
         raise UserError(f"{path} must define one subclass of flexseg.method.Method, it defines {len(classes)}")
     _check_contract(classes[0], name, path)
     return classes[0]
+
+
+def _enter(folder: Path) -> None:
+    """Make the folder the package from which methods are imported; forget its modules if any of its files changed.
+
+    A file that is as it was is not executed twice, or what it registers with mmseg would be there twice.
+    """
+    folder = folder.resolve()
+    state = tuple(sorted((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in folder.glob("*.py")))
+    package = sys.modules.get(PACKAGE)
+    if package is not None and (list(package.__path__), vars(package).get("state")) == ([str(folder)], state):
+        return
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+    package = ModuleType(PACKAGE)
+    package.__path__ = [str(folder)]
+    vars(package)["state"] = state
+    sys.modules[PACKAGE] = package
+    importlib.invalidate_caches()
 
 
 def load_row(row: Row, folder: Path = Path("methods")) -> tuple[type[Method], Any]:
@@ -65,11 +88,17 @@ def load_row(row: Row, folder: Path = Path("methods")) -> tuple[type[Method], An
     return method, parse_options(method, row.options)
 
 
-def _line_in(path: Path, error: BaseException) -> str:
-    if isinstance(error, SyntaxError) and error.lineno:
-        return f", line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f", line {lines[-1]}" if lines else ""
+def _place_in(folder: Path, path: Path, error: BaseException) -> str:
+    """The file in the folder and its line where an import failed: ``path``, or a file that it imports."""
+    if isinstance(error, SyntaxError) and error.lineno and error.filename:
+        where = [(Path(error.filename), error.lineno)]
+    else:
+        where = [(Path(frame.filename), frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [(place, line) for place, line in where if place.parent == folder.resolve()]
+    if not own:
+        return str(path)
+    last = folder / own[-1][0].name
+    return f"{last}, line {own[-1][1]}" + (f", which {path.name} imports," if last != path else "")
 
 
 def ends_the_process(name: str, folder: Path) -> str:

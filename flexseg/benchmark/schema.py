@@ -17,6 +17,7 @@ from flexseg.benchmark.values import LongText, MethodName, Name, Seed, Strict, T
 from flexseg.classes import CITYSCAPES, GROUPINGS, ClassSet
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import file_digest
+from flexseg.sources import files_digest, source_files
 
 ORIGINS = {
     "published": "as the paper has it",
@@ -232,6 +233,10 @@ class Benchmark(Strict):
         row = self.row(row_name)
         return [self.methods / f"{name}.py" for name in (row.method, row.base) if name]
 
+    def sources(self, row_name: str) -> list[Path]:
+        """:meth:`method_files`, and the files beside them that they import."""
+        return list(dict.fromkeys(file for path in self.method_files(row_name) for file in source_files(path)))
+
     @property
     def trained_as(self) -> str:
         """The name of the benchmark whose folder has the trained runs."""
@@ -317,7 +322,7 @@ class Benchmark(Strict):
     def run_definition(self, row_name: str, seed: int) -> dict[str, Any]:
         """All that decides the weights of a run, except the library's own code. The fingerprint is made from it."""
         row = self.row(row_name)
-        digests = [file_digest(path) if path.is_file() else "missing" for path in self.method_files(row_name)]
+        digests = [files_digest(source_files(path)) for path in self.method_files(row_name)]
         return {
             "benchmark": self.trained_as,
             "row": row_name,

@@ -66,7 +66,7 @@ def build_learner(job: Job) -> tuple[Learner, Method]:
     """Build model, method and training modules. Equal seeds start every method from the same weights.
 
     Raises:
-        UserError: the method refuses the trunk.
+        RunError: the method refuses the trunk, or cannot build its model.
     """
     training = job.training
     setup = Setup(
@@ -80,7 +80,12 @@ def build_learner(job: Job) -> tuple[Learner, Method]:
     )
     method = job.method(job.options, setup)
     torch.manual_seed(job.seed)
-    model = method.build_model(job.model)
+    try:
+        model = method.build_model(job.model)
+    except RunError:
+        raise
+    except UserError as error:  # of the trunk, which is wrong for this method alone
+        raise RunError(f"{method.name} cannot build its model: {error}") from error
     check_needs(method, model.backbone)
     distance = training.feature_distance
     anchor = None if distance is None else FeatureAnchor(model.backbone, distance, job.classes)

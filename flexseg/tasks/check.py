@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def check_benchmark(benchmark: Benchmark, results: Path = Path("results")) -> li
     _check_world(benchmark)
     lines = _check_methods(benchmark)
     trunks = _check_trunks(benchmark, lines)
+    lines += _check_models(benchmark, [line.split()[1] for line in lines if line.startswith("row ")])
     own = trunks.get(digest(benchmark.counted(benchmark.model)))
     lines += compare_needs(measure_needs(benchmark, trunks, results), results, benchmark.name)
     size = f", trunk of {sum(p.numel() for p in own.parameters()) / 1e6:.2f} M parameters" if own else ""
@@ -117,6 +119,42 @@ def _check_trunks(benchmark: Benchmark, lines: list[str]) -> dict[str, Any]:
                 f"a step gets one value per channel: {WHAT_TO_DO}"
             )
     return built
+
+
+def _check_models(benchmark: Benchmark, shown: Collection[str]) -> list[str]:
+    """Let every row's method build its model, with random weights; return lines on those that cannot.
+
+    Args:
+        shown: the rows of which it is known already that they cannot run.
+    """
+    import numpy as np
+
+    from flexseg.method import Setup
+    from flexseg.method_files import load_row
+
+    lines, seen = [], dict[str, str]()
+    pixels = np.zeros((0, len(benchmark.class_set)), dtype=np.int64)
+    for name in benchmark.rows:
+        row, model = benchmark.row(name), benchmark.model_of(name)
+        if name in shown or benchmark.runs:
+            continue
+        key = digest([row.method, row.base, row.options, model])
+        if key not in seen:
+            method, options = load_row(row, benchmark.methods)
+            setup = Setup(0, benchmark.training_of(name).iterations, np.zeros(0, dtype=np.int8), pixels)
+            trunk = {part: value for part, value in model.items() if part != "weights"}
+            try:
+                with within_memory():
+                    method(options, setup).build_model(trunk)
+                seen[key] = ""
+            except MissingExtra as error:
+                seen[key] = f"not run: {error}"
+            except (Exception, SystemExit) as error:  # a method may raise anything at all
+                reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+                seen[key] = f"failed: {reason}"
+        if seen[key]:
+            lines.append(f"row {name} will be shown as {seen[key]}")
+    return lines
 
 
 def require_data(benchmark: Benchmark, results: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from flexseg.benchmark import Benchmark, Protocol, Run, Size
 from flexseg.benchmark.identity import RunDirectory
+from flexseg.benchmark.schedule import Fit
 from flexseg.classes import CITYSCAPES, IGNORE, ClassSet
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import DiskError, disk_errors, read_json, replacing
@@ -65,6 +66,36 @@ def check_target(benchmark: Benchmark, target: str) -> None:
         raise UserError(f"{benchmark.name} has no target {target!r}{hint}. Targets: {', '.join(benchmark.targets)}")
 
 
+def at_training_scale(run: Run, target: str = "") -> Protocol:
+    """The protocol for images that are none of the benchmark's: shown at the scale at which the run was trained.
+
+    A network trained on small images mistakes large ones. Where the protocol gives its test images (those of
+    ``target``) no size, because they have that of the training images, others are brought to it: to the height of the
+    street world's images, or to the size to which the training images were resized.
+    """
+    benchmark = run.benchmark
+    protocol, rule = benchmark.protocol, benchmark.protocol.size_of(target)
+    if rule.fit is not None or rule.height is not None:
+        return protocol
+    resize = benchmark.domains[benchmark.source].resize or benchmark.training_of(run.row).resize
+    if isinstance(resize, Fit):
+        size = Size(fit=resize.fit)
+    elif resize is not None:
+        size = Size(height=resize[0])
+    elif benchmark.world is not None and benchmark.domains[benchmark.source].rendered:
+        size = Size(height=benchmark.world.height)
+    else:
+        return protocol
+    return protocol.model_copy(update={"size": size, "sizes": None})
+
+
+def describe_scale(size: Size) -> str:
+    """In words, how large images are shown to a network."""
+    if size.fit is not None:
+        return f"as large as fits into {size.fit[0]}×{size.fit[1]} pixels"
+    return "in their own size" if size.height is None else f"{size.height} pixels high"
+
+
 def export_run(run: Run, output: Path, *, target: str = "") -> tuple[Path, Path]:
     """Write a run's mmseg configuration and checkpoint into ``output``; return their paths.
 
@@ -84,7 +115,7 @@ def export_run(run: Run, output: Path, *, target: str = "") -> tuple[Path, Path]
     check_target(benchmark, target)
     model = load_trained(run)
     description = mmseg_description(benchmark.model_of(run.row), model, method)
-    config = mmseg_config(description, benchmark.protocol, target, benchmark.class_set)
+    config = mmseg_config(description, at_training_scale(run, target), target, benchmark.class_set)
     check_same(model, config["model"], method)
     name = f"{run.row}_seed{run.seed}"
     paths = output / f"{name}{'_' if target else ''}{target}.py", output / f"{name}.pth"

@@ -249,7 +249,8 @@ def recording(directory: RunDirectory, *, recorded: bool, fingerprint: str = "")
     try:
         yield
     except UserError as error:
-        if not isinstance(error, RunError):
+        own = not isinstance(error, DiskError) and _in_method(traceback.extract_tb(error.__traceback__))
+        if not isinstance(error, RunError) and not own:
             raise
         status = "not run" if isinstance(error, MissingExtra) else "failed"
         _record_failure(directory, str(error), status, fingerprint)

@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from flexseg.benchmark import Protocol, Run, Size
 from flexseg.classes import Grouping, scored_classes
-from flexseg.console import printable, progress_bar
+from flexseg.console import printable, progress_bar, terminal
 from flexseg.errors import UserError
 from flexseg.files import describe_disk_error, disk_errors, file_stem, replacing
-from flexseg.tasks.export import check_target
+from flexseg.tasks.export import at_training_scale, check_target, describe_scale
 from flexseg.tasks.jobs import load_trained
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -42,7 +42,8 @@ def predict_images(
 
     Args:
         images: files, or folders of them.
-        target: resize the images as this target's test images; by default as those of all targets.
+        target: resize the images as this target's test images; by default as those of all targets, or to the scale of
+            the training images (:func:`flexseg.tasks.export.at_training_scale`).
         height: resize them to this height in pixels instead, so that objects are as large as in training.
 
     Raises:
@@ -55,10 +56,12 @@ def predict_images(
 
     run.require_trained()
     check_target(run.benchmark, target)
-    protocol = adapt_protocol(run.benchmark.protocol, target, height)
+    protocol = adapt_protocol(at_training_scale(run, target), target, height)
     files = list(find_images(images))
     if not files:
         raise UserError(f"no image ({', '.join(SUFFIXES)}) in {', '.join(map(str, images)) or 'nothing'}")
+    scale = describe_scale(protocol.size_of(target))
+    terminal(stderr=True).print(f"The network is shown the images {scale}; --height changes that.", soft_wrap=True)
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = load_trained(run).to(device)

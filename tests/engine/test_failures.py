@@ -250,3 +250,30 @@ def test_batch_that_devices_cannot_share(tiny: Benchmark, smoke_data: Path) -> N
     job = make_job(tiny, "dginstyle", open_domains(tiny, smoke_data, "source"))
     with pytest.raises(RunError, match="batch_size 2 cannot be shared evenly by 3 devices"):
         Trainer(job, Three())
+
+
+BUILD = """
+    def build_model(self, config):
+        return super().build_model({**config, "decode_head": {"type": "FCNHaed"}})
+"""
+
+
+def test_a_method_that_cannot_build_its_model_costs_its_own_row(train_bad: Train, tmp_path: Path) -> None:
+    receipt = tmp_path / "receipt.json"
+    directory = train_bad(BUILD, receipt=receipt)
+    assert read_json(receipt)["status"] == "failed"
+    assert "did you mean FCNHead" in read_json(directory.failure)["reason"]
+
+
+REFUSES = """
+    def losses(self, batch, output):
+        from flexseg.errors import UserError
+        raise UserError("these options do not go together")
+"""
+
+
+def test_a_users_error_of_a_method_is_its_failure(train_bad: Train, tmp_path: Path) -> None:
+    receipt = tmp_path / "receipt.json"
+    directory = train_bad(REFUSES, receipt=receipt)
+    assert read_json(receipt)["status"] == "failed"
+    assert read_json(directory.failure)["reason"] == "these options do not go together"

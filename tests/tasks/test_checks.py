@@ -56,3 +56,20 @@ def test_check_goes_on_where_a_package_is_missing(smoke: Benchmark, monkeypatch:
     lines = check_benchmark(smoke.model_copy(update={"rows": smoke.rows | own}))
     assert lines[:-1] == [f"row {name} will be shown as not run: pip install nothing" for name in ("one", "two")]
     assert len(built) == 2
+
+
+def test_check_builds_every_methods_model(smoke: Benchmark, tmp_path: Path) -> None:
+    """A method that cannot build its model costs its own row alone, and is named before any work."""
+    from flexseg.tasks.check import check_benchmark
+
+    for name in ("dginstyle", "flexseg"):
+        (tmp_path / f"{name}.py").write_bytes((ROOT / "methods" / f"{name}.py").read_bytes())
+    (tmp_path / "odd.py").write_text(
+        "from flexseg.method import Method\n\n\nclass Odd(Method):\n    name = 'odd'\n    title = 'Odd'\n\n"
+        "    def build_model(self, config):\n"
+        "        return super().build_model({**config, 'decode_head': {**config['decode_head'], 'channells': 2}})\n"
+    )
+    benchmark = smoke.model_copy(update={"rows": smoke.rows | {"odd": Row(method="odd", title="Odd")}})
+    lines = check_benchmark(benchmark.with_methods(tmp_path))
+    assert len(lines) == 2
+    assert lines[0].startswith("row odd will be shown as failed: decode_head: FCNHead takes no 'channells'")

@@ -13,14 +13,23 @@ import pytest
 import torch
 from PIL import Image
 
-from flexseg.benchmark import Benchmark, Protocol, Run, fingerprint
+from flexseg.benchmark import Benchmark, Protocol, Run, Size, fingerprint
+from flexseg.benchmark.schedule import Fit
 from flexseg.engine.checkpoint import save_tensors
 from flexseg.engine.inference import predict_logits
 from flexseg.errors import UserError
 from flexseg.files import write_json
 from flexseg.method import Setup, parse_options
 from flexseg.method_files import load_method, method_names
-from flexseg.tasks.export import check_same, export_run, mmseg_config, mmseg_description, parse_run, python_source
+from flexseg.tasks.export import (
+    at_training_scale,
+    check_same,
+    export_run,
+    mmseg_config,
+    mmseg_description,
+    parse_run,
+    python_source,
+)
 from flexseg.tasks.jobs import load_trained
 
 MIT = {
@@ -92,11 +101,12 @@ def test_mmseg_predicts_the_same_pixels(
 
     model, protocol, target = CASES[name]
     benchmark = finished(model, protocol)
-    config, checkpoint = export_run(Run(benchmark, "dginstyle", 0, tmp_path), tmp_path / "out", target=target)
+    run = Run(benchmark, "dginstyle", 0, tmp_path)
+    config, checkpoint = export_run(run, tmp_path / "out", target=target)
     image = photo(tmp_path / "photo.jpg")
 
-    trained = load_trained(Run(benchmark, "dginstyle", 0, tmp_path))
-    wanted = predict_logits(trained, image, benchmark.protocol, target)
+    trained = load_trained(run)
+    wanted = predict_logits(trained, image, at_training_scale(run, target), target)
     theirs = init_model(str(config), str(checkpoint), device="cpu")
     found = inference_model(theirs, str(tmp_path / "photo.jpg"))
 
@@ -107,6 +117,22 @@ def test_mmseg_predicts_the_same_pixels(
     assert torch.equal(found.pred_sem_seg.data[0], found.seg_logits.data.argmax(dim=0))
     assert len(wanted.argmax(dim=0).unique()) > 3, "a prediction of one class proves little"
     assert theirs.dataset_meta["classes"][13] == "car"
+
+
+def test_images_of_ones_own_are_shown_at_the_scale_of_training(smoke: Benchmark) -> None:
+    def size(target: str = "", **changes: Any) -> Size:
+        training = smoke.training.model_copy(update=changes.pop("training", {}))
+        protocol = Protocol(**(smoke.protocol.model_dump() | changes))
+        benchmark = smoke.model_copy(update={"training": training, "protocol": protocol})
+        return at_training_scale(Run(benchmark, "dginstyle", 0), target).size_of(target)
+
+    assert smoke.world is not None
+    assert size() == size("night") == Size(height=smoke.world.height)
+    assert size(training={"resize": (20, 40)}) == Size(height=20)
+    assert size(training={"resize": Fit(fit=(20, 40))}) == Size(fit=(20, 40))
+    assert size(size={"height": 40}) == Size(height=40), "what the protocol says of its test images comes first"
+    assert size("night", sizes={"night": {"height": 30}}) == Size(height=30)
+    assert size("mixed", sizes={"night": {"height": 30}}) == Size(height=smoke.world.height)
 
 
 def test_a_fresh_process_knows_our_classes(finished: Callable[..., Benchmark], methods: Path, tmp_path: Path) -> None:
