@@ -150,7 +150,8 @@ class Method:
 
     Class attributes: ``name`` (the file's stem), ``title``, ``paper`` (authors, title, venue), ``data`` (the domains it
     trains on, ``"source"``, ``"generated"`` or both), ``needs`` (keys of :data:`NEEDS`, e.g. ``"batch_norm"``),
-    ``Options``, and ``shows`` (the logged and observed values that the reports draw, see :mod:`flexseg.shows`).
+    ``Options``, ``shows`` (the logged and observed values that the reports draw, see :mod:`flexseg.shows`), and
+    ``learns_without_labels`` (whether a batch without a labelled pixel may have a loss other than 0).
     """
 
     name: ClassVar[str] = ""
@@ -160,6 +161,7 @@ class Method:
     needs: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type] = NoOptions
     shows: ClassVar[tuple[Show, ...]] = ()
+    learns_without_labels: ClassVar[bool] = False
 
     def __init__(self, options: Any, setup: Setup) -> None:
         self.options = options

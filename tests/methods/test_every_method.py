@@ -41,9 +41,8 @@ def make_trainer(smoke: Benchmark, smoke_data: Path) -> MakeTrainer:
     Skips the test if the method refuses that trunk.
     """
     indices = {domain: open_index(smoke, domain, smoke_data) for domain in ("source", "generated")}
-    pools = {
-        data: open_domains(smoke, smoke_data, *data) for data in {load_method(name, METHODS).data for name in NAMES}
-    }
+    kinds = ("source",), ("generated",), ("source", "generated")
+    pools = {data: open_domains(smoke, smoke_data, *data) for data in kinds}  # no file is read, as one may be broken
     schedule = smoke.training.model_copy(update=LITTLE)
 
     def make(name: str) -> Trainer:
@@ -122,7 +121,10 @@ def test_a_batch_of_void_is_no_error_and_keeps_the_graph(name: str, make_trainer
     batch = first_batch(trainer)
     terms = trainer.wrapped(batch._replace(labels=torch.full_like(batch.labels, 255)))
     total = torch.stack(list(terms.values())).sum()
-    assert float(total.detach()) == 0
+    if trainer.method.learns_without_labels:
+        assert np.isfinite(float(total.detach()))
+    else:
+        assert float(total.detach()) == 0
     total.backward()
     assert_finite_gradients(trainer.learner)
 
