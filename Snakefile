@@ -56,6 +56,7 @@ PRODUCTS = {  # what people read, and what `flexseg report` calls it
 TITLES = fingerprint(
     {row: BENCHMARK.row(row).title for row in BENCHMARK.rows} | {"": [BENCHMARK.title, BENCHMARK.description]}
 )
+TRAINED = BENCHMARK.trained_rows  # the others were made elsewhere: a checkpoint, predictions
 EVALUATED = expand(f"{HOME}/{{row}}/evaluated.json", row=BENCHMARK.rows)
 
 
@@ -74,6 +75,15 @@ def is_rendered(domain):
 
 def run_fingerprint(wildcards):
     return Run(BENCHMARK, wildcards.row, int(wildcards.seed)).fingerprint
+
+
+def receipts(wildcards):
+    seeds = BENCHMARK.seeds_of(wildcards.row) if wildcards.row in TRAINED else []
+    return [f"{RUNS}/{wildcards.row}/seed-{seed}/trained.json" for seed in seeds]
+
+
+def foreign_fingerprint(wildcards):
+    return "" if wildcards.row in TRAINED else Run(BENCHMARK, wildcards.row, BENCHMARK.seeds[0]).fingerprint
 
 
 onstart:
@@ -147,7 +157,7 @@ rule train:
 rule evaluate:
     """All seeds of a row in one process: start-up and decoding the targets are paid once."""
     input:
-        trained=expand(f"{RUNS}/{{{{row}}}}/seed-{{seed}}/trained.json", seed=BENCHMARK.seeds),
+        trained=receipts,
         data=[f"{HOME}/data/{target}/index.parquet" for target in BENCHMARK.targets],
     output:
         f"{HOME}/{{row}}/evaluated.json",
@@ -158,6 +168,7 @@ rule evaluate:
         gpu=1,
     params:
         protocol=fingerprint(BENCHMARK.evaluation_definition()),
+        foreign=foreign_fingerprint,
     shell:
         f"flexseg evaluate {NAME} {{wildcards.row:q}} --seeds {','.join(map(str, BENCHMARK.seeds))}"
         " --threads {threads} --receipt {output:q} > {log:q} 2>&1"

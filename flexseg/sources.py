@@ -82,6 +82,29 @@ def source_files(path: Path) -> list[Path]:
     return [path, *sorted(found[1:])]
 
 
+def config_files(path: Path) -> list[Path]:
+    """A configuration of mmseg's, and the files that it names as ``_base_``, directly or through each other."""
+    found, waiting = [path], [path]
+    while waiting and len(found) < 100:
+        place = waiting.pop()
+        try:
+            tree = ast.parse(place.read_bytes())
+            named = next((n.value for n in tree.body if isinstance(n, ast.Assign) and _names_base(n)), None)
+            bases = ast.literal_eval(named) if named is not None else []
+        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # whoever reads it says so
+            continue
+        for base in [bases] if isinstance(bases, str) else bases:
+            other = place.parent / str(base)
+            if other not in found:
+                found.append(other)
+                waiting.append(other)
+    return found
+
+
+def _names_base(node: ast.Assign) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == "_base_" for target in node.targets)
+
+
 def _imports_beside(path: Path) -> list[str]:
     """The names of the modules in a file's own folder that it imports."""
     try:

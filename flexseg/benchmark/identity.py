@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flexseg.benchmark.facts import mistake_in_record
+from flexseg.benchmark.foreign import Foreign
 from flexseg.benchmark.schema import Benchmark
 from flexseg.console import printable
 from flexseg.errors import UserError
@@ -212,11 +213,16 @@ class Run:
     @cached_property
     def definition(self) -> dict[str, Any]:
         """All that decides the weights, except the library's own code."""
-        if self.as_recorded:
+        if self.as_recorded and self.foreign is None:
             content = read_json(self.directory.record) if self.directory.record.is_file() else {}
             definition = content.get("definition") if isinstance(content, dict) else None
             return definition if isinstance(definition, dict) else {}
         return self.benchmark.run_definition(self.row, self.seed)
+
+    @property
+    def foreign(self) -> Foreign | None:
+        """What was made elsewhere, if the run is not trained here."""
+        return self.benchmark.row(self.row).foreign
 
     @cached_property
     def fingerprint(self) -> str:
@@ -235,7 +241,11 @@ class Run:
 
     @property
     def state(self) -> State:
-        """How far the run has come, as its directory says now."""
+        """How far the run has come, as its directory says now; what was made elsewhere is finished if it is there."""
+        if (foreign := self.foreign) is not None:
+            if lost := foreign.missing:
+                return State("missing", f"missing: {lost}")
+            return State("finished", "", {"foreign": foreign.describe(), "definition": self.definition})
         record, failure = read_mapping(self.directory.record), read_mapping(self.directory.failure)
         current = record is not None and record.get("fingerprint") == self.fingerprint
         if failure is not None and not current:
@@ -253,7 +263,8 @@ class Run:
     @property
     def trained(self) -> bool:
         """Whether the run is finished and its weights are there."""
-        return self.state.status == "finished" and self.directory.weights.is_file()
+        whole = self.foreign is not None or self.directory.weights.is_file()
+        return self.state.status == "finished" and whole
 
     def require_trained(self) -> None:
         """Refuse a run that is not finished with today's settings.
@@ -261,6 +272,8 @@ class Run:
         Raises:
             UserError: says which command trains it.
         """
+        if self.foreign is not None and (lost := self.foreign.missing):
+            raise UserError(f"benchmark {self.benchmark.name}: rows.{self.row}: {lost}")
         if not self.trained:
             raise UserError(
                 f"{self.directory.root} holds no finished run of these settings: train it first, with "
@@ -276,7 +289,7 @@ def runs_of(benchmark: Benchmark, results: Path) -> list[Run]:
     """
     if os.path.lexists(results) and not results.is_dir():
         raise DiskError(f"{results}: {DISK[errno.ENOTDIR]}")
-    return [Run(benchmark, row, seed, results) for row in benchmark.rows for seed in benchmark.seeds]
+    return [Run(benchmark, row, seed, results) for row in benchmark.rows for seed in benchmark.seeds_of(row)]
 
 
 def read_mapping(path: Path) -> dict[str, Any] | None:

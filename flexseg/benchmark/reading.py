@@ -23,6 +23,7 @@ from flexseg.benchmark.mistakes import problems
 from flexseg.benchmark.schema import LONGEST, SHARED, Benchmark, Row, Seeds
 from flexseg.benchmark.values import check_name
 from flexseg.errors import UserError, did_you_mean
+from flexseg.files import read_json
 from flexseg.yaml_files import read_yaml
 
 
@@ -45,7 +46,7 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
         benchmark = Benchmark(name=name, **{key: value for key, value in content.items() if key != "name"})
     except ValidationError as error:
         raise UserError(f"{path} is not a valid benchmark:\n" + "\n".join(problems(error, Benchmark))) from error
-    for row in benchmark.rows:
+    for row in benchmark.trained_rows:
         benchmark.training_of(row)
     return benchmark.with_methods(folder.parent / "methods").with_datasets(folder.parent / "datasets")
 
@@ -143,11 +144,18 @@ def _is_another(key: str, value: dict[str, Any], inherited: dict[str, Any]) -> b
     return any(isinstance(value.get(kind), str) and value[kind] != inherited.get(kind) for kind in KINDS)
 
 
-def select_rows(benchmark: Benchmark, study: str = "default", rows: str = "", seeds: str = "") -> Benchmark:
+ADOPTED = "row.json"
+"""The file in ``results/<benchmark>/<row>/`` of a row that no benchmark file names: what it is, as in such a file."""
+
+
+def select_rows(
+    benchmark: Benchmark, study: str = "default", rows: str = "", seeds: str = "", results: Path = Path("results")
+) -> Benchmark:
     """The benchmark with only the rows of ``study``, or those that ``rows`` names (``a,b,c``), and these ``seeds``.
 
     A name in ``rows`` that is a method file but no row becomes a row of that method with its defaults, so that a new
-    method can be tried without an edit. The reference is the benchmark's if it is among the rows, else the first row.
+    method can be tried without an edit; one that was evaluated from elsewhere is found in ``results``. The reference
+    is the benchmark's if it is among the rows, else the first row.
     """
     if rows:
         names = [name.strip() for name in rows.split(",") if name.strip()]
@@ -162,6 +170,8 @@ def select_rows(benchmark: Benchmark, study: str = "default", rows: str = "", se
     for name in names:
         if name not in benchmark.rows and _is_method(benchmark, name):
             selected[name] = Row(method=name, title=name)
+        elif name not in benchmark.rows and (path := adopted_file(benchmark, name, results)).is_file():
+            selected[name] = _read_adopted(path)
         else:
             selected[name] = benchmark.row(name)
     if not selected:
@@ -172,6 +182,25 @@ def select_rows(benchmark: Benchmark, study: str = "default", rows: str = "", se
         "reference": benchmark.reference if benchmark.reference in selected else next(iter(selected)),
     }
     return benchmark.model_copy(update=update | ({"seeds": _seeds(seeds)} if seeds else {}))
+
+
+def adopted_file(benchmark: Benchmark, row: str, results: Path) -> Path:
+    """Where a row that was made elsewhere is written down, if no benchmark file names it.
+
+    Raises:
+        UserError: the name cannot be a row's.
+    """
+    try:
+        return results / benchmark.name / check_name(row) / ADOPTED
+    except ValueError as error:
+        raise UserError(f"{error}") from error
+
+
+def _read_adopted(path: Path) -> Row:
+    try:
+        return Row(**read_json(path))
+    except (ValidationError, TypeError) as error:
+        raise UserError(f"{path} does not describe a row: delete it, and evaluate or import the row again") from error
 
 
 def _is_method(benchmark: Benchmark, name: str) -> bool:

@@ -6,18 +6,19 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, NonNegativeInt, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PrivateAttr, ValidationError, model_validator
 
 from flexseg.benchmark.ablation import Ablation
 from flexseg.benchmark.blocks import Domain, Protocol, World
 from flexseg.benchmark.class_block import AnyClasses, class_set_of
 from flexseg.benchmark.mistakes import problems
+from flexseg.benchmark.row import Row
 from flexseg.benchmark.schedule import Training
-from flexseg.benchmark.values import LongText, MethodName, Name, Seed, Strict, Text, at_most, check_plain
+from flexseg.benchmark.values import LongText, Name, Seed, Strict, Text, at_most, check_plain
 from flexseg.classes import CITYSCAPES, GROUPINGS, ClassSet
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import file_digest
-from flexseg.sources import files_digest, source_files
+from flexseg.sources import config_files, files_digest, source_files
 
 ORIGINS = {
     "published": "as the paper has it",
@@ -39,39 +40,6 @@ LONGEST = 20
 def _require(place: str, kind: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         raise ValueError(f"{place}: no {kind} is named {name!r}{did_you_mean(name, known)}")
-
-
-class Row(Strict):
-    """A row of the tables: a method with options, which are all the keys that are not named here.
-
-    ``base`` names the method on which it stands (:mod:`flexseg.composition`), without which it changes plain training.
-    ``training`` changes keys of the benchmark's schedule and ``model`` exchanges its trunk, for this row alone: for
-    controls, such as a longer training, which the reports mark as such. ``published`` is the row's name in the files
-    of published numbers, where its component switches do not give it.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    method: MethodName | Literal[""] = ""
-    base: MethodName | Literal[""] = ""
-    extends: str = ""
-    title: Text = ""
-    generated: str = ""
-    tuned: bool = False
-    training: dict[str, Any] = Field(default_factory=dict)
-    model: dict[str, Any] = Field(default_factory=dict)
-    published: Text = ""
-
-    @model_validator(mode="after")
-    def _plain(self) -> Row:
-        check_plain(self.options)
-        check_plain(self.model, "model")
-        return self
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options as written, not yet checked by the method."""
-        return dict(self.model_extra or {})
 
 
 def _check_different(seeds: list[int]) -> list[int]:
@@ -158,8 +126,10 @@ class Benchmark(Strict):
                 raise ValueError(f"rows.{name}: results/<benchmark>/{name}/ is a folder of the suite: rename the row")
             if row.extends:
                 _require(f"rows.{name}.extends", "row", row.extends, self.rows)
-            elif not row.method:
+            elif not row.method and not row.foreign:
                 raise ValueError(f"rows.{name}: give a method, or the row that it extends")
+            if row.extends and self.rows[row.extends].foreign:
+                raise ValueError(f"rows.{name}.extends: {row.extends} is not trained here, so nothing can be changed")
             if row.generated:
                 _require(f"rows.{name}.generated", "domain", row.generated, self.domains)
             for key in row.training:
@@ -238,6 +208,15 @@ class Benchmark(Strict):
         return list(dict.fromkeys(file for path in self.method_files(row_name) for file in source_files(path)))
 
     @property
+    def trained_rows(self) -> list[str]:
+        """The rows that are trained here: all but those of networks and predictions from elsewhere."""
+        return [name for name, row in self.rows.items() if row.foreign is None]
+
+    def seeds_of(self, row_name: str) -> list[int]:
+        """The seeds of a row's runs: the benchmark's, or the first alone for a network from elsewhere."""
+        return self.seeds if self.rows[row_name].foreign is None else self.seeds[:1]
+
+    @property
     def trained_as(self) -> str:
         """The name of the benchmark whose folder has the trained runs."""
         return self.runs or self.name
@@ -297,8 +276,11 @@ class Benchmark(Strict):
         return self.counted(self.row(row_name).model or self.model)
 
     def counted(self, model: dict[str, Any]) -> dict[str, Any]:
-        """A trunk with the number of its classes, where that is not 19."""
-        return model if self.class_set.is_default else model | {"num_classes": len(self.class_set)}
+        """A trunk with the number of its classes, where that is not 19, and a digest of the configuration it names."""
+        path = Path(str(model.get("config") or ""))
+        own: dict[str, Any] = {} if self.class_set.is_default else {"num_classes": len(self.class_set)}
+        own |= {"config_digest": files_digest(config_files(path))} if path.suffix == ".py" else {}
+        return model | own if own else model
 
     def generated_of(self, row_name: str) -> str:
         """The domain of a row's generated images: the benchmark's, or the row's own."""
@@ -307,7 +289,7 @@ class Benchmark(Strict):
     @property
     def training_domains(self) -> set[str]:
         """The domains that the rows may be trained on."""
-        return {self.source, *map(self.generated_of, self.rows)}
+        return {self.source, *map(self.generated_of, self.trained_rows)}
 
     def domain_definition(self, name: str) -> dict[str, Any]:
         """All that decides the pixels of domain ``name``: the key of its data."""
@@ -322,6 +304,9 @@ class Benchmark(Strict):
     def run_definition(self, row_name: str, seed: int) -> dict[str, Any]:
         """All that decides the weights of a run, except the library's own code. The fingerprint is made from it."""
         row = self.row(row_name)
+        if row.foreign is not None:
+            own = {"foreign": row.foreign.definition(), "label_map": self.class_set.id}
+            return {"benchmark": self.name, "row": row_name, "seed": seed} | own
         digests = [files_digest(source_files(path)) for path in self.method_files(row_name)]
         return {
             "benchmark": self.trained_as,

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
+from flexseg.cli.evaluate import evaluate
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.cli.show import bench, show
 from flexseg.console import printable, terminal
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(show, name="show")
 app.add_typer(bench, name="bench")
+app.command()(evaluate)
 
 CORES = usable_cores()
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]
@@ -144,23 +146,6 @@ def train(
 
     resources = Resources(devices, precision, threads, workers)
     train_run(Run(_select_row(name, row), row, seed, RESULTS), resources, supersede=supersede, receipt=receipt)
-
-
-@app.command()
-def evaluate(
-    name: Name,
-    row: RowName,
-    seeds: Seeds = "",
-    threads: Threads = 1,
-    receipt: Receipt = None,
-    native_kernels: Native = False,
-) -> None:
-    """Evaluate a row's finished runs on every target of the benchmark."""
-    if native_kernels:
-        release_kernels()
-    from flexseg.tasks.jobs import evaluate_row
-
-    evaluate_row(_select(name, "default", row, seeds), row, RESULTS, threads, receipt)
 
 
 @app.command()

@@ -112,7 +112,7 @@ def decode_label(
         UserError: the bytes are not a complete picture, or hold another id (the first ones are named).
     """
     if not label_map:
-        label = np.asarray(_decode(path, content, *IDS))
+        label = decode_ids(path, content)
         wrong = np.unique(label[~VALID_IDS[label]])
         if wrong.size:
             raise UserError(
@@ -131,6 +131,15 @@ def decode_label(
         if picture.mode == "P":
             _check_palette(path, picture, raw, mapping)
     return mapping.apply(raw, path)
+
+
+def decode_ids(path: Path, content: bytes) -> np.ndarray:
+    """Decode a picture of 8-bit numbers as it is: (H, W) uint8, grey or a palette's index.
+
+    Raises:
+        UserError: it is damaged, or a picture of another kind.
+    """
+    return np.asarray(_decode(path, content, *IDS))
 
 
 def _check_palette(path: Path, picture: Image.Image, ids: np.ndarray, label_map: LabelMap) -> None:

@@ -110,6 +110,15 @@ def count_labels(truth: Truth, predictions: Tensor) -> dict[str, Tensor]:
     return _confusions(truth, predictions) | _boundaries(truth, predictions)
 
 
+def count_hard(truth: Truth, predictions: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """As :func:`count`, of predicted classes (B, H, W) int64 without probabilities: what needs these is 0."""
+    columns, bins = count_labels(truth, predictions), truth.protocol.calibration_bins
+    empty = torch.zeros(len(predictions), bins, dtype=torch.int64, device=predictions.device)
+    columns |= {"calibration_count": empty, "calibration_correct": empty, "calibration_confidence": empty.double()}
+    columns["nll_sum"] = torch.zeros(len(predictions), dtype=torch.float64, device=predictions.device)
+    return columns, predictions
+
+
 def _merge(log_p: Tensor, classes: Grouping) -> Tensor:
     """Log-probabilities (…, C) of the merged classes, each at the id it goes by, −∞ elsewhere."""
     merged = torch.full_like(log_p, -torch.inf)

@@ -20,7 +20,7 @@ from flexseg.classes import CITYSCAPES, ClassSet, Grouping, scored_classes
 from flexseg.data.loading import Prefetcher
 from flexseg.data.pool import Pool, spread
 from flexseg.data.transforms import normalise
-from flexseg.engine.counts import count, describe_truth, margin
+from flexseg.engine.counts import Truth, count, count_hard, describe_truth, margin
 from flexseg.engine.inference import (
     PIXELS,
     label_size,
@@ -55,17 +55,41 @@ def image_records(
         images: (B, 3, h, w) normalised. labels: (B, H, W) integers, to whose size the logits are resized.
         scored: the classes, by default Cityscapes' as the protocol groups them.
     """
-    size = labels.shape[1], labels.shape[2]
     # Classes last, as a channels-last trunk leaves them in memory: softmax and maximum are faster on a CPU.
-    logits = resize_logits(predict(model, images, protocol), size).permute(0, 2, 3, 1)
-    step, beyond = max(stripe // (len(labels) * size[1]), 1), margin(protocol)
+    logits = resize_logits(predict(model, images, protocol), (labels.shape[1], labels.shape[2])).permute(0, 2, 3, 1)
+
+    def counted(truth: Truth, rows: slice) -> tuple[dict[str, Tensor], Tensor]:
+        return count(truth, torch.log_softmax(logits[:, rows].float(), dim=-1))
+
+    return _in_stripes(counted, labels, protocol, stripe, scored)
+
+
+def label_records(
+    predictions: Tensor, labels: Tensor, protocol: Protocol, stripe: int = PIXELS, scored: Grouping | None = None
+) -> dict[str, Tensor]:
+    """The columns of :func:`image_records` for predicted label maps (B, H, W) int64, merged as the protocol scores."""
+
+    def counted(truth: Truth, rows: slice) -> tuple[dict[str, Tensor], Tensor]:
+        return count_hard(truth, predictions[:, rows])
+
+    return _in_stripes(counted, labels, protocol, stripe, scored)[0]
+
+
+def _in_stripes(
+    counted: Callable[[Truth, slice], tuple[dict[str, Tensor], Tensor]],
+    labels: Tensor,
+    protocol: Protocol,
+    stripe: int,
+    scored: Grouping | None,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Sum what is ``counted`` over stripes of rows, each with as many more as its counts depend on."""
+    step, beyond = max(stripe // (len(labels) * labels.shape[2]), 1), margin(protocol)
     columns: dict[str, Tensor] = {}
     predictions = []
-    for top in range(0, size[0], step):
+    for top in range(0, labels.shape[1], step):
         first, end = max(top - beyond, 0), top + step
         rows, own = slice(first, end + beyond), slice(top - first, end - first)
-        log_p = torch.log_softmax(logits[:, rows].float(), dim=-1)
-        counts, predicted = count(describe_truth(labels[:, rows], protocol, own, scored), log_p)
+        counts, predicted = counted(describe_truth(labels[:, rows], protocol, own, scored), rows)
         columns = {name: columns[name] + values if columns else values for name, values in counts.items()}
         predictions.append(predicted[:, own])
     return columns, torch.cat(predictions, dim=1)
@@ -112,6 +136,35 @@ def evaluate_target(
     back = np.argsort(order)
     arrays = {name: torch.cat([part[name] for part in parts]).numpy()[back] for name in parts[0]}
     return _table(pool, arrays), {pool.ids[place]: predictions[place] for place in sorted(predictions)}
+
+
+def evaluate_labels(
+    read: Callable[[int], np.ndarray],
+    pool: Pool,
+    protocol: Protocol,
+    keep: int = 0,
+    progress: Callable[[int], None] | None = None,
+    target: str = "",
+    classes: ClassSet = CITYSCAPES,
+) -> tuple[pa.Table, dict[str, np.ndarray]]:
+    """Evaluate predicted label maps, as :func:`evaluate_target` does a model.
+
+    Args:
+        read: the prediction (H, W) uint8 of the image at a place of the pool, merged as the protocol scores, of the
+            size at which it is compared with the label.
+    """
+    size, scored = protocol.size_of(target), scored_classes(classes, protocol.classes)
+    shown, parts, predictions = spread(len(pool), keep), list[dict[str, Tensor]](), dict[str, np.ndarray]()
+    for place in range(len(pool)):
+        prediction, label = read(place), prepare_label(pool.labels[place], size)
+        found, truth = torch.from_numpy(prediction.astype(np.int64)), torch.from_numpy(np.array(label))
+        parts.append(label_records(found[None], truth[None], protocol, scored=scored))
+        if place in shown:
+            predictions[pool.ids[place]] = prediction
+        if progress is not None:
+            progress(1)
+    arrays = {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+    return _table(pool, arrays), predictions
 
 
 def _batches(pool: Pool, size: Size, batch_size: int) -> list[list[int]]:

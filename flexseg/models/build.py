@@ -10,7 +10,9 @@ A benchmark file names the parts in mmseg's own vocabulary::
     features: decode_head.layers.2              # optional: the map that methods attach losses to, see Segmentor
     weights: {file: ..., sha256: ...}           # optional: the backbone's, from elsewhere, flexseg/models/weights.py
 
-or, as ``detectron2: {MODEL: {...}}``, a model of detectron2's instead (:mod:`flexseg.models.detectron2`).
+or, as ``detectron2: {MODEL: {...}}``, a model of detectron2's instead (:mod:`flexseg.models.detectron2`), or the file
+of an mmseg configuration, ``config: my_mmseg.py``, whose model is taken as it is (:mod:`flexseg.models.mmseg_config`).
+``custom_imports: [my_package.my_backbone]`` imports modules that register parts, if the user trusts their package.
 
 mmseg's classes do the computing. Losses, schedules, preprocessing and sliding windows are the suite's, so that all
 methods share them; what would silently be ignored here is refused instead.
@@ -37,6 +39,7 @@ from flexseg.models.description import (
     suggest,
     to_plain,
 )
+from flexseg.models.mmseg_config import expand
 from flexseg.models.segmentor import Segmentor, one_map, size_divisor
 from flexseg.models.weights import Weights, load_weights
 
@@ -59,6 +62,7 @@ def build_segmentor(config: Mapping[str, Any], pretrained: bool = True) -> Segme
         ModelError: the description is wrong; says where, and what would be right.
         RunError: the weights are not there or are others (:mod:`flexseg.models.weights`).
     """
+    config = expand(config)
     if "detectron2" in config:
         from flexseg.models.detectron2 import build_detectron2
 
@@ -90,6 +94,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     from flexseg.models import daformer, deeplab, hrda  # noqa: F401  (mmseg takes seconds; both register their heads)
 
+    config = expand(config)
     _check_parts(config)
     if config["backbone"].get("type") == "FrozenViT":
         from flexseg.models import vit  # noqa: F401  (registers it)

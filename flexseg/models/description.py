@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -12,12 +13,22 @@ from torch import nn
 
 from flexseg.classes import IGNORE
 from flexseg.errors import UserError
+from flexseg.sources import PACKAGE
 
 HEADS = ("decode_head", "auxiliary_head", "hrda.attention")
 """Where heads are described."""
 COUNTS = ("num_classes", "out_channels")
 FIXED = {"ignore_index": IGNORE, "sampler": None}
 """Options of a head that the suite decides, beside the :data:`COUNTS` of classes: a file may only repeat them."""
+
+
+TRUST = "FLEXSEG_TRUST"
+"""The environment's variable that names packages which files may import, separated by commas."""
+
+
+def trusted_packages() -> set[str]:
+    """The packages that the user trusts to be imported by files, and the suite's own."""
+    return {"flexseg"} | {name.strip() for name in os.environ.get(TRUST, "").split(",") if name.strip()}
 
 
 class ModelError(UserError, ValueError):
@@ -59,7 +70,7 @@ def _check_loss(where: str, loss: Any) -> None:
     """The methods compute the losses. A file only weighs an auxiliary head's cross-entropy, in mmseg's words."""
     if loss is None:
         return
-    allowed = {"type": "CrossEntropyLoss", "use_sigmoid": False}
+    allowed = {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": 1.0}
     if where.startswith("auxiliary_head"):
         allowed["loss_weight"] = loss.get("loss_weight", 1.0) if isinstance(loss, dict) else 1.0
     for key, value in loss.items() if isinstance(loss, dict) else (("loss_decode", loss),):
@@ -140,8 +151,9 @@ def _fits(where: str, cls: Any) -> bool:
 
     if where.startswith(HEADS):
         return inspect.isclass(cls) and issubclass(cls, BaseDecodeHead)
-    homes = (f"mmseg.models.{where}s.", "flexseg.models.")
-    return inspect.isclass(cls) and cls.__module__.startswith(homes) and not issubclass(cls, BaseDecodeHead)
+    homes = [f"mmseg.models.{where}s.", "flexseg.models.", f"{PACKAGE}.", *(f"{name}." for name in trusted_packages())]
+    inside = inspect.isclass(cls) and f"{cls.__module__}.".startswith(tuple(homes))
+    return inside and not issubclass(cls, BaseDecodeHead)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

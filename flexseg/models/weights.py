@@ -178,13 +178,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: it cannot be read, or holds no tensors.
     """
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    """The tensors of a file by name, and its ``meta`` if it is one of mmengine's.
+
+    Raises:
+        WeightsError: it cannot be read, or holds no tensors.
+    """
     if path.suffix in PICKLED:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file can raise nearly anything
             raise WeightsError(
                 f"{path} cannot be read ({_why(error)}): it is no file of PyTorch's, damaged, or holds more than "
-                f"tensors, which is refused because it could run code"
+                "tensors, which is refused because it could run code. docs/own_work.md shows how to keep the weights "
+                "alone of what mmengine writes while training"
             ) from error
     else:
         import safetensors.torch
@@ -193,6 +203,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content = safetensors.torch.load_file(path)
         except (OSError, safetensors.SafetensorError) as error:
             raise WeightsError(f"{path} cannot be read ({error}): it is no safetensors file, or damaged") from error
+    meta = content.get("meta") if isinstance(content, Mapping) else None
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -201,7 +212,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     )
     if not tensors:
         raise WeightsError(f"{path} holds no tensors by name: it is no file of weights")
-    return tensors
+    return tensors, meta if isinstance(meta, Mapping) else {}
 
 
 def _why(error: Exception) -> str:

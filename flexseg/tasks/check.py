@@ -6,8 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from flexseg.benchmark import Benchmark
-from flexseg.errors import MissingExtra, UserError
+from flexseg.benchmark import Benchmark, Run
+from flexseg.errors import MissingExtra, RunError, UserError
 from flexseg.files import digest
 from flexseg.tasks.needs import compare_needs, measure_needs, within_memory
 
@@ -26,6 +26,7 @@ def check_benchmark(benchmark: Benchmark, results: Path = Path("results")) -> li
     lines = _check_methods(benchmark)
     trunks = _check_trunks(benchmark, lines)
     lines += _check_models(benchmark, [line.split()[1] for line in lines if line.startswith("row ")])
+    lines += _check_foreign(benchmark)
     own = trunks.get(digest(benchmark.counted(benchmark.model)))
     lines += compare_needs(measure_needs(benchmark, trunks, results), results, benchmark.name)
     size = f", trunk of {sum(p.numel() for p in own.parameters()) / 1e6:.2f} M parameters" if own else ""
@@ -53,7 +54,7 @@ def _check_methods(benchmark: Benchmark) -> list[str]:
     from flexseg.method_files import ends_the_process, load_method, load_row, method_names
 
     methods, lines, problems = benchmark.methods, [], []
-    used = {name: [path.stem for path in benchmark.method_files(name)] for name in benchmark.rows}
+    used = {name: [path.stem for path in benchmark.method_files(name)] for name in benchmark.trained_rows}
     ends = {method: ends_the_process(method, methods) for method in {each for names in used.values() for each in names}}
     for name, names in used.items():
         for method in set(names) - set(method_names(methods)):
@@ -88,7 +89,7 @@ def _check_trunks(benchmark: Benchmark, lines: list[str]) -> dict[str, Any]:
     built: dict[str, Any] = {}
     checked: dict[tuple[str, int, tuple[int, int]], str] = {}
     missing: dict[str, str] = {}
-    for name in benchmark.rows:
+    for name in benchmark.trained_rows:
         model = benchmark.model_of(name)
         key = digest(model)
         if key not in built and key not in missing:
@@ -134,7 +135,7 @@ def _check_models(benchmark: Benchmark, shown: Collection[str]) -> list[str]:
 
     lines, seen = [], dict[str, str]()
     pixels = np.zeros((0, len(benchmark.class_set)), dtype=np.int64)
-    for name in benchmark.rows:
+    for name in benchmark.trained_rows:
         row, model = benchmark.row(name), benchmark.model_of(name)
         if name in shown or benchmark.runs:
             continue
@@ -157,6 +158,26 @@ def _check_models(benchmark: Benchmark, shown: Collection[str]) -> list[str]:
     return lines
 
 
+def _check_foreign(benchmark: Benchmark) -> list[str]:
+    """Load what was made elsewhere; return lines on the rows whose networks are missing or do not fit."""
+    from flexseg.tasks.jobs import load_network
+
+    lines = []
+    for name in benchmark.rows:
+        run = Run(benchmark, name, benchmark.seeds[0])
+        if run.foreign is None:
+            continue
+        try:
+            if run.foreign.missing:
+                raise RunError(run.foreign.missing)
+            if run.foreign.kind != "predictions":
+                load_network(run)
+        except UserError as error:
+            state = "not run" if isinstance(error, MissingExtra) else "failed"
+            lines.append(f"row {name} will be shown as {state}: {error}")
+    return lines
+
+
 def require_data(benchmark: Benchmark, results: Path) -> None:
     """Check that all data sets and weights are there; weights are downloaded if the benchmark gives a URL.
 
@@ -166,7 +187,9 @@ def require_data(benchmark: Benchmark, results: Path) -> None:
     from flexseg.tasks.doctor import require
 
     require(benchmark, results)
-    described = [model["weights"] for row in benchmark.rows if "weights" in (model := benchmark.model_of(row))]
+    described = [
+        model["weights"] for row in benchmark.trained_rows if (model := benchmark.model_of(row)).get("weights")
+    ]
     if described and not benchmark.runs:
         from flexseg.models.weights import Weights, find
 

@@ -253,6 +253,15 @@ def open_index(benchmark: Benchmark, domain: str, results: Path) -> Index:
     return read_index(domain_folder(results, benchmark, domain), name, located.root, load)
 
 
+def require_indices(benchmark: Benchmark, results: Path) -> None:
+    """Make the indices of the targets that have none of their present definition."""
+    for target in benchmark.targets:
+        try:
+            open_index(benchmark, target, results)
+        except UserError:  # if more than the index is missing, make_dataset says so
+            make_dataset(benchmark, target, results)
+
+
 def training_pool(
     benchmark: Benchmark, indices: Mapping[str, Index], seed: int, resize: Resize | None, results: Path
 ) -> Any:
@@ -303,7 +312,9 @@ def cache_frames(benchmark: Benchmark, results: Path, workers: int) -> list[str]
         except UserError:  # if more than the index is missing, make_dataset says so
             make_dataset(benchmark, domain, results, workers)
             index = open_index(benchmark, domain, results)
-        for size in {training_size(benchmark, domain, benchmark.training_of(row).resize) for row in benchmark.rows}:
+        for size in {
+            training_size(benchmark, domain, benchmark.training_of(row).resize) for row in benchmark.trained_rows
+        }:
             frames += frames_of(index, "train", size)
     folder = cache_folder(results)
     need = measure_need(frames, folder)

@@ -81,8 +81,8 @@ def _find_dependent_rows(benchmark: Benchmark, domain: str) -> tuple[str, ...]:
     """The rows that need a domain; none if all do."""
     if domain in (benchmark.source, *benchmark.targets):
         return ()
-    rows = tuple(row for row in benchmark.rows if benchmark.generated_of(row) == domain)
-    return rows if len(rows) < len(benchmark.rows) else ()
+    rows = tuple(row for row in benchmark.trained_rows if benchmark.generated_of(row) == domain)
+    return rows if len(rows) < len(benchmark.trained_rows) else ()
 
 
 def survey(results: Path, *, full: bool = False, workers: int = 1) -> Report:
@@ -232,9 +232,14 @@ def _examine_all_weights(benchmark: Benchmark, fit: bool) -> tuple[WeightsReport
     if benchmark.runs:
         return ()
     models: dict[str, Mapping[str, Any]] = {}
-    for model in map(benchmark.model_of, benchmark.rows):
+    for model in map(benchmark.model_of, benchmark.trained_rows):
         if isinstance(model.get("weights"), dict) and model["weights"].get("file"):
-            models[digest({"weights": model["weights"]} | ({"backbone": model["backbone"]} if fit else {}))] = model
+            models[
+                digest(
+                    {"weights": model["weights"]}
+                    | ({"backbone": model.get("backbone", model.get("config"))} if fit else {})
+                )
+            ] = model
     return tuple(_examine_weights(model, fit) for model in models.values())
 
 
@@ -289,7 +294,7 @@ def _count_frame_bytes(benchmark: Benchmark, sets: Iterable[SetReport]) -> int:
         for report in sets
         for part in report.parts
         if "train" in part.uses.split(", ")
-        for row in benchmark.rows
+        for row in benchmark.trained_rows
         if (size := training_size(benchmark, report.name, benchmark.training_of(row).resize)) is not None
     }
     boxes = {key: key[2].fit if isinstance(key[2], Fit) else key[2] for key in found}

@@ -12,6 +12,7 @@ from typing import Any
 
 from flexseg.benchmark import Benchmark, Run, fingerprint
 from flexseg.benchmark.identity import RECORD_COLUMNS, RunDirectory, read_mapping
+from flexseg.classes import scored_classes
 from flexseg.console import progress_bar
 from flexseg.data.index import Index
 from flexseg.errors import MissingExtra, RunError, UserError
@@ -146,9 +147,10 @@ def evaluate_row(benchmark: Benchmark, row: str, results: Path, threads: int = 1
     protocol = fingerprint(benchmark.evaluation_definition())
     finished: list[Run] = []
     states: dict[str, str] = {}
-    for run in (Run(benchmark, row, seed, results) for seed in benchmark.seeds):
+    for run in (Run(benchmark, row, seed, results) for seed in benchmark.seeds_of(row)):
         state = run.state
-        if state.status in ("failed", "not run") and receipt is not None:
+        lost = run.foreign is not None and state.status == "missing"
+        if (lost or state.status in ("failed", "not run")) and receipt is not None:
             states[str(run.seed)] = state.status
             continue
         run.require_trained()
@@ -175,10 +177,22 @@ def evaluate_row(benchmark: Benchmark, row: str, results: Path, threads: int = 1
                 "fingerprint": run.fingerprint,
                 "evaluation": protocol,
             }
-            evaluate_model(load_trained(run), benchmark, directory, facts, pools, indices)
+            if run.foreign is not None and run.foreign.kind == "predictions":
+                evaluate_predictions(run, directory, facts, pools, indices)
+            else:
+                evaluate_model(load_network(run), benchmark, directory, facts, pools, indices)
         if directory.failure.is_file():
             states[str(run.seed)] = "failed"
     _write_receipt(receipt, {"evaluation": protocol, "seeds": states})
+
+
+def load_network(run: Run) -> Any:
+    """Load what is evaluated of a run: the trained model, or the network from elsewhere."""
+    if run.foreign is None:
+        return load_trained(run)
+    from flexseg.tasks.foreign import load_foreign
+
+    return load_foreign(run)
 
 
 def _is_evaluated(run: Run, target: str, evaluation: str, index: Index) -> bool:
@@ -217,15 +231,7 @@ def evaluate_model(
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    protocol = benchmark.protocol
-    facts = {
-        "protocol": protocol.id,
-        "label_map": benchmark.class_set.id,
-        "boundary_band": protocol.boundary_band,
-        "boundary_tolerances": json.dumps(protocol.boundary_tolerances),
-        "distance_rings": json.dumps(protocol.distance_rings),
-        **facts,
-    }
+    protocol, facts = benchmark.protocol, _protocol_facts(benchmark) | dict(facts)
     with progress_bar(str(directory.root), sum(len(pool) for pool in pools.values())) as advance:
         for target, pool in pools.items():
             kept, classes = benchmark.predictions, benchmark.class_set
@@ -234,6 +240,60 @@ def evaluate_model(
             )
             own = {"target": target, "data": indices[target].digest, "target_label_map": indices[target].label_map}
             write_target(directory.evaluation, directory.predictions, target, table, shown, facts | own)
+
+
+def evaluate_predictions(
+    run: Run,
+    directory: RunDirectory,
+    facts: Mapping[str, Any],
+    pools: Mapping[str, Any],
+    indices: Mapping[str, Index],
+) -> None:
+    """Write the records of a run whose predictions were made elsewhere; a target without any is left out.
+
+    Raises:
+        RunError: predictions are missing, of another size, or hold what is no class.
+    """
+    from flexseg.engine.evaluate import evaluate_labels, write_target
+    from flexseg.engine.inference import label_size
+    from flexseg.tasks.foreign import find_predictions, read_prediction
+
+    benchmark, foreign = run.benchmark, run.foreign
+    assert foreign is not None
+    protocol, classes = benchmark.protocol, benchmark.class_set
+    scored = scored_classes(classes, protocol.classes)
+    facts = _protocol_facts(benchmark) | dict(facts) | {"probabilities": "none"}
+    found = {target: find_predictions(foreign.path, target, index) for target, index in indices.items()}
+    if not any(found.values()):
+        raise RunError(
+            f"{foreign.path} has no predictions of {', '.join(indices)}: those of a target go into a folder of its name"
+        )
+    with progress_bar(str(directory.root), sum(len(pools[target]) for target in found if found[target])) as advance:
+        for target, files in found.items():
+            if not files:
+                print(f"{foreign.path} has no predictions of {target}")
+                continue
+            pool, size = pools[target], protocol.size_of(target)
+
+            def read(place: int, pool: Any = pool, files: Any = files, size: Any = size) -> Any:
+                height, width = label_size(size, *pool.labels[place].shape)
+                return read_prediction(files[pool.ids[place]], (height, width), scored)
+
+            table, shown = evaluate_labels(read, pool, protocol, benchmark.predictions, advance, target, classes)
+            own = {"target": target, "data": indices[target].digest, "target_label_map": indices[target].label_map}
+            write_target(directory.evaluation, directory.predictions, target, table, shown, facts | own)
+
+
+def _protocol_facts(benchmark: Benchmark) -> dict[str, Any]:
+    """What the records of every run say of how they were made."""
+    protocol = benchmark.protocol
+    return {
+        "protocol": protocol.id,
+        "label_map": benchmark.class_set.id,
+        "boundary_band": protocol.boundary_band,
+        "boundary_tolerances": json.dumps(protocol.boundary_tolerances),
+        "distance_rings": json.dumps(protocol.distance_rings),
+    }
 
 
 @contextmanager

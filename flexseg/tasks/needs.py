@@ -53,7 +53,7 @@ def measure_needs(benchmark: Benchmark, trunks: Mapping[str, Any], results: Path
     """
     memory, disk = 0, 0
     measured: dict[tuple[str, int, int, int], int] = {}
-    for name in benchmark.rows:
+    for name in benchmark.trained_rows:
         key, training = digest(benchmark.model_of(name)), benchmark.training_of(name)
         if key not in trunks:
             continue

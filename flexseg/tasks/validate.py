@@ -51,8 +51,8 @@ def validate(benchmark: Benchmark, results: Path, console: Console) -> Path:
     pool = open_pool([(open_index(benchmark, benchmark.source, results), "val")])
     scores: dict[str, list[float]] = {}
     records = []
-    with progress_bar("validating", len(benchmark.rows) * len(benchmark.seeds)) as advance:
-        for row in benchmark.rows:
+    with progress_bar("validating", len(benchmark.trained_rows) * len(benchmark.seeds)) as advance:
+        for row in benchmark.trained_rows:
             for seed in benchmark.seeds:
                 advance(1, row)
                 run = Run(benchmark, row, seed, results)

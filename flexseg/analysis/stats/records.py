@@ -103,6 +103,11 @@ class RunRecords:
     absent: dict[str, str] = field(default_factory=dict)
 
     @property
+    def foreign(self) -> str:
+        """What the run is, if it was not trained here: which file, and its digest."""
+        return str(self.info.get("foreign") or "")
+
+    @property
     def library(self) -> str:
         """The digest of the library's files that made the run."""
         return str(self.info.get("library") or "not recorded")
@@ -135,14 +140,23 @@ class Records:
         return [run for run in self.runs.values() if run.status == "finished" and row in ("", run.row)]
 
     def notes(self, row: str) -> list[str]:
-        """Why ``row`` has fewer values than seeds × targets: one line per reason, naming its seeds."""
+        """Why ``row`` has fewer values than seeds × targets: one line per reason, naming its seeds.
+
+        Of a row from elsewhere also what it is, and what its intervals are about.
+        """
+        foreign = [
+            f"foreign: {run.foreign}; one network, so ± and intervals are over test images (and over the seeds of the "
+            "rows that it is compared with)"
+            for run in self.finished(row)
+            if run.foreign
+        ]
         reasons: dict[str, list[int]] = {}
         for run in self.of_row(row):
             if run.status != "finished":
                 reasons.setdefault(run.reason, []).append(run.seed)
             for target, reason in run.absent.items():
                 reasons.setdefault(f"target {target}: {reason}", []).append(run.seed)
-        return [f"{seeds_text(seeds)} {reason}" for reason, seeds in reasons.items()]
+        return [*foreign, *(f"{seeds_text(seeds)} {reason}" for reason, seeds in reasons.items())]
 
     def all_notes(self) -> list[tuple[str, str]]:
         """(row, note) of all rows; see :meth:`notes`."""
@@ -195,7 +209,8 @@ def _load_run(run: Run) -> RunRecords:
         else:
             targets[target] = loaded
     files = state.record.get("library_files")
-    other = state.record.get("library") != code_digest(tuple(files) if files else None)
+    foreign = "foreign" in state.record
+    other = not foreign and state.record.get("library") != code_digest(tuple(files) if files else None)
     return RunRecords(*place, "finished", "", _printable(state.record), other, targets, absent)
 
 
@@ -268,14 +283,14 @@ def _load_target(path: Path, expected: str, protocol: Protocol, classes: int) ->
         metadata = table.schema.metadata or {}
         if metadata.get(b"fingerprint", b"").decode(errors="replace") != expected:
             return "records of another run"
-        return _reduce(
-            table, protocol, classes, printable(metadata.get(b"target_label_map", b"").decode(errors="replace"))
-        )
+        label_map = printable(metadata.get(b"target_label_map", b"").decode(errors="replace"))
+        return _reduce(table, protocol, classes, label_map, hard=metadata.get(b"probabilities") == b"none")
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         return f"records cannot be read ({type(error).__name__}): evaluate this run again"
 
 
-def _reduce(table: pa.Table, protocol: Protocol, classes: int, label_map: str) -> TargetRecord:
+def _reduce(table: pa.Table, protocol: Protocol, classes: int, label_map: str, hard: bool = False) -> TargetRecord:
+    """The counts of a table of records; ``hard`` ones are of label maps without probabilities."""
     images = np.asarray(table["image"].to_pylist())
     if not len(images) or images.dtype.kind != "U" or len(set(images.tolist())) < len(images):
         raise ValueError("images without names of their own")
@@ -304,7 +319,7 @@ def _reduce(table: pa.Table, protocol: Protocol, classes: int, label_map: str) -
             "boundary_iou": array("boundary_iou", widths, 3, classes),
             "boundary_f1": array("boundary_f1", widths, 4, classes),
             "calibration": np.stack(calibration, axis=1).astype(np.float64),
-            "nll": np.stack([array("nll_sum"), array("pixels")], axis=1).astype(np.float64),
+            "nll": np.stack([array("nll_sum"), array("pixels") * (not hard)], axis=1).astype(np.float64),
         },
         label_map=label_map,
     )

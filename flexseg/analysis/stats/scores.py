@@ -20,6 +20,8 @@ from flexseg.analysis.stats.statistics import (
     Noise,
     apply_holm,
     blocked_noise,
+    half_width,
+    image_interval,
     paired_interval,
     t_interval,
 )
@@ -96,8 +98,17 @@ class Scores:
         return nanmean(values) if self.quantities[quantity].partial else np.asarray(values.mean(-1))
 
     def mean(self, row: str, column: str, quantity: str = "mIoU") -> Mean:
-        """Mean over seeds with its 95 % t-interval."""
-        return t_interval(self.per_seed(row, column, quantity))
+        """Mean over seeds with its 95 % t-interval; of one network from elsewhere the interval over test images."""
+        found = t_interval(self.per_seed(row, column, quantity))
+        if not found.n or not self.is_fixed(row):
+            return found
+        replicates = self._column_replicates(row, self.benchmark.seeds_of(row)[0], column, quantity)
+        images = min(self.images(target) for target in self.members(column))
+        return Mean(found.value, half_width(0.0, float(replicates.var(ddof=1)), 1, images), found.n)
+
+    def is_fixed(self, row: str) -> bool:
+        """Whether a row is one network from elsewhere, which has no seeds that could vary."""
+        return row in self.benchmark.rows and self.benchmark.rows[row].foreign is not None
 
     def class_ious(self, row: str, target: str) -> Floats:
         """IoU in percent of each class, per seed; NaN where there is none. (S, C)"""
@@ -161,22 +172,39 @@ class Scores:
         The interval is over seeds and test images. ``images``: how many of them the quantity is about, by default all
         (of the target with the fewest).
         """
-        values = np.array([weight * self.per_seed(row, column, quantity) for row, weight in weights.items()])
+        values = np.array([weight * self._on_seeds(row, column, quantity) for row, weight in weights.items()])
         values = values.reshape(len(weights), len(self.benchmark.seeds)).sum(0)
         chosen = np.flatnonzero(np.isfinite(values))
-        if len(chosen) < 2:
+        squares = sum(weight**2 for row, weight in weights.items() if not self.is_fixed(row))
+        if squares == 0:  # single networks alone: their difference is the same on every seed
+            chosen = chosen[:1]
+        elif len(chosen) < 2:
             return paired_interval(values[chosen], np.zeros((2, len(chosen))), 2)
-        squares = sum(weight**2 for weight in weights.values())
         members = self.members(column)
         replicates = np.zeros((1, len(chosen)))
         for row, weight in weights.items():
-            runs = [(row, self.benchmark.seeds[index]) for index in chosen]
-            parts = [[self._replicates(*run, target, quantity) for target in members] for run in runs]
-            replicates = replicates + weight * self._average(np.transpose(parts, (2, 0, 1)), quantity)
+            seeds = self.benchmark.seeds_of(row)
+            runs = [(row, seeds[0] if self.is_fixed(row) else self.benchmark.seeds[index]) for index in chosen.tolist()]
+            parts = [self._column_replicates(*run, column, quantity) for run in runs]
+            replicates = replicates + weight * np.transpose(parts)
         # A resampling may miss all pixels that a quantity is about, e.g. the only images with a thick boundary.
         replicates = replicates[np.isfinite(replicates).all(1)]
         images = images or min(self.images(target) for target in members)
+        if squares == 0:
+            return image_interval(values[chosen], replicates, images)
         return paired_interval(values[chosen], replicates, images, self.noise(column, quantity), squares)
+
+    def _on_seeds(self, row: str, column: str, quantity: str) -> Floats:
+        """:meth:`per_seed`; a single network from elsewhere is the same on every seed of the others. (S,)"""
+        values = self.per_seed(row, column, quantity)
+        if self.is_fixed(row):
+            return np.full_like(values, values[np.isfinite(values)][0] if np.isfinite(values).any() else np.nan)
+        return values
+
+    def _column_replicates(self, row: str, seed: int, column: str, quantity: str) -> Floats:
+        """``quantity`` of a run on a target or average under each resampling of the images. (B,)"""
+        parts = [self._replicates(row, seed, target, quantity) for target in self.members(column)]
+        return self._average(np.transpose(parts), quantity)
 
     def contrasts(self, weights: Weights, quantity: str = "mIoU") -> dict[str, Difference]:
         """:meth:`contrast` on every column; those of the targets are Holm-adjusted among each other."""

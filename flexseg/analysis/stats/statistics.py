@@ -18,6 +18,8 @@ plain hierarchical percentile bootstrap estimates the first term too small by (n
   makes three seeds say something;
 * images: C = the mean covariance between two seeds' replicates under common image weights (``bootstrap.py``). The
   variance of the mean itself would count the seed × image interaction twice, since S² holds it already;
+* a network from elsewhere has no seeds that could vary: it is the same on every seed of the rows that it is compared
+  with, and Σ w_r² is taken over the other rows. The interval is about this network, not about its method;
 * the two are joined by a weighted quantile, with w = A / (A + C):
       half width = √(A + C) · (w·√t((R−1)(n−1)) + (1 − w)·√t(N−1))²,
   which is Student's interval when images do not matter and the image bootstrap's when seeds do not. Cochran and Cox
@@ -163,6 +165,20 @@ def paired_interval(
     p = _p_value(abs(value), seeds, shared, noise.freedom, images)
     effect_size = hedges_g(value, math.sqrt(noise.variance * squares), noise.freedom)
     return Difference(value, value - half, value + half, p, n, effect_size=effect_size)
+
+
+def image_interval(differences: Floats, replicates: Floats, images: int) -> Difference:
+    """Estimate, interval and p-value of a difference between two fixed networks: over test images alone.
+
+    Args:
+        differences: (1,) on the full test set. replicates: (B, 1) under the image weights of each replicate.
+        images: N, how many images were resampled.
+    """
+    if not len(differences):
+        return Difference(NAN, NAN, NAN, NAN, 0)
+    value, shared = float(differences[0]), float(replicates.var(ddof=1))
+    half = half_width(0.0, shared, 1, images)
+    return Difference(value, value - half, value + half, _p_value(abs(value), 0.0, shared, 1, images), 1)
 
 
 def half_width(seeds: float, shared: float, freedom: int, images: int, level: float = 0.95) -> float:

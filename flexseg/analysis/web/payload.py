@@ -107,8 +107,14 @@ def _row(scores: Scores, row: str) -> Json:
         "method": resolved.method,
         "notes": records.notes(row),
         "otherCode": records.other_code(row),
-        "runs": [_run(records, records.runs[row, seed]) for seed in benchmark.seeds],
+        "runs": [_run(records, run) for run in _run_of_each_seed(scores, row)],
     }
+
+
+def _run_of_each_seed(scores: Scores, row: str) -> list[RunRecords]:
+    """The runs of a row by seed; one network from elsewhere stands for all."""
+    found = {run.seed: run for run in scores.records.of_row(row)}
+    return [found.get(seed) or found[scores.benchmark.seeds_of(row)[0]] for seed in scores.benchmark.seeds]
 
 
 def _values(scores: Scores, name: str) -> list[list[list[float | None]]]:
