@@ -3,7 +3,7 @@
 #   snakemake --cores all                              the default benchmark, end to end
 #   snakemake reports/ablation.pdf                     one product; also reports/index.html, reports/figures/captions.md
 #   snakemake --cores all --config benchmark=smoke     another benchmark (its reports lie in reports/smoke/)
-#   snakemake --cores all --config study=baselines     another study of it: the field's baselines; also factorial, …
+#   snakemake --cores all --config study=baselines     another study (reports/streetworld/baselines/); also factorial, …
 #   snakemake --cores all --config rows=my_idea,dginstyle seeds=0,1
 #
 # The output that a rule declares is a receipt, never a run's own files: Snakemake deletes declared outputs before it
@@ -17,11 +17,16 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from flexseg.benchmark import Run, fingerprint, load_benchmark, select_rows
-from flexseg.errors import UserError
+from flexseg.errors import UserError, did_you_mean
 from flexseg.files import describe_disk_error, file_digest
 from flexseg.provenance import code_digest
+from flexseg.shipped import benchmarks_folder
 
 DEFAULT = "streetworld"
+KEYS = ("benchmark", "study", "rows", "seeds")
+for key in config:
+    if key not in KEYS:
+        raise WorkflowError(f"--config has no key {key!r}{did_you_mean(key, KEYS)}; it has {', '.join(KEYS)}")
 NAME = str(config.get("benchmark", DEFAULT))
 
 
@@ -32,7 +37,7 @@ def listed(key):
 
 STUDY, ROWS, SEEDS = str(config.get("study", "default")), listed("rows"), listed("seeds")
 try:
-    BENCHMARK = select_rows(load_benchmark(NAME), STUDY, ROWS, SEEDS)
+    BENCHMARK = select_rows(load_benchmark(NAME, benchmarks_folder()), STUDY, ROWS, SEEDS)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 except OSError as error:
@@ -40,11 +45,14 @@ except OSError as error:
 
 HOME = f"results/{NAME}"
 RUNS = f"results/{BENCHMARK.trained_as}"  # where runs are trained: another benchmark's, if this one only evaluates
-REPORTS = "reports" if NAME == DEFAULT else f"reports/{NAME}"
+SELECTED_AS = BENCHMARK.selection  # other studies and selections have reports and tables of their own
+REPORTS = "reports" if NAME == DEFAULT and not SELECTED_AS else Path("reports", NAME, SELECTED_AS).as_posix()
+TABLES_IN = Path(HOME, "tables", SELECTED_AS).as_posix()
+STATUS = f"{HOME}/status{SELECTED_AS and '-'}{SELECTED_AS}.txt"
 SELECTED = ["--study", STUDY] + (["--rows", ROWS] if ROWS else []) + (["--seeds", SEEDS] if SEEDS else [])
 SELECTION = shlex.join(SELECTED)
 KINDS = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power", "cost", "origins")
-TABLES = [f"{HOME}/tables/{table}.{form}" for table in KINDS for form in ("csv", "md", "tex")]
+TABLES = [f"{TABLES_IN}/{table}.{form}" for table in KINDS for form in ("csv", "md", "tex")]
 PRODUCTS = {  # what people read, and what `flexseg report` calls it
     "comparison.pdf": "comparison",
     "ablation.pdf": "ablation",
@@ -89,7 +97,7 @@ def foreign_fingerprint(wildcards):
 onstart:
     # Find wrong options and unknown methods before any work. This is not a rule, as all others would have to wait for
     # it, and Snakemake does not ask the jobs behind a due one what else has changed.
-    files = {f"benchmarks/{NAME}.yaml", *(path for row in BENCHMARK.rows for path in method_files(row))}
+    files = {f"{benchmarks_folder()}/{NAME}.yaml", *(path for row in BENCHMARK.rows for path in method_files(row))}
     state = {path: file_digest(Path(path)) for path in files if Path(path).is_file()} | {"selection": SELECTION}
     receipt = Path(HOME, "checked.txt")
     on_disk = not all(map(is_rendered, BENCHMARK.domains))  # data sets may have gone since
@@ -120,7 +128,7 @@ rule all:
         [f"{REPORTS}/{product}" for product in PRODUCTS],
         EVALUATED,  # asked for by name, or `flexseg status --retry` would change nothing
         TABLES,
-        f"{HOME}/status.txt",
+        STATUS,
 
 
 rule dataset:
@@ -180,7 +188,7 @@ rule tables:
     output:
         report(TABLES[0::3], caption="docs/captions/table.rst", category="Tables"),
         [path for path in TABLES if not path.endswith(".csv")],
-        f"{HOME}/tables/scores_long.csv",
+        f"{TABLES_IN}/scores_long.csv",
     log:
         f"{HOME}/logs/tables.log",
     params:
@@ -221,7 +229,7 @@ rule status:
         [f"{REPORTS}/{product}" for product in PRODUCTS],
         TABLES,
     output:
-        f"{HOME}/status.txt",
+        STATUS,
     params:
         selection=SELECTION,
     shell:

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from flexseg.benchmark import Benchmark
+from flexseg.benchmark.identity import tables_folder
 
 if TYPE_CHECKING:
     from flexseg.analysis.figures.plots import (
@@ -89,7 +90,7 @@ def write_tables(benchmark: Benchmark, results: Path) -> list[Path]:
     from flexseg.analysis.stats.scores import Scores
     from flexseg.analysis.tables.write import write_all
 
-    return write_all(Scores(load_records(benchmark, results)), results / benchmark.name / "tables")
+    return write_all(Scores(load_records(benchmark, results)), tables_folder(benchmark, results))
 
 
 def write_report(benchmark: Benchmark, kind: Kind, results: Path, output: Path) -> None:

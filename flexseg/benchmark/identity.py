@@ -281,6 +281,11 @@ class Run:
             )
 
 
+def tables_folder(benchmark: Benchmark, results: Path) -> Path:
+    """Where the tables of a benchmark are, or those of the study or selection of it."""
+    return results / benchmark.name / "tables" / benchmark.selection
+
+
 def runs_of(benchmark: Benchmark, results: Path) -> list[Run]:
     """Every run of a benchmark's rows and seeds, in their order.
 

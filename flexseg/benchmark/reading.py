@@ -23,7 +23,7 @@ from flexseg.benchmark.mistakes import problems
 from flexseg.benchmark.schema import LONGEST, SHARED, Benchmark, Row, Seeds
 from flexseg.benchmark.values import check_name
 from flexseg.errors import UserError, did_you_mean
-from flexseg.files import read_json
+from flexseg.files import digest, read_json
 from flexseg.yaml_files import read_yaml
 
 
@@ -181,7 +181,16 @@ def select_rows(
         "studies": benchmark.studies | {"default": list(selected)},
         "reference": benchmark.reference if benchmark.reference in selected else next(iter(selected)),
     }
-    return benchmark.model_copy(update=update | ({"seeds": _seeds(seeds)} if seeds else {}))
+    chosen = benchmark.model_copy(update=update | ({"seeds": _seeds(seeds)} if seeds else {}))
+    return chosen.selected_as(_selection(study, list(selected) if rows else [], chosen.seeds if seeds else []))
+
+
+def _selection(study: str, rows: list[str], seeds: list[int]) -> str:
+    """The folder of a selection's reports: the study, ``rows-a+b``, ``seeds-0+1``; long ones end in a digest."""
+    parts = ["" if study == "default" else study] if not rows else [f"rows-{'+'.join(rows)}"]
+    parts += [f"seeds-{'+'.join(map(str, seeds))}"] if seeds else []
+    name = "_".join(filter(None, parts))
+    return name if len(name) <= 80 else f"{name[:64].rstrip('+_-')}-{digest(name)[:8]}"
 
 
 def adopted_file(benchmark: Benchmark, row: str, results: Path) -> Path:

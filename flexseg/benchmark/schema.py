@@ -33,6 +33,9 @@ FOLDERS = ("data", "logs", "tables", "tuning")
 SHARED = ("datasets", "frames", "rehearsals", "figures")
 """Folders of ``results/`` and ``reports/`` beside those of the benchmarks."""
 
+PRODUCTS = ("figures",)
+"""Folders of ``reports/<benchmark>/`` beside those of the studies."""
+
 LONGEST = 20
 """How many rows, or files, may extend each other in a chain."""
 
@@ -99,6 +102,7 @@ class Benchmark(Strict):
     predictions: Annotated[NonNegativeInt, at_most(10_000, "each is a picture of every run")] = 3
     _methods: Path = PrivateAttr(default=Path("methods"))
     _datasets: Path = PrivateAttr(default=Path("datasets"))
+    _selection: str = PrivateAttr(default="")
 
     @model_validator(mode="after")
     def _references(self) -> Benchmark:
@@ -139,6 +143,8 @@ class Benchmark(Strict):
         if "default" not in self.studies:
             raise ValueError("studies: one study must be named 'default'")
         for study, rows in self.studies.items():
+            if study in PRODUCTS:
+                raise ValueError(f"studies.{study}: reports/<benchmark>/{study} is taken: rename the study")
             for name in rows:
                 _require(f"studies.{study}", "row", name, self.rows)
         _require("reference", "row", self.reference, self.rows)
@@ -190,6 +196,17 @@ class Benchmark(Strict):
         """This benchmark with its method files in ``folder``."""
         copy = self.model_copy()
         copy._methods = folder
+        return copy
+
+    @property
+    def selection(self) -> str:
+        """The folder of the reports and tables of what is selected; empty for the default study with all seeds."""
+        return self._selection
+
+    def selected_as(self, name: str) -> Benchmark:
+        """This benchmark with its reports and tables in a folder of this name."""
+        copy = self.model_copy()
+        copy._selection = name
         return copy
 
     def with_datasets(self, folder: Path) -> Benchmark:

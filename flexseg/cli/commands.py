@@ -14,10 +14,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from flexseg import __version__
 from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
 from flexseg.cli.evaluate import evaluate
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.cli.show import bench, show
+from flexseg.cli.work import init, run
 from flexseg.console import printable, terminal
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import describe_disk_error
@@ -27,12 +29,13 @@ from flexseg.provenance import usable_cores
 app = typer.Typer(
     help="FLEX-Seg Bench: a reproducibility benchmark suite for domain-generalized semantic segmentation.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 app.add_typer(show, name="show")
 app.add_typer(bench, name="bench")
 app.command()(evaluate)
+app.command()(init)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(run)
 
 CORES = usable_cores()
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]
@@ -54,8 +57,16 @@ Native = Annotated[
 ]
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"flexseg {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def prepare() -> None:
+def prepare(
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it.")] = False,
+) -> None:
     """FLEX-Seg Bench: a reproducibility benchmark suite for domain-generalized semantic segmentation."""
     hold_kernels()
 
@@ -190,7 +201,10 @@ def predict(
 @app.command()
 def rehearse(
     name: Name,
-    folder: Annotated[Path, typer.Option(help="Where to work; a rehearsal that is there is continued.")] = Path(""),
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Where to work, by default results/rehearsals/NAME; one that is there is continued."),
+    ] = None,
     rows: Rows = "",
     study: Study = "default",
     shrink: Annotated[int, typer.Option(min=1, help="Divide all sizes in pixels by this.")] = 4,
@@ -204,7 +218,7 @@ def rehearse(
     from flexseg.tasks.rehearse import rehearse as run
 
     settings = Settings(shrink, iterations, frames, trunk)
-    home = folder if folder != Path("") else RESULTS / "rehearsals" / name
+    home = folder or RESULTS / "rehearsals" / name
     if run(name, home, settings, study, rows, cores, BENCHMARKS, METHODS, terminal()):
         raise typer.Exit(1)
 

@@ -1,6 +1,14 @@
-"""Where the commands look, relative to the current folder, and the default benchmark."""
+"""Where the commands look, and the default benchmark.
+
+Results go below the current folder. Benchmarks and methods are taken from there too, if it has a folder of benchmarks
+(a checkout, or what ``flexseg init`` wrote), and otherwise those that the suite brings.
+"""
 
 from pathlib import Path
 
-BENCHMARKS, METHODS, RESULTS = Path("benchmarks"), Path("methods"), Path("results")
+from flexseg.shipped import benchmarks_folder
+
+BENCHMARKS = benchmarks_folder()
+METHODS = BENCHMARKS.parent / "methods"
+RESULTS = Path("results")
 DEFAULT = "streetworld"

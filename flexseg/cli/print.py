@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flexseg.benchmark import Benchmark
-from flexseg.errors import UserError
+from flexseg.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:  # these import scipy and pyarrow, which `flexseg show` and `flexseg --help` do without
     from flexseg.analysis.stats.compare import Comparison, Line
@@ -61,12 +61,21 @@ def _say(console: Console, text: str, style: str = "", whole: bool = False) -> N
     console.print(text, style=style, markup=False, highlight=False, soft_wrap=whole)
 
 
-def print_methods(methods: Path, console: Console) -> None:
-    """Print every method with its options; a broken file with its error."""
+def print_methods(methods: Path, console: Console, wanted: Sequence[str] = ()) -> None:
+    """Print every method with its options; a broken file with its error. ``wanted``: those with this in their name.
+
+    Raises:
+        UserError: none has.
+    """
     from flexseg.method import describe_options
     from flexseg.method_files import load_method, method_names
 
-    for name in method_names(methods):
+    known = method_names(methods)
+    chosen = [name for name in known if not wanted or any(part in name for part in wanted)]
+    if not chosen:
+        hint = did_you_mean(wanted[0], known)
+        raise UserError(f"no method has {' or '.join(wanted)} in its name{hint}: there are {', '.join(known)}")
+    for name in chosen:
         try:
             method = load_method(name, methods)
         except UserError as error:

@@ -27,11 +27,13 @@ def show_benchmarks() -> None:
 
 
 @show.command("methods")
-def show_methods() -> None:
+def show_methods(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME…", help="Only these; parts of names do.")] = None,
+) -> None:
     """The methods and their options; a broken file is named with its error."""
     from flexseg.cli.print import print_methods
 
-    print_methods(METHODS, terminal())
+    print_methods(METHODS, terminal(), names or [])
 
 
 @show.command("world")

@@ -12,6 +12,7 @@ from flexseg.analysis.stats.verdict import power_statement, verdict
 from flexseg.analysis.tables.content import describe, provenance
 from flexseg.analysis.tables.metrics import metrics_table
 from flexseg.analysis.tables.write import ablation_table, comparison_table
+from flexseg.benchmark.identity import tables_folder
 
 FIGURE = "figures/differences.png"
 
@@ -39,7 +40,7 @@ def write_summary(scores: Scores, output: Path) -> None:
     for table in (comparison_table(scores), ablation_table(scores), metrics_table(scores)):
         lines += [to_markdown(table)]
     lines += ["## More", ""]
-    tables = Path(os.path.relpath(scores.records.results / benchmark.name / "tables", folder)).as_posix()
+    tables = Path(os.path.relpath(tables_folder(benchmark, scores.records.results), folder)).as_posix()
     links = {
         "Comparison report": "comparison.pdf",
         "Ablation report": "ablation.pdf",
