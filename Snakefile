@@ -17,6 +17,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from flexseg.benchmark import Run, fingerprint, load_benchmark, select_rows
+from flexseg.cli.live import watch
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import describe_disk_error, file_digest
 from flexseg.provenance import code_digest
@@ -43,6 +44,7 @@ except UserError as error:
 except OSError as error:
     raise WorkflowError(describe_disk_error(error)) from None
 
+watch(BENCHMARK)  # what the live view of profiles/default shows
 HOME = f"results/{NAME}"
 RUNS = f"results/{BENCHMARK.trained_as}"  # where runs are trained: another benchmark's, if this one only evaluates
 SELECTED_AS = BENCHMARK.selection  # other studies and selections have reports and tables of their own

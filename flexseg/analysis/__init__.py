@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from flexseg.benchmark import Benchmark
 from flexseg.benchmark.identity import tables_folder
+from flexseg.benchmark.times import measured
 
 if TYPE_CHECKING:
     from flexseg.analysis.figures.plots import (
@@ -90,7 +91,8 @@ def write_tables(benchmark: Benchmark, results: Path) -> list[Path]:
     from flexseg.analysis.stats.scores import Scores
     from flexseg.analysis.tables.write import write_all
 
-    return write_all(Scores(load_records(benchmark, results)), tables_folder(benchmark, results))
+    with measured(results, benchmark.name, "tables"):
+        return write_all(Scores(load_records(benchmark, results)), tables_folder(benchmark, results))
 
 
 def write_report(benchmark: Benchmark, kind: Kind, results: Path, output: Path) -> None:
@@ -99,6 +101,11 @@ def write_report(benchmark: Benchmark, kind: Kind, results: Path, output: Path) 
     ``comparison`` and ``ablation`` are PDFs, ``page`` is one HTML file, ``summary`` is Markdown, and ``figures`` is the
     Markdown file of the captions, beside which every figure is written as PDF, SVG and PNG.
     """
+    with measured(results, benchmark.name, kind):
+        _write_report(benchmark, kind, results, output)
+
+
+def _write_report(benchmark: Benchmark, kind: Kind, results: Path, output: Path) -> None:
     from flexseg.analysis.stats.records import load_records
     from flexseg.analysis.stats.scores import Scores
 

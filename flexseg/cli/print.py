@@ -98,7 +98,7 @@ def print_status(benchmark: Benchmark, results: Path, console: Console, *, retry
 
     found = standings(benchmark, results)
     counts = Counter(each.state for each in found)
-    _print_runs(found, console)
+    _print_runs(benchmark, results, found, console)
     summary = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     _say(console, f"{benchmark.name}: {summary}", whole=True)
     failed = [each for each in found if each.state == "failed"]
@@ -118,9 +118,10 @@ def print_status(benchmark: Benchmark, results: Path, console: Console, *, retry
     return bool(failed) and not retry
 
 
-def _print_runs(found: Sequence[Standing], console: Console) -> None:
+def _print_runs(benchmark: Benchmark, results: Path, found: Sequence[Standing], console: Console) -> None:
     from flexseg.analysis.stats.progress import duration, outlook, row_seconds
     from flexseg.analysis.stats.records import seeds_text
+    from flexseg.benchmark.times import read_times
 
     by_run = {(each.row, each.seed): each for each in found}
     seeds = list(dict.fromkeys(each.seed for each in found))
@@ -131,7 +132,7 @@ def _print_runs(found: Sequence[Standing], console: Console) -> None:
         table.add_column(f"seed {seed}" if len(seeds) < 6 else str(seed), no_wrap=True)
     table.add_column("a run takes", justify="right", no_wrap=True)
     for row in dict.fromkeys(each.row for each in found):
-        cells = [_run_cell(by_run[row, seed]) for seed in seeds]
+        cells = [run_cell(by_run.get((row, seed))) for seed in seeds]
         table.add_row(Text(row), *cells, duration(times[row]) if row in times else "")
     console.print(table)
     present = {each.state for each in found}
@@ -143,14 +144,9 @@ def _print_runs(found: Sequence[Standing], console: Console) -> None:
             by_text.setdefault((each.row, text), []).append(each.seed)
     for (row, text), its_seeds in by_text.items():
         _say(console, f"{row}, {seeds_text(its_seeds)}: {text}")
-    ahead = outlook(found)
+    ahead = outlook(found, times=read_times(results, benchmark.name))
     if ahead:
-        runs = "one run" if ahead.workers == 1 else f"{ahead.workers} runs"
-        _say(
-            console,
-            f"About {duration(ahead.seconds)} of training to go with {runs} at a time{', as now' * ahead.running_now}, "
-            "if each takes as long as those that are finished; evaluation comes on top.",
-        )
+        _say(console, f"{ahead} (If each run takes as long as those that are finished.)")
 
 
 def _describe_standing(each: Standing) -> str:
@@ -166,7 +162,10 @@ def _describe_standing(each: Standing) -> str:
     return each.reason if each.state == "trained" else ""
 
 
-def _run_cell(each: Standing) -> Text:
+def run_cell(each: Standing | None) -> Text:
+    """The sign of a run's state, and how far it has come; empty for a seed that a row does not have."""
+    if each is None:
+        return Text()
     sign, style, _ = RUNS[each.state]
     part = f" {100 * each.done // max(each.total, 1)} %" if each.state in ("running", "interrupted") else ""
     return Text(sign + part, style=style)

@@ -12,6 +12,7 @@ from typing import Any
 
 from flexseg.benchmark import Benchmark, Run, fingerprint
 from flexseg.benchmark.identity import RECORD_COLUMNS, RunDirectory, read_mapping
+from flexseg.benchmark.times import EVALUATE, measured
 from flexseg.classes import scored_classes
 from flexseg.console import progress_bar
 from flexseg.data.index import Index
@@ -167,6 +168,7 @@ def evaluate_row(benchmark: Benchmark, row: str, results: Path, threads: int = 1
         directory = run.evaluated
         with (
             directory.hold("evaluated"),
+            measured(results, benchmark.name, EVALUATE),
             recording(directory, recorded=receipt is not None, fingerprint=run.fingerprint),
         ):
             directory.failure.unlink(missing_ok=True)

@@ -256,7 +256,7 @@ def test_running_runs_show_how_many_run_in_parallel(place: Place) -> None:
     assert ahead is not None
     assert (ahead.workers, ahead.running_now) == (1, True)
     assert ahead.seconds == pytest.approx(86 + 4 * 100)
-    assert "of training to go with one run at a time, as now," in place.shown(200)[0]
+    assert "to go with one run at a time, as now; evaluation and reports come on top" in place.shown(200)[0]
 
 
 def test_an_interrupted_run_resumes_from_its_checkpoint(place: Place) -> None:

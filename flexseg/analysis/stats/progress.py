@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 from flexseg.analysis.stats.records import read_log, read_metadata
 from flexseg.benchmark import Benchmark, Run, Training, fingerprint
 from flexseg.benchmark.identity import STALE, RunDirectory, read_mapping, reason_of, runs_of
+from flexseg.benchmark.times import EVALUATE
 from flexseg.provenance import machine
 
 State = Literal["finished", "trained", "running", "interrupted", "failed", "not run", "stale", "missing"]
@@ -54,11 +55,23 @@ class Standing:
 
 @dataclass(frozen=True)
 class Outlook:
-    """Training time to go, in seconds, with ``workers`` runs at a time."""
+    """Time to go, in seconds, with ``workers`` runs at a time, and what it includes beside the trainings."""
 
     seconds: float
     workers: int
     running_now: bool
+    evaluation: bool = False
+    reports: bool = False
+
+    def __str__(self) -> str:
+        runs = "one run" if self.workers == 1 else f"{self.workers} runs"
+        now = ", as now" * self.running_now
+        parts = {"evaluation": self.evaluation, "reports": self.reports}
+        known, unknown = ([name for name, there in parts.items() if there is wanted] for wanted in (True, False))
+        extra = f", {' and '.join(known)} included" if known else ""
+        missing = f"; {' and '.join(unknown)} come{'s' * (len(unknown) == 1)} on top" if unknown else ""
+        missing = missing.replace("reports comes", "reports come")
+        return f"About {duration(self.seconds)} to go with {runs} at a time{now}{extra}{missing}."
 
 
 def standings(benchmark: Benchmark, results: Path, now: float | None = None) -> list[Standing]:
@@ -154,27 +167,38 @@ def row_seconds(found: Iterable[Standing]) -> dict[str, float]:
     return {row: fmean(values) for row, values in times.items()}
 
 
-def outlook(found: Sequence[Standing], cores: int | None = None) -> Outlook | None:
-    """How long the trainings that are due will take; None where nothing is due, or no run says how long one takes.
+def outlook(
+    found: Sequence[Standing], cores: int | None = None, times: Mapping[str, float] | None = None
+) -> Outlook | None:
+    """How long what is due will take; None where nothing is due, or no run says how long one takes.
 
     A run that is due takes as long as the finished ones of its row did on average, or of all rows where its own has
     none. As many are assumed to be under way at a time as are now; if none is, one for each of the ``cores``.
-    Evaluation is not counted. Failed runs, and those that lack an optional package, are not due: they wait for
-    ``--retry``.
+    Failed runs, and those that lack an optional package, are not due: they wait for ``--retry``.
+
+    Args:
+        cores: how many runs go side by side where none runs now; by default as many as this process may use.
+        times: seconds of the steps after training, as :mod:`flexseg.benchmark.times` measured them here; what they lack
+            is not counted.
     """
+    steps = dict(times or {})
+    evaluation = steps.pop(EVALUATE, 0.0)
     due = [each for each in found if each.state in ("missing", "stale", "interrupted", "running")]
+    trained = [each for each in found if each.state == "trained"]
     times = row_seconds(found)
     pace = [each.left * each.total / (each.total - each.done) for each in found if each.left and each.total > each.done]
     known = list(times.values()) or pace
-    if not due or not known:
+    if not (due and known) and not (trained and evaluation and not due):
         return None
-    parts = []
+    parts = [evaluation] * len(trained)
     for each in due:
         share = 1 - (each.done if each.state == "running" else each.kept) / max(each.total, 1)
-        parts.append(each.left if each.left is not None else times.get(each.row, fmean(known)) * share)
+        left = each.left if each.left is not None else times.get(each.row, fmean(known)) * share
+        parts.append(left + evaluation)
     running = sum(each.state == "running" for each in found)
-    workers = min(running or cores or int(machine()["cores"] or 1), len(due))
-    return Outlook(max(sum(parts) / workers, max(parts)), workers, bool(running))
+    workers = min(running or cores or int(machine()["cores"] or 1), len(parts))
+    after = sum(steps.values()) / workers
+    return Outlook(max(sum(parts) / workers, max(parts)) + after, workers, bool(running), evaluation > 0, after > 0)
 
 
 def duration(seconds: float) -> str:
