@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
+from flexseg.cli.detectron2 import install_detectron2
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.cli.show import bench, show
 from flexseg.console import printable, terminal
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(show, name="show")
 app.add_typer(bench, name="bench")
+app.command("install-detectron2")(install_detectron2)
 
 CORES = usable_cores()
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]
