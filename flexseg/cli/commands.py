@@ -324,8 +324,8 @@ def verify(
         return
     scores = Scores(load_records(benchmark, RESULTS))
     if write:
-        write_reference(scores, path)
-        print(printable(str(path)))
+        left_out = ", ".join(write_reference(scores, path))
+        print(printable(f"{path}, without rows that were not run: {left_out}" if left_out else str(path)))
         return
     found = verify_scores(scores, read_reference(path, benchmark))
     print_verification(found, terminal(), cells=cells)
