@@ -330,8 +330,6 @@ def _collect(entries: Iterable[Entry], source: str) -> dict[str, bytes]:
             raise UserError(f"{source}: {entry.name!r} is no plain file, or has an odd name: no detectron2 has such")
         if str(path) in files:
             raise UserError(f"{source} holds {entry.name!r} twice: it is no source of detectron2")
-        if entry.size < 0:
-            raise ValueError(f"{entry.name!r} has a negative size")
         total += entry.size
         if total > PYTHON_BYTES:
             raise UserError(f"{source} holds more than {PYTHON_BYTES >> 20} MiB of Python files: no detectron2 does")

@@ -88,6 +88,15 @@ def serve(tmp_path: Path) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
+        def do_GET(self) -> None:
+            if self.path != "/breaks-off":
+                return super().do_GET()
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"PK\x03\x04")
+            return None
+
     handler = functools.partial(Quiet, directory=str(tmp_path))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -166,8 +175,12 @@ def test_an_installed_detectron2_of_the_pinned_commit_has_the_pinned_digest() ->
 # What is installed
 
 
-def test_the_files_are_installed_and_found_and_none_is_run(checkout: Path, tmp_path: Path) -> None:
+def test_the_files_are_installed_and_found_and_none_is_run(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     python = environment(tmp_path / "env")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pip.py").write_text("raise SystemExit('a pip.py of the working directory was run')")
     assert detectron2.install_detectron2(str(checkout), python=python) == f"0.6+g{COMMIT[:12]}"
     code = "from flexseg.provenance import package_versions; print(package_versions()['detectron2'])"
     root = Path(__file__).parents[2]
@@ -186,7 +199,10 @@ def test_the_files_are_installed_and_found_and_none_is_run(checkout: Path, tmp_p
         "detectron2",
         f"detectron2-0.6+g{COMMIT[:12]}.dist-info",
     }, "something else was installed"
-    # Again, other files: they replace the first.
+    # Again: a file that was damaged since is mended. And other files replace the first.
+    (site / "detectron2" / "modeling" / "__init__.py").write_text("damaged")
+    detectron2.install_detectron2(str(checkout), python=python)
+    assert (site / "detectron2" / "modeling" / "__init__.py").read_text() == BOOM
     (checkout / "detectron2" / "layers" / "new.py").write_text(BOOM)
     (checkout / "projects/DeepLab/deeplab/resnet.py").unlink()
     digest = detectron2.digest_of(detectron2.read_sources(str(checkout)))
@@ -269,6 +285,8 @@ def test_what_is_no_detectron2_is_named(checkout: Path, tmp_path: Path) -> None:
     assert "is the package alone: give the folder above it" in refusal(checkout / "detectron2")
     (checkout / "projects/PointRend/point_rend/__init__.py").unlink()
     assert "lacks projects/PointRend/point_rend" in refusal(checkout)
+    (checkout / "detectron2" / "__init__.py").unlink()
+    assert "is no source of detectron2" in refusal(checkout)
     files = BYTES | {"detectron2/__init__.py": b"__version__ = 'latest'"}
     with pytest.raises(UserError, match="gives no __version__"):
         detectron2.version_of(files, "here")
@@ -278,6 +296,7 @@ def test_without_a_network_it_says_what_to_do(serve: str) -> None:
     assert "cannot be downloaded (HTTP Error 404: File not found). Without a network, get" in refusal(
         f"{serve}/none.zip"
     )
+    assert "cannot be downloaded (it broke off after 4 of 1000 bytes)" in refusal(f"{serve}/breaks-off")
     assert "cannot be downloaded (" in refusal("http://127.0.0.1:1/a.zip")
     assert "cannot be downloaded (" in refusal("http://[::1/a.zip")
     assert "is not an address that begins with https://" in refusal("ftp://127.0.0.1/a.zip")
@@ -330,10 +349,10 @@ def test_a_tar_whose_headers_are_a_bomb_is_refused(tmp_path: Path, monkeypatch: 
     assert "unpacks to more than 4 MiB" in refusal(tmp_path / "a.tar.gz")
 
 
-def zip_entry(name: str, mode: int = stat.S_IFREG | 0o644) -> zipfile.ZipInfo:
+def zip_entry(name: str, mode: int = stat.S_IFREG | 0o644, packing: int = zipfile.ZIP_DEFLATED) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name)
     info.external_attr = mode << 16
-    info.compress_type = zipfile.ZIP_DEFLATED
+    info.compress_type = packing
     return info
 
 
@@ -345,6 +364,7 @@ def zip_entry(name: str, mode: int = stat.S_IFREG | 0o644) -> zipfile.ZipInfo:
         (zip_entry("a\\..\\evil.py"), b"", "which leads out of it"),
         (zip_entry("detectron2-02b5c4e/detectron2/evil.py", stat.S_IFLNK | 0o777), b"/etc/passwd", "is no plain file"),
         (zip_entry("detectron2-02b5c4e/detectron2/big.py"), bytes(2 * 2**20), "more than 1 MiB of Python files"),
+        (zip_entry("detectron2-02b5c4e/detectron2/x.py", packing=zipfile.ZIP_LZMA), b"", "packed in an unusual way"),
     ],
 )
 def test_a_hostile_zip_is_refused(
