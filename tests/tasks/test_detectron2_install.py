@@ -8,6 +8,8 @@ import hashlib
 import http.server
 import importlib.util
 import io
+import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -243,6 +245,21 @@ def test_the_extra_is_what_the_wheel_declares(root: Path, monkeypatch: pytest.Mo
     for each in map(Requirement, detectron2.NEEDED):
         assert each.specifier.contains(pins[each.name]), each
     assert not {"torchvision", "black", "tensorboard"} & {Requirement(each).name for each in extras["detectron2"]}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("source", ["", "a folder", "--help", "https://host/a.zip?a=1&b=`id`;'\"c"])
+def test_make_hands_the_source_on_literally(root: Path, tmp_path: Path, source: str) -> None:
+    """On an environment whose `flexseg` only prints what it is given."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "activate").write_text(f'PATH="{tmp_path}/bin:$PATH"\n')
+    (tmp_path / "bin" / "flexseg").write_text("#!/bin/sh\nprintf '<%s>' \"$@\"\n")
+    (tmp_path / "bin" / "flexseg").chmod(0o755)
+    (tmp_path / ".ready").touch()
+    command = ["make", "--silent", f"VENV={tmp_path}", "detectron2", f"DETECTRON2={source}", "DETECTRON2_SHA256=02b5"]
+    free = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # `make test` sets some
+    done = subprocess.run(command, cwd=root, env=free, capture_output=True, text=True, check=True)
+    assert done.stdout == f"<install-detectron2><--sha256><02b5><--><{source}>"
 
 
 # What is refused
