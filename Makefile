@@ -1,6 +1,7 @@
 # make benchmark   the environment if needed, then the default benchmark end to end
 # make test        the environment if needed, then the tests
 # make docs        the documentation as a site, in site/
+# make detectron2 DETECTRON2=…   the optional trunks' library: a folder, an archive or an address (docs/detectron2.md)
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ READY := $(VENV)/.ready
 DOCS := $(VENV)/docs
 ACTIVATE := . $(VENV)/bin/activate
 
-.PHONY: env benchmark test campaign lint docs lock clean
+.PHONY: env benchmark test campaign lint docs detectron2 lock clean
 
 env: $(READY)
 
@@ -34,6 +35,11 @@ lint: $(READY)
 	$(ACTIVATE) && ruff check . && ruff format --check . && mypy && lint-imports --no-logo && \
 		snakefmt --check Snakefile && python .ci/lint_snakefile.py && python .ci/lint_page.py
 
+# The lock has what it needs. Its plain Python files are copied: nothing is compiled, nothing of it is run.
+export DETECTRON2 DETECTRON2_SHA256
+detectron2: $(READY)
+	@$(ACTIVATE) && flexseg install-detectron2 --sha256 "$$DETECTRON2_SHA256" -- "$$DETECTRON2"
+
 # An environment of its own: the site is built from the sources as text, without torch.
 docs: $(DOCS)/.ready
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
@@ -47,7 +53,7 @@ $(DOCS)/.ready: requirements-docs.lock
 lock:
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[dev,test,slurm]'
+	$(VENV)/bin/python -m pip install --quiet torch==2.13.0 --editable '.[detectron2,dev,test,slurm]'
 	sed -n '/^#/p' requirements.lock > requirements.new
 	$(VENV)/bin/python -m pip freeze --all --exclude pip --exclude-editable | sed 's/^torch==.*/torch==2.13.0/' >> requirements.new
 	mv requirements.new requirements.lock

@@ -16,6 +16,7 @@ import typer
 
 from flexseg import __version__
 from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
+from flexseg.cli.detectron2 import install_detectron2
 from flexseg.cli.evaluate import evaluate
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.cli.show import bench, show
@@ -36,6 +37,7 @@ app.add_typer(bench, name="bench")
 app.command()(evaluate)
 app.command()(init)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(run)
+app.command("install-detectron2")(install_detectron2)
 
 CORES = usable_cores()
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]
@@ -321,8 +323,8 @@ def verify(
         return
     scores = Scores(load_records(benchmark, RESULTS))
     if write:
-        write_reference(scores, path)
-        print(printable(str(path)))
+        left_out = ", ".join(write_reference(scores, path))
+        print(printable(f"{path}, without rows that were not run: {left_out}" if left_out else str(path)))
         return
     found = verify_scores(scores, read_reference(path, benchmark))
     print_verification(found, terminal(), cells=cells)

@@ -43,15 +43,12 @@ from flexseg.models.segmentor import Segmentor
 
 COMMIT = "02b5c4e295e990042a714712c21dc79b731e8833"
 """The version of detectron2 (0.6, of June 2026) that this adapter is tested with."""
-
-NEEDED = "fvcore==0.1.5.post20221221 iopath==0.1.9 hydra-core==1.3.8 pycocotools==2.0.11 cloudpickle==3.1.2"
-
-RECIPE = (
-    f"pip install ninja wheel {NEEDED}",
-    "MAX_JOBS=1 pip install --no-build-isolation --no-deps "
-    f"'git+https://github.com/facebookresearch/detectron2.git@{COMMIT}'",
-)
-"""Two commands that install detectron2 and what it needs here, and change no locked package."""
+SHA256 = "1ed0edd65e88d4f2dc28f492f97ef1d1f4f1afe2de926a1482f2e7c6bed04cc4"
+"""Of its Python files; :mod:`flexseg.tasks.detectron2` says how it is computed."""
+ARCHIVE = f"https://github.com/facebookresearch/detectron2/archive/{COMMIT}.tar.gz"
+"""Where the source of that commit is."""
+RECIPE = f"make detectron2 DETECTRON2={ARCHIVE}"
+"""The command that installs it; what it needs is in requirements.lock."""
 
 PARTS = ("BACKBONE", "RESNETS", "FPN", "SEM_SEG_HEAD")
 """The nodes below ``MODEL`` that a trunk is made of."""
@@ -131,7 +128,7 @@ def build_detectron2(config: Mapping[str, Any]) -> Detectron2Segmentor:
         config: ``{"detectron2": {"MODEL": {...}}}``, as in the module's docstring.
 
     Raises:
-        MissingExtra: detectron2 is not installed or cannot be imported; holds the recipe.
+        MissingExtra: detectron2 is not installed or cannot be imported; holds the command that installs it.
         ModelError: the description is wrong; says where, and what would be right.
     """
     others = ", ".join(sorted(set(config) - {"detectron2", "num_classes"}))
@@ -144,6 +141,11 @@ def build_detectron2(config: Mapping[str, Any]) -> Detectron2Segmentor:
     try:
         backbone = build_backbone(node)
         head = build_sem_seg_head(node, backbone.output_shape())
+    except ImportError as error:
+        raise ModelError(
+            f"detectron2 cannot build this trunk without its compiled part, which the suite does not install "
+            f"(docs/detectron2.md): {describe_error(error).partition('. ')[0]}"
+        ) from error
     except (AssertionError, KeyError, TypeError, ValueError, RunError) as error:
         key = "no such value: " if isinstance(error, KeyError) else ""
         raise ModelError(f"detectron2 cannot build this trunk: {key}{describe_error(error)}") from error
@@ -202,10 +204,7 @@ def build_narrow_resnet_fpn_backbone(node: Any, input_shape: Any) -> nn.Module:
 
 
 def _missing(why: str) -> str:
-    return (
-        f"detectron2 {why}. It is an optional extra without a release on the package index. `{RECIPE[0]}` and then "
-        f"`{RECIPE[1]}` build it in about two minutes; docs/detectron2.md says more."
-    )
+    return f"detectron2 {why}: `{RECIPE}` installs it, an optional extra (docs/detectron2.md)"
 
 
 class _Stub(ModuleType):

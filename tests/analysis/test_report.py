@@ -27,6 +27,7 @@ from flexseg.analysis.stats.verdict import conclude, power_statement, verdict
 from flexseg.analysis.tables import content
 from flexseg.analysis.tables.common import HOW
 from flexseg.benchmark import Benchmark, load_benchmark, select_rows
+from flexseg.benchmark import Row as BenchmarkRow
 from flexseg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -88,11 +89,11 @@ def test_same_bytes_in_two_processes_and_no_torch(small: Built, tmp_path: Path) 
 def test_the_default_benchmark_is_answered_on_page_one_of_few(builder, tmp_path: Path, kind: content.Kind) -> None:
     default = select_rows(load_benchmark("streetworld", ROOT / "benchmarks"))
     benchmark, results = builder(list(default.rows), list(default.seeds), 4)
-    assert (len(benchmark.rows), len(benchmark.seeds)) == (16, 3)
+    assert (len(benchmark.rows), len(benchmark.seeds)) == (17, 3)
     pdf.make_report(Scores(load_records(benchmark, results), replicates=50), kind, tmp_path / "a.pdf")
     pages = texts(tmp_path / "a.pdf")
     assert len(pages) <= LIMITS[kind]
-    for word in ("Asked", "Answer", "How sure", "Figure 1. ", "The numbers rest on 45 of 48 planned runs."):
+    for word in ("Asked", "Answer", "How sure", "Figure 1. ", "The numbers rest on 48 of 51 planned runs."):
         assert word in pages[0]
     assert pages[0].endswith(f"Street world: {kind} report 1 of {len(pages)}")
     whole = " ".join(pages)
@@ -310,6 +311,26 @@ def test_many_controls_are_sorted_by_what_was_shown(small: Built, monkeypatch: p
     lower = answer.split("lower: ")[1].split(";")[0]
     assert f"“{title}” {difference_text(difference)}" in lower
     assert answer.count(f"“{title}”") == 2  # once against the baseline, once against the full method
+
+
+def test_a_control_that_was_not_run_is_said_to_be_so_and_moves_no_other(
+    small: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its difference is no number, which has no place in an order by size."""
+    monkeypatch.setattr("flexseg.analysis.stats.verdict.MANY", 0)
+    benchmark, results = small
+    rows = {"nothing": BenchmarkRow(method="dginstyle", title="Waits for a package"), **benchmark.rows}
+    with_it = benchmark.model_copy(update={"rows": rows})
+
+    def sentences(selected: Benchmark) -> list[str]:
+        scores = Scores(load_records(selected, results), replicates=200)
+        return dict(verdict(scores))["What do the controls say?"].split(". ")
+
+    first, second, _ = sentences(with_it)
+    ending = "; not comparable, as no seed has finished both: “Waits for a package”"
+    assert first.endswith(ending)
+    assert second.endswith(ending)
+    assert [sentence.removesuffix(ending) for sentence in (first, second)] == sentences(benchmark)[:2]
 
 
 def test_power_statement_names_spread_power_and_seeds(scores: Scores) -> None:

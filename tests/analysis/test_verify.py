@@ -173,6 +173,36 @@ def test_what_is_not_run_is_missing(built: Built, path: Path, tmp_path: Path) ->
     assert not (tmp_path / "new.csv").exists()
 
 
+def wait_for_a_package(built: Built, top: Path, row: str, seeds: list[int]) -> Scores:
+    """The scores as they are where a row's package is missing: those seeds were not run."""
+    benchmark, results = built
+    shutil.copytree(results, top)
+    for seed in seeds:
+        folder = top / benchmark.name / row / f"seed-{seed}"
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "failure.json").write_text(json.dumps({"status": "not run", "reason": "pip install nothing"}))
+    return Scores(load_records(benchmark, top))
+
+
+def test_a_row_without_its_package_fails_nothing(built: Built, path: Path, tmp_path: Path) -> None:
+    """The reference was written without the row; then the row is not in it, and the others are judged as ever."""
+    seeds = built[0].seeds
+    part = wait_for_a_package(built, tmp_path / "part", "constant_weight", seeds)
+    assert write_reference(part, tmp_path / "new.csv") == ["constant_weight"]
+    assert "constant_weight" not in (tmp_path / "new.csv").read_text()
+    kept = [line for line in path.read_text().splitlines() if line[0] != "#" and "constant_weight" not in line]
+    assert [line for line in (tmp_path / "new.csv").read_text().splitlines() if line[0] != "#"] == kept
+    found = v.verify(part, read_reference(tmp_path / "new.csv", built[0]))
+    assert not found.differs
+    assert found.count("reproduced") == 32
+    assert {found.cells["constant_weight", column].verdict for column in part.columns} == {"no reference"}
+    assert "constant_weight: seeds 0, 1, 2 not run: pip install nothing." in shown(found)
+    some = wait_for_a_package(built, tmp_path / "some", "constant_weight", seeds[1:])
+    with pytest.raises(UserError, match="constant_weight: seeds 1, 2 not run: pip install nothing"):
+        write_reference(some, tmp_path / "some.csv")
+
+
 def test_nothing_run_is_said_so(built: Built, path: Path, tmp_path: Path) -> None:
     benchmark, _ = built
     found = v.verify(Scores(load_records(benchmark, tmp_path)), read_reference(path, benchmark))

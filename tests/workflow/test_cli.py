@@ -56,6 +56,7 @@ def test_help_names_every_command(here: Path, capsys: pytest.CaptureFixture[str]
         "tune",
         "validate",
         "new-method",
+        "install-detectron2",
     ],
 )
 def test_every_command_has_help(here: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:

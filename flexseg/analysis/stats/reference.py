@@ -91,14 +91,21 @@ def definition_parts(records: Records, row: str) -> dict[str, str]:
     return parts | {name: digest({"": value})[:8] for name, value in evaluation.items()}
 
 
-def write_reference(scores: Scores, path: Path) -> None:
+def write_reference(scores: Scores, path: Path) -> list[str]:
     """Write the reference file from complete results.
+
+    A row none of whose seeds was run, since an optional package is missing, is left out: elsewhere it has no reference.
+
+    Returns:
+        The rows that were left out.
 
     Raises:
         UserError: a run of the selected rows is missing, failed, stale or not fully evaluated; names each.
     """
     records, benchmark = scores.records, scores.benchmark
-    gaps = "".join(f"  {row}: {note}\n" for row, note in records.all_notes())
+    states = {row: {run.status for run in records.of_row(row)} for row in benchmark.rows}
+    rows = [row for row in benchmark.rows if states[row] != {"not run"}] or list(benchmark.rows)
+    gaps = "".join(f"  {row}: {note}\n" for row, note in records.all_notes() if row in rows)
     if gaps:
         raise UserError(
             f"{path} was not written, since the results of benchmark {benchmark.name} are not complete:\n{gaps}"
@@ -115,18 +122,18 @@ def write_reference(scores: Scores, path: Path) -> None:
         torch=sorted({str((info.get("versions") or {}).get("torch")) for info in infos}),
         kernels=kernels(records),
     )
-    rows = {row: definition_parts(records, row) for row in benchmark.rows}
+    definitions = {row: definition_parts(records, row) for row in rows}
     text = io.StringIO()
     text.write(f"# Reference results of benchmark {benchmark.name}: mIoU in percent. ")
     text.write(f"Made by `flexseg verify {benchmark.name} --write`; not to be edited.\n")
     text.write(f"# provenance: {json.dumps(provenance.model_dump(), sort_keys=True)}\n")
-    text.write(f"# rows: {json.dumps(rows, sort_keys=True)}\n")
-    digests = {row: found for row in benchmark.rows if (found := weights_of(records, row))}
+    text.write(f"# rows: {json.dumps(definitions, sort_keys=True)}\n")
+    digests = {row: found for row in rows if (found := weights_of(records, row))}
     if digests:
         text.write(f"# weights: {json.dumps(digests, sort_keys=True)}\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["row", "column", *_SUMMARY, *(f"seed {seed}" for seed in benchmark.seeds)])
-    for row in benchmark.rows:
+    for row in rows:
         for column in scores.columns:
             values = scores.per_seed(row, column)
             if not np.isfinite(values).all():
@@ -135,6 +142,7 @@ def write_reference(scores: Scores, path: Path) -> None:
             summary = [_text(mean.value, 6), _text(mean.half, 6), _text(sd, 6), mean.n]
             writer.writerow([row, column, *summary, *(_text(value, 8) for value in values)])
     write_text(path, text.getvalue())
+    return [row for row in benchmark.rows if row not in rows]
 
 
 def processors(records: Records) -> list[str]:

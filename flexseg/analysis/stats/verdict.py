@@ -10,6 +10,7 @@ from flexseg.analysis.stats.statistics import Difference, detectable, power, see
 
 HELP, COMPONENTS = "Does it help on unseen domains?", "Which component does it?"
 CONTROLS, ALIGNMENT = "What do the controls say?", "Does misalignment matter?"
+NOT_COMPARABLE = "not comparable, as no seed has finished both"
 MANY = 6
 """More controls than this are sorted into one sentence instead of getting one each."""
 
@@ -18,7 +19,7 @@ def conclude(difference: Difference, better: str, worse: str) -> str:
     """``better`` or ``worse`` with the numbers if a difference was shown, else that none could be shown."""
     text = difference_text(difference)
     if not difference.n:
-        return "not comparable, as no seed has finished both"
+        return NOT_COMPARABLE
     if difference.n == 1:
         return f"{text} from a single seed, from which nothing can be concluded"
     if not difference.shown:
@@ -104,7 +105,9 @@ def _controls(scores: Scores, full: list[str]) -> list[str]:
 def _sort(scores: Scores, opening: str, differences: dict[str, Difference], better: str, worse: str) -> str:
     """Many differences in one sentence, by what was shown of each, the largest first."""
     groups: dict[str, list[str]] = {better: [], worse: [], "no difference shown": []}
-    for row, difference in sorted(differences.items(), key=lambda each: -abs(each[1].value)):
+    groups[NOT_COMPARABLE] = [_title(scores, row) for row, difference in differences.items() if not difference.n]
+    compared = {row: difference for row, difference in differences.items() if difference.n}
+    for row, difference in sorted(compared.items(), key=lambda each: -abs(each[1].value)):
         shown = difference.n > 1 and difference.shown
         group = "no difference shown" if not shown else better if difference.value > 0 else worse
         groups[group].append(_title(scores, row) + (f" {difference_text(difference)}" if shown else ""))
