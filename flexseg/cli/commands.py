@@ -16,6 +16,7 @@ import typer
 
 from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
+from flexseg.cli.own import new_dataset
 from flexseg.cli.show import bench, show
 from flexseg.console import printable, terminal
 from flexseg.errors import UserError, did_you_mean
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(show, name="show")
 app.add_typer(bench, name="bench")
+app.command("new-dataset")(new_dataset)
 
 CORES = usable_cores()
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]

@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-BENCHMARKS, METHODS, RESULTS = Path("benchmarks"), Path("methods"), Path("results")
+BENCHMARKS, METHODS, RESULTS, DATASETS = Path("benchmarks"), Path("methods"), Path("results"), Path("datasets")
 DEFAULT = "streetworld"
