@@ -25,6 +25,8 @@ from flexseg.errors import UserError, did_you_mean
 from flexseg.yaml_files import read_yaml
 
 MAPS = Path(__file__).parent / "label_maps"
+KEYS = frozenset(("source", "base", "others", "classes"))
+"""The keys of a map."""
 TODO = "TODO"
 """What `flexseg new-dataset` writes in the place of a class that a person has to name."""
 
@@ -120,7 +122,7 @@ def _complete(content: Any, where: Path | str) -> dict[str, Any]:
     try:
         if not content["source"]:
             raise ValueError("source is empty")
-        if unknown := content.keys() - {"source", "base", "others", "classes"}:
+        if unknown := content.keys() - KEYS:
             raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
         base = _read(content["base"]) if "base" in content else {"classes": {}}
         return base | content | {"classes": base["classes"] | content["classes"]}

@@ -159,8 +159,9 @@ def _summarise(report: Report) -> str:
     if report.sets:
         states = Counter(each.state for each in report.sets)
         counted = ", ".join(f"{states[state]} {state}" for state in reversed(WORST) if states[state])
-        place = f" below {report.root}" if report.root else f", no data root (set {VARIABLE})"
-        parts.append(f"{len(report.sets)} data sets{place}: {counted}")
+        lost = any(each.state == "missing" for each in report.sets)  # a set of one's own needs no data root
+        place = f" below {report.root}" if report.root else f", no data root (set {VARIABLE})" if lost else ""
+        parts.append(f"{len(report.sets)} data set{'s' if len(report.sets) > 1 else ''}{place}: {counted}")
     return "; ".join(parts)
 
 

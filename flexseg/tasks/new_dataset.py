@@ -7,6 +7,7 @@ each id counts as. The folder itself is only read.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ def describe_folder(folder: Path, name: str, images: int, datasets: Path) -> Fou
         UserError: the name cannot be used or is taken, the folder is none, or what it holds cannot be read as pairs of
             images and labels. Nothing is written then.
     """
-    folder = Path(folder).expanduser().absolute()
+    folder = Path(os.path.abspath(folder.expanduser()))  # links stay: the name that people know
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}: give the folder that holds the images and labels")
@@ -144,7 +145,12 @@ def _describe_files(name: str, folder: Path, found: Arrangement, counts: dict[st
         splits[split] = {"listing": {"file": file}}
     for split, count in counts.items():
         splits[split] = {"images": count} | splits[split]
-    return {"title": name, "folders": [_place(folder)], "layouts": [layout], "splits": splits}
+    return {
+        "title": name.replace("_", " ").capitalize(),
+        "folders": [_place(folder)],
+        "layouts": [layout],
+        "splits": splits,
+    }
 
 
 def _take_inventories(dataset: DataSet, located: Located) -> dict[str, Inventory]:
@@ -181,8 +187,6 @@ def _write_text(found: Found) -> str:
         f"# As `flexseg new-dataset` found it: {_count(found.pairs, 'pair')}, of which {found.examined} were decoded.",
         f"# What is missing are the classes: each {TODO} below. {GUIDE} explains every key.",
         f"title: {_quote(keys['title'])}",
-        "licence: ''",
-        "citation: ''",
         f"folders: {_quote(keys['folders'])}",
         f"label_map: {convention.label_map or name}",
         f"encoding: {content.encoding}",
@@ -195,14 +199,14 @@ def _write_text(found: Found) -> str:
         *(f"  {_quote(split)}: {_quote(keys['splits'][split])}" for split in counts),
     ]
     if convention.label_map:
-        return "\n".join([*lines[:6], f"# {convention.text}: the suite's own map.", *lines[6:]]) + "\n"
+        return "\n".join([*lines[:4], f"# {convention.text}: the suite's own map.", *lines[4:]]) + "\n"
     lines += [
         "label_maps:",
         f"  {name}:",
         f"    source: {_quote(f'the labels in {found.folder.name}, as they were found')}",
         *(["    # " + convention.text] if convention.text else []),
         "    classes:",
-        "      # id: [its name, the class of the benchmark that it counts as, or void]     # share of pixels, labels",
+        "      # id: [its name, the class of the benchmark that it counts as, or void]     share of pixels, labels",
         *_describe_ids(content, convention),
     ]
     return "\n".join(lines) + "\n"
@@ -250,7 +254,7 @@ def print_found(found: Found, console: Console) -> None:
         ("conditions", ", ".join(arrangement.conditions)),
         ("width × height", shown),
         ("encoding", _describe_encoding(content)),
-        ("known as", found.convention.text),
+        ("convention", found.convention.text),
         ("decoded", f"{found.examined:,} of {_count(found.pairs, 'pair')}"),
         (
             "not used",
@@ -301,7 +305,8 @@ def _print_shares(found: Found, console: Console) -> None:
 def _next_steps(found: Found) -> list[str]:
     name = found.path.stem
     lacking = Counter({split: len(each.unlabelled) for split, each in found.inventories.items() if each.unlabelled})
-    split = next(iter(found.inventories))
+    splits = list(found.inventories)
+    split = next((each for word in ("test", "val") for each in splits if word in each.lower()), splits[0])
     part = f"{{split: {split}, unlabelled: {lacking[split]}}}" if lacking[split] else split
     lines = [f"{found.path} is written. What to do next:"]
     if found.open:
