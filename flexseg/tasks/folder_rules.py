@@ -29,9 +29,9 @@ OTHER_WORDS = words_in(
 )
 """What lies beside labels and is none, or only a picture of them."""
 SPLIT = r"(?i:training|trainval|train|validation|valid|val|testing|test|dev|eval)"
-SAMPLE, NEAR, CANDIDATES, TRIED, LOOKED_AT = 300, 50, 60, 3000, 3
-"""Files that suggest rules, others of the same id that are considered for each, rules that are tried, the files that
-they are tried on, and pairs of a rule that are looked into."""
+SAMPLE, NEAR, CANDIDATES, TRIED, LOOKED_AT = 300, 40, 60, 3000, 3
+"""Files that suggest rules, others of the same id and of a kind that are considered for each, rules that are tried, the
+files that they are tried on, and pairs of a rule that are looked into."""
 
 
 class Picture(NamedTuple):
@@ -118,6 +118,10 @@ def endings_of(pictures: Iterable[Picture]) -> Endings:
     return found
 
 
+_Cut = tuple[Picture, str, str]
+"""A file, and what stands before and after the id in its name."""
+
+
 class Rule(NamedTuple):
     """How images pair with labels."""
 
@@ -155,11 +159,8 @@ def suggest_rules(pictures: list[Picture]) -> list[Rule]:
     counts: Counter[Rule] = Counter()
     for one in spread(pictures, SAMPLE):
         for before, core, after in _cut(one, befores, afters):
-            partners = (each for each in by_core[core] if each[0] != one)
-            partners = (each for each in partners if not _differ_in_split(one.folders, each[0].folders))
-            near = sorted(partners, key=lambda each: -len(set(each[0].folders) & set(one.folders)))[:NEAR]
             close = dict[tuple[str, str], int]()
-            for other, its_before, its_after in near:
+            for other, its_before, its_after in _choose_near(one, by_core[core]):
                 if (before and before == its_before) or _share_word(after, its_after):
                     continue  # what both names have is part of the id
                 steps = _align(one.folders, other.folders)
@@ -171,6 +172,28 @@ def suggest_rules(pictures: list[Picture]) -> list[Rule]:
                 ours = Side(steps[0], before, after, endings[0])
                 counts[Rule(ours, Side(steps[1], its_before, its_after, endings[1]))] += 1
     return [rule for rule, _ in counts.most_common(CANDIDATES)]
+
+
+def _choose_near(one: Picture, others: list[_Cut]) -> list[_Cut]:
+    """The partners that a file may have, the nearest first: some of every kind, by the folders in which they differ.
+
+    So the many files of the same name in other sequences do not hide the one in the folder of the labels.
+    """
+    kinds = defaultdict[tuple[int, ...], list[_Cut]](list)
+    for each in others:
+        folders = each[0].folders
+        if each[0] == one or _differ_in_split(one.folders, folders):
+            continue
+        same = len(folders) == len(one.folders)
+        kind = (
+            tuple(place for place, name in enumerate(one.folders) if name != folders[place])
+            if same
+            else (-len(folders),)
+        )
+        if len(kinds[kind]) < NEAR:
+            kinds[kind].append(each)
+    found = [each for kind in kinds.values() for each in kind]
+    return sorted(found, key=lambda each: -len(set(each[0].folders) & set(one.folders)))
 
 
 def _differ_in_split(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:

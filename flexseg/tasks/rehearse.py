@@ -88,8 +88,8 @@ def rehearse(
     for domain in content["domains"].values():
         if (benchmarks.parent / "datasets" / f"{domain.get('dataset')}.yaml").is_file():
             raise UserError(
-                f"benchmark {name} uses {domain['dataset']}, a data set of one's own, for which no stand-in can be rendered: "
-                "run the benchmark itself, with few `iterations:`"
+                f"benchmark {name} uses {domain['dataset']}, a data set of one's own, for which no stand-in can be "
+                "rendered: run the benchmark itself, with few `iterations:`"
             )
     small, changes = shrink(content, settings)
     folder.mkdir(parents=True, exist_ok=True)
