@@ -20,6 +20,7 @@ from flexseg.classes import CITYSCAPES, IGNORE, TRAIN_ID
 from flexseg.cli import main
 from flexseg.data.label_maps import KEYS
 from flexseg.data.sets import DataSet, load_set
+from flexseg.tasks.check import find_tests_in_training
 from flexseg.world.frame import render
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +139,8 @@ def test_the_journey(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = Path("results/my_photos/tables/per_class.csv").read_text()
     assert "two-wheeler" in table
     assert "motorcycle" not in table
+    caption = Path("results/my_photos/tables/comparison.md").read_text()
+    assert "training never saw a target, except in “With photographs of the same set”" in caption
     assert call("report", "my_photos", "comparison", "my.pdf") == 0
     assert Path("my.pdf").read_bytes()[:4] == b"%PDF"
 
@@ -170,6 +173,14 @@ def test_an_id_that_the_map_does_not_know_is_named(here: Path, capsys: pytest.Ca
     )
     assert "or as void, which 255 usually is" in shown
     assert "mend them, or what datasets/photos.yaml says of them" in shown
+
+
+def test_a_row_that_trains_on_its_test_images_is_named(here: Path) -> None:
+    path = here / "benchmarks" / "my_photos.yaml"
+    assert find_tests_in_training(load_benchmark("my_photos", here / "benchmarks")) == []
+    path.write_text(path.read_text().replace("train: train, test: val", "train: val, test: val"))
+    (line,) = find_tests_in_training(load_benchmark("my_photos", here / "benchmarks"))
+    assert "row with_photos may be trained on the very images that it is tested on" in line
 
 
 def test_a_folder_that_has_moved(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
