@@ -129,7 +129,7 @@ def decode_label(
     else:
         picture = _decode(path, content, *IDS)
         raw = np.asarray(picture)
-        if picture.mode == "P":
+        if picture.mode == "P" and (mapping.colours or not mapping.where):  # whose classes have any colours
             _check_palette(path, picture, raw, mapping)
     return mapping.apply(raw, path)
 

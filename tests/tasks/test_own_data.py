@@ -183,6 +183,15 @@ def test_a_row_that_trains_on_its_test_images_is_named(here: Path) -> None:
     assert "row with_photos may be trained on the very images that it is tested on" in line
 
 
+def test_the_palette_of_ones_own_labels_says_nothing(here: Path) -> None:
+    """Where the benchmark shows one class in a colour that the palette has for another id."""
+    path = here / "benchmarks" / "my_photos.yaml"
+    path.write_text(path.read_text().replace("[244, 35, 232]", "[14, 253, 6]"))  # sidewalk as the palette shows road
+    call("new-dataset", "../photos")
+    fill_in(here)
+    assert call("doctor", "my_photos", "--full") == 0
+
+
 def test_a_folder_that_has_moved(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call("new-dataset", "../photos")
     fill_in(here)
