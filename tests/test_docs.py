@@ -31,6 +31,8 @@ TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 INVENTED = {"my_idea", "random_grey", "label_smoothing"}
 """Methods that readers write while they follow the docs."""
+OWN = {"NAME", "name", "my_photos"}
+"""Benchmarks, likewise."""
 
 
 def prose(text: str) -> str:
@@ -99,7 +101,7 @@ def test_flexseg_commands_parse(page: str, command: str, complete: bool) -> None
             mistake = str(error)
     assert not mistake, f"{page}: `{command}`: {mistake}"
     if [parameter.metavar for parameter in level.params[:1]] == ["BENCHMARK"]:
-        assert name in {None, "", "NAME", *benchmark_names(ROOT / "benchmarks")}, f"{page}: `{command}`"
+        assert name in {None, "", *OWN, *benchmark_names(ROOT / "benchmarks")}, f"{page}: `{command}`"
 
 
 @cache
@@ -118,7 +120,7 @@ def test_snakemake_commands_parse(page: str, command: str, _complete: bool) -> N
     config = dict(pair.split("=", 1) for pair in arguments.config or ())
     assert config.keys() <= {"benchmark", "study", "rows", "seeds"}, f"{page}: {command}"
     name = config.get("benchmark", "streetworld")
-    if name not in ("NAME", "name"):
+    if name not in OWN:
         assert name in benchmark_names(ROOT / "benchmarks"), f"{page}: {command}"
         if config.get("study", "NAME") != "NAME":
             assert config["study"] in load_benchmark(name, ROOT / "benchmarks").studies, f"{page}: {command}"
@@ -174,7 +176,7 @@ def test_the_floors_are_those_that_are_checked() -> None:
 @pytest.mark.parametrize("page", TEXTS)
 def test_named_files_and_modules_exist(page: str) -> None:
     for path in re.findall(r"`((?:flexseg|methods|benchmarks|tests|profiles|docs)/[\w./]+\.\w+)`", TEXTS[page]):
-        if not INVENTED & set(re.split(r"\W|test_", path)) and "NAME" not in path and page != "CHANGELOG.md":
+        if not (INVENTED | OWN) & set(re.split(r"\W|test_", path)) and "NAME" not in path and page != "CHANGELOG.md":
             assert (ROOT / path).is_file(), f"{page}: {path}"
     for dotted in re.findall(r"\b(flexseg(?:\.[a-z]\w+)+)\b", TEXTS[page]):
         if page == "CHANGELOG.md" or dotted.endswith((".py", ".yaml")):

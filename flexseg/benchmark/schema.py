@@ -308,6 +308,25 @@ class Benchmark(Strict):
         """The domains that the rows may be trained on."""
         return {self.source, *map(self.generated_of, self.trained_rows)}
 
+    def targets_trained_on(self, row_name: str, images: bool = False) -> list[str]:
+        """The targets from whose data set a row may be trained: not unseen domains then.
+
+        Args:
+            images: only those whose test images may themselves be among the training images.
+        """
+        found = []
+        for target in self.targets:
+            there = self.domains[target]
+            for name in {self.source, self.generated_of(row_name)}:
+                here = self.domains[name]
+                if here.rendered or there.rendered or (here.dataset, here.root) != (there.dataset, there.root):
+                    continue
+                apart = here.conditions and there.conditions and not set(here.conditions) & set(there.conditions)
+                if not images or (here.parts["train"].split == there.parts["test"].split and not apart):
+                    found.append(target)
+                    break
+        return found
+
     def domain_definition(self, name: str) -> dict[str, Any]:
         """All that decides the pixels of domain ``name``: the key of its data."""
         definition, own = (

@@ -19,6 +19,7 @@ from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
 from flexseg.cli.detectron2 import install_detectron2
 from flexseg.cli.evaluate import evaluate
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
+from flexseg.cli.own import new_dataset
 from flexseg.cli.show import bench, show
 from flexseg.cli.work import init, run
 from flexseg.console import printable, terminal
@@ -38,6 +39,7 @@ app.command()(evaluate)
 app.command()(init)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(run)
 app.command("install-detectron2")(install_detectron2)
+app.command("new-dataset")(new_dataset)
 
 CORES = usable_cores()
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]

@@ -11,4 +11,5 @@ from flexseg.shipped import benchmarks_folder
 BENCHMARKS = benchmarks_folder()
 METHODS = BENCHMARKS.parent / "methods"
 RESULTS = Path("results")
+DATASETS = Path("datasets")
 DEFAULT = "streetworld"

@@ -43,6 +43,9 @@ def diagnose(dataset: DataSet, places: list[Path], root: Path | None, override: 
     archives = {name for archive in dataset.archives for name in archive.file.split() if name.endswith(PACKED)}
     packed = [tree.root / name for tree in trees for name in sorted(tree.files("") & archives)]
     text += f"{packed[0]} is not unpacked yet. " if packed else ""
+    if dataset.file:
+        text += f"If the folder has moved, correct `folders:` in {dataset.file}, or give its domain a `root:`"
+        return Missing(text, "missing")
     text += f"Get {name_archives(dataset, 'images', 'labels')} "
     text += f"from {dataset.homepage} ({dataset.licence}) and unpack it into {places[0]}"
     return Missing(text, "missing")

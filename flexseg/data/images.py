@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -128,7 +129,7 @@ def decode_label(
     else:
         picture = _decode(path, content, *IDS)
         raw = np.asarray(picture)
-        if picture.mode == "P":
+        if picture.mode == "P" and (mapping.colours or not mapping.where):  # whose classes have any colours
             _check_palette(path, picture, raw, mapping)
     return mapping.apply(raw, path)
 
@@ -140,6 +141,45 @@ def decode_ids(path: Path, content: bytes) -> np.ndarray:
         UserError: it is damaged, or a picture of another kind.
     """
     return np.asarray(_decode(path, content, *IDS))
+
+
+class RawLabel(NamedTuple):
+    """A label of which nothing is known yet.
+
+    ``pixels`` are (H, W) uint8 or uint16 ids, or (H, W, 3) uint8 colours; ``palette`` (N, 3) uint8, R, G, B, if it has
+    one. Labels in other ``encoding`` than ``index``, ``colours`` and ``red16`` cannot be used: 16 bits of grey, 1 bit,
+    or something else.
+    """
+
+    encoding: Literal["index", "colours", "red16", "grey16", "bits", "other"]
+    pixels: np.ndarray
+    palette: np.ndarray | None = None
+
+
+def decode_raw(path: Path, content: bytes) -> RawLabel:
+    """Decode a picture that may be a label, or any other picture that may be an image.
+
+    Raises:
+        UserError: the bytes are not a complete picture of a format that images may have.
+    """
+    picture = _open(path, content, FORMATS)
+    deep = content[:8] == PNG and content[24:25] == b"\x10"
+    if deep and picture.mode in ("RGB", "RGBA"):
+        return RawLabel("red16", _red_channel(path, content))
+    try:
+        picture.load()
+    except (OSError, SyntaxError) as error:
+        raise _damaged(path, error) from error
+    if picture.mode == "P":
+        palette = np.asarray(picture.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        return RawLabel("index", np.asarray(picture), palette)
+    if picture.mode == "L":
+        return RawLabel("index", np.asarray(picture))
+    if picture.mode in ("RGB", "RGBA"):
+        return RawLabel("colours", np.asarray(picture.convert("RGB")))
+    if picture.mode.startswith("I"):
+        return RawLabel("grey16", np.asarray(picture).astype(np.uint16))
+    return RawLabel("bits" if picture.mode == "1" else "other", np.asarray(picture.convert("L")))
 
 
 def _check_palette(path: Path, picture: Image.Image, ids: np.ndarray, label_map: LabelMap) -> None:
@@ -195,6 +235,11 @@ def _ids_of_colours(path: Path, content: bytes, label_map: LabelMap) -> np.ndarr
     if (ids < 0).any():
         wrong = np.unique(colours[ids < 0], axis=0)
         shown = ", ".join(str(tuple(colour)) for colour in wrong[:3].tolist())
+        if label_map.where:
+            raise UserError(
+                f"{path} holds the colour {shown}, of which {label_map.where} says nothing: add it under "
+                "`classes:` there as an id of its own, with its class or as void"
+            )
         raise UserError(
             f"{path} holds the colour {shown}, which is none of the {len(label_map.colours)} of the label map "
             f"{label_map.id!r}: was it resized, or is it a label of another data set?"

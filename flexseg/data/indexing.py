@@ -243,7 +243,9 @@ class Journal:
 
     @cached_property
     def _version(self) -> str:
-        used = [self.mapping.table.tolist(), self.mapping.known.tolist()] if self.mapping else []
+        used: list[Any] = [self.mapping.table.tolist(), self.mapping.known.tolist()] if self.mapping else []
+        if self.mapping and self.mapping.where and self.encoding == "colours":  # a map that people edit
+            used.append(sorted(self.mapping.colours.items()))
         return digest([FORMAT, self.encoding, *used])
 
     @cached_property

@@ -25,6 +25,10 @@ from flexseg.errors import UserError, did_you_mean
 from flexseg.yaml_files import read_yaml
 
 MAPS = Path(__file__).parent / "label_maps"
+KEYS = frozenset(("source", "base", "others", "classes"))
+"""The keys of a map."""
+TODO = "TODO"
+"""What `flexseg new-dataset` writes in the place of a class that a person has to name."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class LabelMap:
 
     ``table`` (256,) uint8 holds the trainId of each id, 255 for void; ``known`` (256,) bool tells which ids may occur.
     ``names`` and ``colours`` (R, G, B) are by id; not every map has colours. ``source`` says where the map comes from,
-    ``classes`` whose trainIds these are.
+    ``classes`` whose trainIds these are. ``where`` a map of one's own stands, for messages; empty for the suite's.
     """
 
     id: str
@@ -43,6 +47,7 @@ class LabelMap:
     names: dict[int, str]
     colours: dict[int, tuple[int, int, int]]
     classes: ClassSet = CITYSCAPES
+    where: str = ""
 
     def apply(self, raw: np.ndarray, path: Path | str) -> np.ndarray:
         """(H, W) uint8 ids of the data set → (H, W) uint8 trainIds. ``path`` is named in the message.
@@ -53,6 +58,11 @@ class LabelMap:
         known = self.known[raw]
         if not known.all():
             wrong = np.unique(raw[~known])
+            if self.where:
+                raise UserError(
+                    f"{path} holds the id {', '.join(map(str, wrong[:5]))}, of which {self.where} says nothing: "
+                    "add it under `classes:` there, with its class, or as void, which 255 usually is"
+                )
             named = [name for place, name in sorted(self.names.items()) if place < 256]
             raise UserError(
                 f"{path} holds the id {', '.join(map(str, wrong[:5]))}, which is not in the label map {self.id!r} "
@@ -87,12 +97,32 @@ def _read(name: str) -> dict[str, Any]:
     return _complete(read_yaml(path, numbered=True), path)
 
 
+def _refuse_todo(content: dict[str, Any], classes: ClassSet, where: Path | str) -> None:
+    """Refuse a map whose classes are not all filled in."""
+    entries = content["classes"].items() if isinstance(content["classes"], dict) else ()
+    open_ids = [number for number, entry in entries if isinstance(entry, list) and TODO in entry[1:2]]
+    if not open_ids or TODO in classes.ids:
+        return
+    first = open_ids[0]
+    title = content["classes"][first][0]
+    shown = f"{', '.join(map(str, open_ids[:10]))}{', …' if len(open_ids) > 10 else ''}"
+    raise UserError(
+        f"{where} is not filled in yet: {len(open_ids)} ids still say {TODO} ({shown}). Write there what each "
+        f"counts as, a class of {classes.id} ({_list_classes(classes)}) or void, such as "
+        f"`{first}: [{title}, {classes.names[0]}]`; docs/own_data.md shows how"
+    )
+
+
+def _list_classes(classes: ClassSet) -> str:
+    return f"{', '.join(classes.names[:12])}{', …' if len(classes) > 12 else ''}"
+
+
 def _complete(content: Any, where: Path | str) -> dict[str, Any]:
     """A map's description with the ids of its ``base``."""
     try:
         if not content["source"]:
             raise ValueError("source is empty")
-        if unknown := content.keys() - {"source", "base", "others", "classes"}:
+        if unknown := content.keys() - KEYS:
             raise ValueError(f"unknown key {', '.join(sorted(unknown))}")
         base = _read(content["base"]) if "base" in content else {"classes": {}}
         return base | content | {"classes": base["classes"] | content["classes"]}
@@ -120,9 +150,10 @@ def build_map(name: str, content: Any, classes: ClassSet, where: Path | str) -> 
     """The label map that ``content`` describes, the keys of such a file; ``where`` it stands is named in messages.
 
     Raises:
-        UserError: as :func:`load_map`.
+        UserError: as :func:`load_map`; or classes are still to be filled in.
     """
     content = _complete(content, where)
+    _refuse_todo(content, classes, where)
     table, known = np.full(256, IGNORE, dtype=np.uint8), np.zeros(256, dtype=bool)
     names, colours, strange = {}, {}, dict[str, None]()
     try:
@@ -142,11 +173,10 @@ def build_map(name: str, content: Any, classes: ClassSet, where: Path | str) -> 
         raise UserError(f"{where} does not describe a label map: {error!r}") from error
     if strange:
         hint = did_you_mean(next(iter(strange)), classes.ids)
-        listed = f"{', '.join(classes.names[:12])}{', …' if len(classes) > 12 else ''}"
         raise UserError(
             f"{where} does not describe a label map: it names {', '.join(strange)}, of which the classes {classes.id} "
-            f"say nothing{hint}. Name a class of that set ({listed}) or void, or say in the benchmark what they count "
-            "as: under `takes:` of a class, or under `void:`"
+            f"say nothing{hint}. Name a class of that set ({_list_classes(classes)}) or void, or say in the "
+            "benchmark what they count as: under `takes:` of a class, or under `void:`"
         )
     table.setflags(write=False)
     known.setflags(write=False)

@@ -43,6 +43,8 @@ def roots(dataset: DataSet, root: Path | str | None, override: str = "") -> list
     place = _expand(override)
     if override and place.is_absolute():
         return [place]
+    if not override and all(Path(folder).is_absolute() for folder in dataset.folders):  # a set of one's own
+        return [Path(folder) for folder in dataset.folders]
     remedy = (
         f"Set the environment variable {VARIABLE} or the benchmark's data_root to the folder that holds your data sets"
     )

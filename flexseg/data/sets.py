@@ -11,6 +11,7 @@ filled with the fields of the image, so pairing is data too.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -144,7 +145,7 @@ class DataSet(_Strict):
     licence: str = ""
     citation: str = ""
     folders: list[str] = Field(min_length=1)
-    """Folders below the data root where the set is looked for, in turn; ``.`` is the data root itself."""
+    """Folders where the set is looked for, in turn, absolute or below the data root; ``.`` is the data root itself."""
     label_map: str
     """The label map that is used unless another one is asked for; empty: files hold trainIds and nothing else."""
     other_label_maps: list[str] = Field(default_factory=list)
@@ -185,7 +186,10 @@ class DataSet(_Strict):
         return self
 
     def remedy(self, unpack: str) -> str:
-        """What to do about missing or damaged files: ``unpack``, in words, or render them again if they are ours."""
+        """What to do about missing or damaged files: ``unpack``, in words, or render them again if the suite did so."""
+        if self.file:
+            unpack = unpack.replace("unpack its archives again", f"correct `images:` in {self.file}")
+            return unpack.replace("unpack their archive again", f"mend them, or what {self.file} says of them")
         return "write the domain again with `flexseg dataset`" if self.rendered else unpack
 
     def split(self, name: str) -> Split:
@@ -234,7 +238,8 @@ class DataSet(_Strict):
             UserError: it is wrong, or names classes of which ``classes`` say nothing.
         """
         if name in self.label_maps:
-            return build_map(name, self.label_maps[name], classes, f"{self.file}: label_maps.{name}")
+            where = f"{self.file}: label_maps.{name}"
+            return replace(build_map(name, self.label_maps[name], classes, where), where=where)
         if not name:
             return None if classes.is_default else load_map("train_ids", classes)
         return load_map(name, classes)

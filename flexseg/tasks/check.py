@@ -23,7 +23,7 @@ def check_benchmark(benchmark: Benchmark, results: Path = Path("results")) -> li
             little disk.
     """
     _check_world(benchmark)
-    lines = _check_methods(benchmark)
+    lines = [*_check_methods(benchmark), *find_tests_in_training(benchmark)]
     trunks = _check_trunks(benchmark, lines)
     lines += _check_models(benchmark, [line.split()[1] for line in lines if line.startswith("row ")])
     lines += _check_foreign(benchmark)
@@ -47,6 +47,18 @@ def _check_world(benchmark: Benchmark) -> None:
                 f"benchmark {benchmark.name}: domains.{name}.world: the street world has no domain {domain.world!r}; "
                 f"it has {', '.join(world.DOMAINS)}"
             )
+
+
+def find_tests_in_training(benchmark: Benchmark) -> list[str]:
+    """A line for each row that may be trained on the images that it is tested on."""
+    if benchmark.runs:
+        return []
+    return [
+        f"row {row} may be trained on the very images that it is tested on: `train:` and `test:` of "
+        f"{', '.join(targets)} are the same split. Its numbers there say nothing about unseen images"
+        for row in benchmark.rows
+        if (targets := benchmark.targets_trained_on(row, images=True))
+    ]
 
 
 def _check_methods(benchmark: Benchmark) -> list[str]:

@@ -159,8 +159,9 @@ def _summarise(report: Report) -> str:
     if report.sets:
         states = Counter(each.state for each in report.sets)
         counted = ", ".join(f"{states[state]} {state}" for state in reversed(WORST) if states[state])
-        place = f" below {report.root}" if report.root else f", no data root (set {VARIABLE})"
-        parts.append(f"{len(report.sets)} data sets{place}: {counted}")
+        lost = any(each.state == "missing" for each in report.sets)  # a set of one's own needs no data root
+        place = f" below {report.root}" if report.root else f", no data root (set {VARIABLE})" if lost else ""
+        parts.append(f"{len(report.sets)} data set{'s' if len(report.sets) > 1 else ''}{place}: {counted}")
     return "; ".join(parts)
 
 
@@ -183,10 +184,12 @@ def _describe_set(report: SetReport) -> list[str]:
         others = [part for part in report.parts if part.expected is not None and part.found < part.expected]
         whole = "remove what does not belong there" if many and not others else "unpack all of it"
         counts = "; or, to use what is there, give its number as `expected:` beside the split"
+        counts += f", or correct `images:` in {dataset.file}" if dataset.file else ""
         lines.append(f"then: {whole} below {report.located.root}{counts if many or others else ''}")
     damaged = list(dict.fromkeys(name for part in report.parts for name in part.problems))
     if damaged:
-        lines.append(f"then: unpack the archive again, or {advise_skip(damaged, 'these ids')}")
+        mend = f"mend them, or what {dataset.file} says of them" if dataset.file else "unpack the archive again"
+        lines.append(f"then: {mend}, or {advise_skip(damaged, 'these ids')}")
     return lines
 
 

@@ -33,6 +33,7 @@ MEANING = (
 )
 STAND_INS: dict[str, tuple[str, list[tuple[int, int]]]] = {
     "gta5": ("source", [(1052, 1914)]),
+    "synthia": ("source", [(760, 1280)]),
     "generated": ("generated", [(720, 1280)]),
     "acdc": ("adverse", [(1080, 1920)]),
     "dark_zurich": ("night", [(1080, 1920)]),
@@ -77,12 +78,19 @@ def rehearse(
     """Rehearse ``benchmarks/<name>.yaml`` in ``folder`` and return the exit code of its workflow.
 
     Raises:
-        UserError: the benchmark evaluates another one's runs, or the smaller trunk does not fit it.
+        UserError: the benchmark evaluates another one's runs, uses a data set of one's own, or the smaller trunk does
+            not fit it.
     """
     top = Path.cwd()
     content = read_content(name, benchmarks)
     if content.get("runs"):
         raise UserError(f"benchmark {name} only evaluates the runs of {content['runs']!r}: rehearse that one")
+    for domain in content["domains"].values():
+        if (benchmarks.parent / "datasets" / f"{domain.get('dataset')}.yaml").is_file():
+            raise UserError(
+                f"benchmark {name} uses {domain['dataset']}, a data set of one's own, for which no stand-in can be "
+                "rendered: run the benchmark itself, with few `iterations:`"
+            )
     small, changes = shrink(content, settings)
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(small, folder / "weights", changes)

@@ -36,6 +36,16 @@ def class_colours(scores: Scores) -> list[tuple[str, tuple[int, int, int]]]:
     return [(name, scored.colours[place]) for place, name in scored.names.items()]
 
 
+def unseen_text(scores: Scores) -> str:
+    """Whether training saw the targets, in words that go on a sentence, with the rows that it did in."""
+    benchmark = scores.benchmark
+    rows = [row for row in benchmark.rows if benchmark.targets_trained_on(row)]
+    if not rows:
+        return "training never saw a target"
+    titles = ", ".join(f"“{benchmark.row(row).title}”" for row in rows)
+    return f"training never saw a target, except in {titles}, with training images from a target's own data set"
+
+
 def tested_images(scores: Scores, target: str) -> int | None:
     """How many test images a target has: as the file says, else as the records do; None before any run."""
     size = scores.benchmark.domains[target].size("test")

@@ -50,7 +50,9 @@ def analogues(scores: Scores) -> str:
 def question(scores: Scores, kind: Kind) -> str:
     """What a report of ``kind`` answers, in one sentence."""
     benchmark = scores.benchmark
-    targets = f"{plural(len(benchmark.targets), 'target domain')} that training never saw"
+    targets = plural(len(benchmark.targets), "target domain")
+    if not any(map(benchmark.targets_trained_on, benchmark.rows)):
+        targets += " that training never saw"
     if kind == "comparison":
         reference = _titles(scores, [benchmark.reference])
         others = [row for row in benchmark.rows if row != benchmark.reference]

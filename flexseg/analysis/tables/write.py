@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-from flexseg.analysis.stats.domains import class_names, class_places, class_set, target_title
+from flexseg.analysis.stats.domains import class_names, class_places, class_set, target_title, unseen_text
 from flexseg.analysis.stats.effects import Cell as Switches
 from flexseg.analysis.stats.effects import Line, ablation_lines, all_cells, factorial_cells, factorial_effects, not_run
 from flexseg.analysis.stats.formats import (
@@ -69,7 +69,7 @@ def comparison_table(scores: Scores) -> Table:
     columns += [Column(f"Δ {scores.main}"), Column("n")]
     columns += [Column(name, group=heading(benchmark)) for name in beside]
     caption = (
-        f"mIoU in percent on the test images of each target; training never saw a target. {averages_text(scores)} "
+        f"mIoU in percent on the test images of each target; {unseen_text(scores)}. {averages_text(scores)} "
         f"{INTERVALS} Δ is against “{reference}”; n is the number of seeds in {scores.main}, of "
         f"{len(benchmark.seeds)} planned."
     )

@@ -5,7 +5,15 @@ All are written from the benchmark file and from what the runs recorded, so they
 
 from __future__ import annotations
 
-from flexseg.analysis.stats.domains import class_places, images_text, protocol_text, target_title, title, training_text
+from flexseg.analysis.stats.domains import (
+    class_places,
+    images_text,
+    protocol_text,
+    target_title,
+    title,
+    training_text,
+    unseen_text,
+)
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.content import provenance
 from flexseg.analysis.tables.origins import and_list, commit, machine, plural, summarise_runs
@@ -16,11 +24,13 @@ def summary(scores: Scores) -> str:
     """What was measured, in two sentences."""
     benchmark = scores.benchmark
     rows, seeds, targets = len(benchmark.rows), len(benchmark.seeds), len(benchmark.targets)
+    seen = any(map(benchmark.targets_trained_on, benchmark.rows))
     return (
         f"{plural(rows, 'setting')} of training {'was' if rows == 1 else 'were'} run with {plural(seeds, 'seed')} "
-        f"{'' if rows == 1 else 'each '}on one synthetic source, under one protocol. "
-        f"Every model was tested on {plural(targets, 'target domain')} that training never saw "
-        f"({and_list([target_title(scores, target) for target in benchmark.targets])})."
+        f"{'' if rows == 1 else 'each '}on one source, under one protocol. "
+        f"Every model was tested on {plural(targets, 'target domain')}{'' if seen else ' that training never saw'} "
+        f"({and_list([target_title(scores, target) for target in benchmark.targets])})"
+        f"{f'; {unseen_text(scores)}' if seen else ''}."
     )
 
 
