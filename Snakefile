@@ -5,6 +5,7 @@
 #   snakemake --cores all --config benchmark=smoke     another benchmark (its reports lie in reports/smoke/)
 #   snakemake --cores all --config study=baselines     another study (reports/streetworld/baselines/); also factorial, …
 #   snakemake --cores all --config rows=my_idea,dginstyle seeds=0,1
+#   snakemake --cores all --config logger=tensorboard  also log the trainings for TensorBoard (docs/watching.md)
 #
 # The output that a rule declares is a receipt, never a run's own files: Snakemake deletes declared outputs before it
 # repeats a job and when one is killed, and a finished run must survive both.
@@ -18,13 +19,14 @@ from snakemake.exceptions import WorkflowError
 
 from flexseg.benchmark import Run, fingerprint, load_benchmark, select_rows
 from flexseg.cli.live import watch
+from flexseg.engine.loggers import check_logger
 from flexseg.errors import UserError, did_you_mean
 from flexseg.files import describe_disk_error, file_digest
 from flexseg.provenance import code_digest
 from flexseg.shipped import benchmarks_folder
 
 DEFAULT = "streetworld"
-KEYS = ("benchmark", "study", "rows", "seeds")
+KEYS = ("benchmark", "study", "rows", "seeds", "logger")
 for key in config:
     if key not in KEYS:
         raise WorkflowError(f"--config has no key {key!r}{did_you_mean(key, KEYS)}; it has {', '.join(KEYS)}")
@@ -37,7 +39,9 @@ def listed(key):
 
 
 STUDY, ROWS, SEEDS = str(config.get("study", "default")), listed("rows"), listed("seeds")
+LOGGER = str(config.get("logger", ""))
 try:
+    check_logger(LOGGER)
     BENCHMARK = select_rows(load_benchmark(NAME, benchmarks_folder()), STUDY, ROWS, SEEDS)
 except UserError as error:
     raise WorkflowError(str(error)) from None
@@ -53,6 +57,7 @@ TABLES_IN = Path(HOME, "tables", SELECTED_AS).as_posix()
 STATUS = f"{HOME}/status{SELECTED_AS and '-'}{SELECTED_AS}.txt"
 SELECTED = ["--study", STUDY] + (["--rows", ROWS] if ROWS else []) + (["--seeds", SEEDS] if SEEDS else [])
 SELECTION = shlex.join(SELECTED)
+LOGGING = f"--logger {LOGGER}" if LOGGER else ""  # no param of the rule: finished runs stay as they are
 KINDS = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power", "cost", "origins")
 TABLES = [f"{TABLES_IN}/{table}.{form}" for table in KINDS for form in ("csv", "md", "tex")]
 PRODUCTS = {  # what people read, and what `flexseg report` calls it
@@ -161,7 +166,7 @@ rule train:
         fingerprint=run_fingerprint,
     shell:
         f"flexseg train {BENCHMARK.trained_as} {{wildcards.row:q}} {{wildcards.seed:q}} --supersede --threads {{threads}}"
-        " --receipt {output:q} > {log:q} 2>&1"
+        f" --receipt {{output:q}} {LOGGING} > {{log:q}} 2>&1"
 
 
 rule evaluate:

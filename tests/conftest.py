@@ -130,7 +130,7 @@ def interrupt(train: Callable[..., RunDirectory], monkeypatch: pytest.MonkeyPatc
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "train", lambda job, fabric, _, workers=0: original(job, fabric, report, workers))
+            patch.setattr(module, "train", lambda job, fabric, _, *rest: original(job, fabric, report, *rest))
             with pytest.raises(KeyboardInterrupt):
                 train(*run, **options)
 

@@ -36,11 +36,14 @@ def required() -> list[str]:
 
 
 def test_every_dependency_is_pinned_exactly() -> None:
-    optional = locked("requirements-foundation.lock")
+    optional: dict[str, str] = {}
+    for extra in ("foundation", "tensorboard"):
+        pins = locked(f"requirements-{extra}.lock")
+        pinned = [line.split("==") for line in PROJECT["project"]["optional-dependencies"][extra]]
+        assert all(pins[normal(name)] == version for name, version in pinned)
+        optional |= pins
     assert sorted(set(required()) - locked().keys() - optional.keys()) == []
-    assert not optional.keys() & locked().keys(), "the extra must not change what the suite is locked to"
-    pinned = [line.split("==") for line in PROJECT["project"]["optional-dependencies"]["foundation"]]
-    assert all(optional[normal(name)] == version for name, version in pinned)
+    assert not optional.keys() & locked().keys(), "an extra must not change what the suite is locked to"
 
 
 def test_what_is_installed_is_what_is_locked() -> None:

@@ -153,6 +153,7 @@ def train(
     ] = None,
     receipt: Receipt = None,
     native_kernels: Native = False,
+    logger: Annotated[str, typer.Option(help="Also log for another program: tensorboard or csv.")] = "",
 ) -> None:
     """Train one run; a run that was interrupted continues from its checkpoint."""
     if native_kernels:
@@ -160,7 +161,8 @@ def train(
     from flexseg.tasks.jobs import Resources, train_run
 
     resources = Resources(devices, precision, threads, workers)
-    train_run(Run(_select_row(name, row), row, seed, RESULTS), resources, supersede=supersede, receipt=receipt)
+    run = Run(_select_row(name, row), row, seed, RESULTS)
+    train_run(run, resources, supersede=supersede, receipt=receipt, logger=logger)
 
 
 @app.command()

@@ -23,6 +23,7 @@ from torch import Tensor
 from flexseg.data.pool import Pool
 from flexseg.engine.batches import Job
 from flexseg.engine.checkpoint import Progress
+from flexseg.engine.loggers import Copy
 from flexseg.files import replacing
 from flexseg.kernels import INSTRUCTION_SETS, are_held, processor_flags
 from flexseg.method import Batch, describe_options
@@ -50,9 +51,12 @@ class Log:
 
     Where lines are missing or torn, as a power cut leaves them, a line ``{"gap": bytes}`` is as long as they were, so
     that the checkpoint's length stays right; this is printed.
+
+    Args:
+        logger: also keep a copy in this form (:data:`flexseg.engine.loggers.LOGGERS`); empty for none.
     """
 
-    def __init__(self, path: Path, length: int) -> None:
+    def __init__(self, path: Path, length: int, logger: str = "") -> None:
         found = path.read_bytes()[:length] if length and path.is_file() else b""
         whole, lost = _fill_gaps(found.ljust(length, b"\0"))
         if lost:
@@ -62,11 +66,14 @@ class Log:
         self._file = path.open("r+b" if length else "wb")
         self._file.truncate(len(whole))
         self._file.seek(0, 2)
+        self._copy = Copy(logger, path.parent, whole.splitlines()) if logger else None
 
     def write(self, values: Mapping[str, float]) -> None:
         """Append one line."""
         self._file.write(json.dumps(values).encode() + b"\n")
         self._file.flush()
+        if self._copy is not None:
+            self._copy.write(values)
 
     def sync(self) -> None:
         """Have all lines on the disk, as a checkpoint that counts them is going to be."""

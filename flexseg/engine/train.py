@@ -221,12 +221,18 @@ def check_finite(tensors: Mapping[str, Tensor], moment: str) -> None:
         raise RunError(f"weights are not finite {moment}: {', '.join(wrong[:5])}")
 
 
-def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | None = None, workers: int = 0) -> None:
+def train(
+    job: Job,
+    fabric: Fabric,
+    progress: Callable[[int, float], None] | None = None,
+    workers: int = 0,
+    logger: str = "",
+) -> None:
     """Train the run to its end, from its checkpoint if it has one, and write weights and ``run.json``.
 
     ``progress`` is called with the iterations done and the last loss. ``workers`` threads prepare batches ahead, which
     changes nothing in them; for a method that looks back, whose next batch depends on this one, they read its images in
-    parallel.
+    parallel. ``logger`` copies the log for another program, which changes nothing in the run.
 
     Raises:
         RunError: a loss is not finite (names iteration, terms and images), or a final weight, or the method refuses
@@ -243,7 +249,7 @@ def train(job: Job, fabric: Fabric, progress: Callable[[int, float], None] | Non
             directory.checkpoint, name, trainer.learner, trainer.average.state, trainer.optimizer
         )
         trainer.method.load_state(state)
-    log = Log(directory.log, done.log_bytes) if fabric.is_global_zero else None
+    log = Log(directory.log, done.log_bytes, logger) if fabric.is_global_zero else None
     observed = moments(training.iterations)
     clock = Clock(done)
     rest = range(done.iteration, training.iterations)

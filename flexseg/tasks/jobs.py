@@ -16,6 +16,7 @@ from flexseg.benchmark.times import EVALUATE, measured
 from flexseg.classes import scored_classes
 from flexseg.console import progress_bar
 from flexseg.data.index import Index
+from flexseg.engine.loggers import check_logger, copy_log
 from flexseg.errors import MissingExtra, RunError, UserError
 from flexseg.files import MACHINE, DiskError, describe_disk_error, disk_errors, write_json
 from flexseg.tasks.datasets import open_index, training_pool
@@ -40,20 +41,29 @@ class Resources:
 
 
 def train_run(
-    run: Run, resources: Resources = Resources(), *, supersede: bool = False, receipt: Path | None = None
+    run: Run,
+    resources: Resources = Resources(),
+    *,
+    supersede: bool = False,
+    receipt: Path | None = None,
+    logger: str = "",
 ) -> None:
-    """Train a run or resume it; do nothing if it is finished.
+    """Train a run or resume it; do nothing if it is finished, but copy its log if a ``logger`` is named.
 
     With ``receipt`` the outcome is written there and a failure caused by the method is recorded instead of raised, so
     that the workflow goes on with the other rows and shows the reason in this row's cells.
 
     Raises:
         UserError: the data are missing or damaged, the directory belongs to another configuration, another process
-            trains this run, the disk is full; without ``receipt`` also failures of the method.
+            trains this run, the disk is full, there is no such logger or its package is missing; without ``receipt``
+            also failures of the method.
     """
+    check_logger(logger)  # here, as a missing package must not be recorded as the row's failure
     directory = run.directory
     if run.trained:
         print(f"{directory.root} is finished: nothing to do")
+        if logger and directory.log.is_file():
+            print(f"its log was copied to {copy_log(logger, directory.log)}")
         _write_receipt(receipt, {"fingerprint": run.fingerprint, "status": "finished"})
         return
     with directory.hold():
@@ -76,7 +86,8 @@ def train_run(
                     advance(iteration - seen, f"loss {loss:.3f}")
                     seen = iteration
 
-                train(job, fabric, report, default_workers(fabric) if resources.workers is None else resources.workers)
+                workers = default_workers(fabric) if resources.workers is None else resources.workers
+                train(job, fabric, report, workers, logger)
     status = (read_mapping(directory.failure) or {}).get("status", "finished")
     _write_receipt(receipt, {"fingerprint": run.fingerprint, "status": status})
 
