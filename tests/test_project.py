@@ -37,7 +37,7 @@ def required() -> list[str]:
 
 def test_every_dependency_is_pinned_exactly() -> None:
     optional: dict[str, str] = {}
-    for extra in ("foundation", "tensorboard"):
+    for extra in ("foundation", "onnx", "tensorboard"):
         pins = locked(f"requirements-{extra}.lock")
         pinned = [line.split("==") for line in PROJECT["project"]["optional-dependencies"][extra]]
         assert all(pins[normal(name)] == version for name, version in pinned)

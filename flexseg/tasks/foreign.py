@@ -26,7 +26,7 @@ from flexseg.files import file_stem
 
 NAMED = 5
 """How many files a message names."""
-ONNX = "pip install onnxruntime==1.32.0"
+ONNX = "pip install --no-deps -r requirements-onnx.lock, or pip install 'flexseg[onnx]'"
 
 
 class ForeignNetwork(nn.Module):

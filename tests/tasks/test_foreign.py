@@ -380,3 +380,48 @@ def test_a_network_is_loaded_in_eval_mode(write: Callable[..., dict[str, str]], 
     chosen = smoke.model_copy(update={"rows": {"mine": Row(title="Mine", **write())}})
     net = load_foreign(Run(chosen, "mine", 0))
     assert not any(module.training for module in net.modules())
+
+
+def test_an_onnx_network_predicts_as_the_checkpoint(
+    write: Callable[..., dict[str, str]], evaluated: Evaluated, smoke: Benchmark, tmp_path: Path
+) -> None:
+    reason = "needs onnxruntime and onnx: pip install --no-deps -r requirements-onnx.lock onnx"
+    pytest.importorskip("onnxruntime", reason=reason)
+    pytest.importorskip("onnx", reason=reason)
+    row = write()
+    chosen = smoke.model_copy(update={"rows": {"mine": Row(title="Mine", **row)}})
+    net = load_network(Run(chosen, "mine", 0)).net
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.net._forward(images)
+
+    path = tmp_path / "net.onnx"
+    torch.onnx.export(
+        Plain().eval(), (torch.zeros(1, 3, 48, 96),), str(path), input_names=["images"], dynamo=False,
+        dynamic_axes={"images": {0: "batch"}},
+    )  # fmt: skip
+    exported = load_network(
+        Run(smoke.model_copy(update={"rows": {"mine": Row(title="Mine", network=str(path))}}), "mine", 0)
+    )
+    images = torch.randn(2, 3, 48, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = load_network(Run(chosen, "mine", 0)).predict(images)
+        torch.testing.assert_close(exported.predict(images), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_onnx_without_its_package_is_not_run(
+    evaluated: Evaluated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    from flexseg.errors import MissingExtra
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    (tmp_path / "net.onnx").write_bytes(b"a network")
+    with pytest.raises(MissingExtra, match="requirements-onnx.lock"):
+        evaluated(network=str(tmp_path / "net.onnx"))
