@@ -281,6 +281,7 @@ def compare(
     ] = None,
     quantity: Annotated[str, typer.Option(help="What is compared, e.g. 'boundary mIoU'.")] = "mIoU",
     per: Annotated[str, typer.Option(help="target (and averages), class or condition.")] = "target",
+    target: Annotated[str, typer.Option(help="The target or average whose classes are compared.")] = "",
     study: Annotated[str, typer.Option(help="The study whose rows show how noisy a run is.")] = "default",
     seeds: Seeds = "",
 ) -> None:
@@ -300,7 +301,7 @@ def compare(
     way = check_per(per)
     rows = dict.fromkeys([*_select(name, study, "", "").rows, a, b or a])
     pair = load_pair(_select(name, study, ",".join(rows), seeds), RESULTS, a, b or a, other)
-    found = compare_rows(Scores(pair.records), pair.a, pair.b, quantity, way)
+    found = compare_rows(Scores(pair.records), pair.a, pair.b, quantity, way, target)
     print_comparison(replace(found, notes=[*pair.notes, *found.notes]), terminal())
 
 

@@ -244,13 +244,13 @@ def test_csv_of_quantities_agrees_with_the_scores(scores: Scores, tmp_path: Path
 
 def test_the_long_csv_holds_every_value(scores: Scores, tmp_path: Path) -> None:
     lines = read(write_long(scores, tmp_path))
-    assert list(lines[0]) == ["row", "title", "seed", "column", "quantity", "unit", "value"]
+    assert list(lines[0]) == ["row", "title", "seed", "target", "quantity", "unit", "value"]
     assert len(lines) == 10 * 3 * 8 * (len(scores.quantities) + 1)
     for quantity in scores.quantities:
-        key = {"row": "flexseg_no_gap", "column": "Avg3", "quantity": quantity}
+        key = {"row": "flexseg_no_gap", "target": "Avg3", "quantity": quantity}
         values = [float(line["value"]) for line in lines if key.items() <= line.items()]
         assert values == pytest.approx(scores.per_seed("flexseg_no_gap", "Avg3", quantity), abs=1e-6)
-    key = {"row": "dginstyle", "column": "night", "quantity": "mIoU gain over source only"}
+    key = {"row": "dginstyle", "target": "night", "quantity": "mIoU gain over source only"}
     gains = [float(line["value"]) for line in lines if key.items() <= line.items()]
     pairs = scores.per_seed("dginstyle", "night") - scores.per_seed("source_only", "night")
     assert gains == pytest.approx(pairs, abs=1e-6)

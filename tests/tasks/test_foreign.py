@@ -423,5 +423,5 @@ def test_onnx_without_its_package_is_not_run(
 
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     (tmp_path / "net.onnx").write_bytes(b"a network")
-    with pytest.raises(MissingExtra, match="requirements-onnx.lock"):
+    with pytest.raises(MissingExtra, match=r"requirements-onnx\.lock"):
         evaluated(network=str(tmp_path / "net.onnx"))

@@ -172,12 +172,21 @@ def find_quantity(scores: Scores, name: str) -> Quantity:
     return known[name.lower()]
 
 
-def compare(scores: Scores, a: str, b: str, quantity: str = "mIoU", per: Per = "target") -> Comparison:
+def compare(
+    scores: Scores, a: str, b: str, quantity: str = "mIoU", per: Per = "target", target: str = ""
+) -> Comparison:
     """``b`` minus ``a``, paired over seeds and test images, with the verdict on the main average.
 
+    Args:
+        target: a target or average, for classes: by default the main average.
+
     Raises:
-        UserError: an unknown quantity; one other than mIoU per class or condition; no target has conditions.
+        UserError: an unknown quantity or target; one other than mIoU per class or condition; no target has conditions.
     """
+    if target and (target not in scores.columns or per != "class"):
+        hint = f"{did_you_mean(target, scores.columns)}: choose {', '.join(scores.columns)}"
+        raise UserError(f"there is no target {target!r}{hint}" if per == "class" else "--target goes with --per class")
+    place = target or scores.main
     wanted = find_quantity(scores, quantity)
     if per != "target" and wanted.name != "mIoU":
         raise UserError(f"--per {per} compares IoU: leave --quantity {quantity!r} out, or take --per target")
@@ -185,8 +194,8 @@ def compare(scores: Scores, a: str, b: str, quantity: str = "mIoU", per: Per = "
     if per == "target":
         lines, family, what = _per_target(scores, a, b, wanted.name), "targets", wanted.name
     elif per == "class":
-        lines, family = _per_class(scores, a, b), "classes"
-        what = f"IoU of each class, mean over {', '.join(scores.members(scores.main))},"
+        lines, family = _per_class(scores, a, b, place), "classes"
+        what = f"IoU of each class, mean over {', '.join(scores.members(place))},"
     else:
         lines, family, what = _per_condition(scores, a, b), "conditions", "mIoU on the images of each condition"
     titles = {row: scores.benchmark.row(row).title for row in (a, b)}
@@ -219,13 +228,13 @@ def _per_target(scores: Scores, a: str, b: str, quantity: str) -> list[Line]:
     ]
 
 
-def _per_class(scores: Scores, a: str, b: str) -> list[Line]:
-    """IoU of each class, mean over those of the main average's targets in whose truth it occurs."""
+def _per_class(scores: Scores, a: str, b: str, column: str) -> list[Line]:
+    """IoU of each class, mean over those of the targets of ``column`` in whose truth it occurs."""
     classes = [
         Quantity(name, "classes", pick(iou_of_counts, place), partial=True)
         for place, name in class_set(scores).names.items()
     ]
-    return _apply_holm(_per_part(scores, a, b, scores.main, "classes", dict.fromkeys(classes, 0)))
+    return _apply_holm(_per_part(scores, a, b, column, "classes", dict.fromkeys(classes, 0)))
 
 
 def _per_condition(scores: Scores, a: str, b: str) -> list[Line]:

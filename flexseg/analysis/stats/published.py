@@ -55,7 +55,9 @@ def _parse(record: dict[str, str]) -> Published:
 
 
 def all_published(records: Records) -> list[Published]:
-    """The numbers that the benchmark file names."""
+    """The numbers that the benchmark file names; none where other classes are scored than those papers score."""
+    if not records.benchmark.class_set.is_default:
+        return []
     return [number for name in records.benchmark.published for number in load_published(name)]
 
 

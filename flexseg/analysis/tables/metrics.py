@@ -183,7 +183,7 @@ def _long_records(scores: Scores) -> Iterator[dict[str, object]]:
     benchmark, source = scores.benchmark, scores.source_only
     units = {each.name: each.unit for each in scores.quantities.values()}
     for row, column in product(benchmark.rows, scores.columns):
-        name = {"row": row, "title": benchmark.row(row).title, "column": column}
+        name = {"row": row, "title": benchmark.row(row).title, "target": column}
         values = {quantity: scores.per_seed(row, column, quantity) for quantity in units}
         if source:
             values["mIoU gain over source only"] = values["mIoU"] - scores.per_seed(source, column)
@@ -195,7 +195,7 @@ def _long_records(scores: Scores) -> Iterator[dict[str, object]]:
 def write_long(scores: Scores, folder: Path) -> Path:
     """Write ``scores_long.csv``: every quantity on every target and average, one line per row and seed; its path."""
     path = folder / "scores_long.csv"
-    write_csv(path, ["row", "title", "seed", "column", "quantity", "unit", "value"], _long_records(scores))
+    write_csv(path, ["row", "title", "seed", "target", "quantity", "unit", "value"], _long_records(scores))
     return path
 
 

@@ -227,11 +227,13 @@ def _ablation_records(scores: Scores) -> Iterator[dict[str, object]]:
 
 def _class_records(scores: Scores) -> Iterator[dict[str, object]]:
     for row, target in product(scores.benchmark.rows, scores.benchmark.targets):
-        means = scores.class_means(row, target)
+        means, of_seed = scores.class_means(row, target), scores.class_ious(row, target)
         for place, name in class_set(scores).names.items():
             mean = means[place]
-            record = {"row": row, "target": target, "class": name, "iou": mean.value}
-            yield record | {"half_width": mean.half, "n": mean.n}
+            record: dict[str, object] = {"row": row, "target": target, "class": name}
+            yield record | {"iou": mean.value, "half_width": mean.half, "n": mean.n}
+            for seed, value in zip(scores.benchmark.seeds, of_seed[:, place].tolist(), strict=True):
+                yield record | {"seed": seed, "iou": value}
 
 
 def _condition_records(scores: Scores) -> Iterator[dict[str, object]]:
@@ -252,7 +254,7 @@ _TABLES: dict[str, TableFiles] = {
         ["section", "row", "title", "question", "quantity", "target", "contrast", *_VALUES],
         _ablation_records,
     ),
-    "per_class": (per_class_table, ["row", "target", "class", "iou", "half_width", "n"], _class_records),
+    "per_class": (per_class_table, ["row", "target", "class", "seed", "iou", "half_width", "n"], _class_records),
     "per_condition": (
         per_condition_table, ["row", "target", "condition", "images", "miou", "half_width", "n"], _condition_records,
     ),

@@ -94,7 +94,11 @@ def _settings(scores: Scores) -> str:
         row = benchmark.row(name)
         options = [f"{key}: {value_text(value)}" for key, value in row.options.items()] + row_changes(benchmark, name)
         generated = benchmark.generated_of(name)
-        cells = [row.method, benchmark.domains[generated].title or generated, ", ".join(options) or "defaults"]
+        seen = [run for run in scores.records.finished(name) if generated in (run.info.get("data") or {})]
+        images = (benchmark.domains[generated].title or generated) if seen or row.foreign is None else "–"
+        if scores.records.finished(name) and not seen:
+            images = "–"
+        cells = [row.method or "(from elsewhere)", images, ", ".join(options) or "defaults"]
         texts = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
         key = f"<code>{escape(name)}</code>"
         lines.append(f'<tr><th scope="row">{escape(row.title)}<br>{key}</th>{texts}</tr>')

@@ -55,10 +55,17 @@ def payload(scores: Scores) -> Json:
         # Each set of options once: runs hold its key.
         "options": {json.dumps(each): each for run in scores.records.runs.values() if (each := _options(run))},
         "curves": _curves(scores.records),
-        "costs": [[key, _cost_title(heading, meaning), factor] for key, (heading, meaning, factor, _) in COSTS.items()],
+        "costs": [
+            [key, _cost_title(heading, meaning), factor] for key, (heading, meaning, factor, _) in _costs_in_order()
+        ],
         "classes": _classes(scores),
         "pictures": pictures(scores),
     }
+
+
+def _costs_in_order() -> list[tuple[str, tuple[str, str, float, int]]]:
+    """Processor time first: wall time depends on what else the machine did."""
+    return sorted(COSTS.items(), key=lambda cost: cost[0] != "train_cpu_seconds")
 
 
 def _cost_title(heading: str, meaning: str) -> str:
@@ -109,6 +116,12 @@ def _row(scores: Scores, row: str) -> Json:
         "otherCode": records.other_code(row),
         "runs": [_run(records, run) for run in _run_of_each_seed(scores, row)],
     }
+
+
+def _generated(records: Records, run: RunRecords) -> str:
+    """The generated images that a run was trained on; empty if it saw none."""
+    domain = records.benchmark.generated_of(run.row)
+    return domain if domain in (run.info.get("data") or {}) else ""
 
 
 def _run_of_each_seed(scores: Scores, row: str) -> list[RunRecords]:
@@ -185,7 +198,7 @@ def _run(records: Records, run: RunRecords) -> Json:
         "dirty": bool(git.get("dirty")),
         "otherCode": run.other_code,
         "processor": machine.get("processor"),
-        "generated": records.benchmark.generated_of(run.row),
+        "generated": _generated(records, run),
         "options": json.dumps(_options(run)),
     }
 
@@ -205,8 +218,8 @@ def _curves(records: Records) -> Json:
     rows: list[list[Json]] = []
     for row in records.benchmark.rows:
         rows.append([])
-        for run in records.of_row(row):
-            lines = run.log()
+        for seed in records.benchmark.seeds:
+            lines = records.runs[row, seed].log() if (row, seed) in records.runs else []
             if len(lines) > MOST_POINTS:  # evenly spaced ones, the first and the last among them
                 lines = [lines[round(place)] for place in np.linspace(0, len(lines) - 1, MOST_POINTS)]
             names = dict.fromkeys(name for line in lines for name in line if name != "iteration")

@@ -78,9 +78,11 @@ def _training(scores: Scores) -> str:
     benchmark = scores.benchmark
     training = benchmark.training
     parts = trunk_parts(benchmark.model)
-    sizes = sorted({int(run.info["parameters"]) for run in scores.records.finished() if run.info.get("parameters")})
+    counts = sorted({int(run.info["parameters"]) for run in scores.records.finished() if run.info.get("parameters")})
+    sizes = list(dict.fromkeys(f"{count / 1e6:.2f} M" for count in counts))
     if sizes:
-        parts.append(" or ".join(f"{size / 1e6:.2f} M" for size in sizes) + " parameters")
+        span = sizes[0] if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        parts.append(f"{span} parameters{', as some methods change layers' if len(sizes) > 1 else ''}")
     head = training.head_learning_rate_factor
     rate = f"learning rate {training.learning_rate:g}" + (f", {head:g} times that for the head" if head != 1 else "")
     warm = f"linear warm-up over {training.warmup} iterations, " if training.warmup else ""
@@ -95,7 +97,7 @@ def _training(scores: Scores) -> str:
     recipe = recipe_parts(training)
     also = f" All rows share: {and_list(recipe)}." if recipe else ""
     return (
-        f"Every row trains the same network ({', '.join(parts)}) from {initial_weights(benchmark.model)} for "
+        f"All rows start from the same network ({', '.join(parts)}) from {initial_weights(benchmark.model)} for "
         f"{training.iterations} iterations with {optimiser_text(training)} ({rate}, weight decay "
         f"{training.weight_decay:g}), {warm}"
         f"polynomial decay of power {training.power:g}, batch {training.batch_size}, crops of {training.crop[0]} × "
