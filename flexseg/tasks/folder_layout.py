@@ -89,9 +89,9 @@ def _list_pictures(root: Path) -> tuple[list[Picture], list[str]]:
             below.clear()
             continue
         seen.add(real)
-        below[:] = sorted(name for name in below if not name.startswith(".") and _is_text(name))
+        below[:] = sorted(name for name in below if not name.startswith(".") and is_text(name))
         folders = Path(folder).relative_to(root).parts
-        for name in sorted(name for name in names if not name.startswith(".") and _is_text(name)):
+        for name in sorted(name for name in names if not name.startswith(".") and is_text(name)):
             stem, ending = os.path.splitext(name)
             if ending.lower() in PICTURES:
                 pictures.append(Picture(folders, stem, ending))
@@ -100,7 +100,8 @@ def _list_pictures(root: Path) -> tuple[list[Picture], list[str]]:
     return pictures, others
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Whether a name is UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -108,6 +109,8 @@ def _is_text(name: str) -> bool:
     return True
 
 
+READ = (".png", ".jpg", ".jpeg", ".jfif", ".webp")
+"""The endings of images that can be decoded."""
 RANKED = ("grey16", "other", "colours", "red16", "bits", "index")
 """What may be a label, the likeliest last."""
 
@@ -132,7 +135,7 @@ def _rank_rules(root: Path, pictures: list[Picture]) -> tuple[list[Rule], list[R
             rank = max((RANKED.index(label) for _, (label, _) in looked if label in RANKED), default=0)
             fixed = sum(not step.field for side in rule for step in side.steps)
             fixed += sum(bool(text) for side in rule for text in (side.before, side.after))
-            found.append(((known, len(pairs), words, rank, -fixed), rule))
+            found.append(((known, words >= 0, len(pairs), words, rank, -fixed), rule))
     return [rule for _, rule in sorted(found, key=lambda each: each[0], reverse=True)], suggested
 
 
@@ -168,6 +171,11 @@ def _describe(root: Path, best: Rule, suggested: list[Rule], pictures: list[Pict
     splits = values.get(next((old for old, new in names.items() if new == "split"), ""), [])
     conditions = values.get(next((old for old, new in names.items() if new == "condition"), ""), [])
     own = {picture.ending for picture, _ in pairs}
+    if foreign := sorted(each for each in own if each.lower() not in READ):
+        raise UserError(
+            f"{root}: its images are {', '.join(foreign)} files, which are not read: write them anew as PNG, "
+            "for instance `Image.open(path).convert('RGB').save(new_path)` with Pillow"
+        )
     endings = sorted(own - ({best.label.ending} if best.label.ending and own - {best.label.ending} else set()))
     fields = {}
     if len(endings) > 1:
@@ -192,7 +200,7 @@ def _describe(root: Path, best: Rule, suggested: list[Rule], pictures: list[Pict
         {},
         conditions,
     )
-    if splits:
+    if splits or more:
         return arrangement
     return replace(arrangement, lists=_find_lists(root, others, {picture.stem for picture, _ in pairs}))
 

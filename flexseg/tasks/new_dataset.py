@@ -27,7 +27,7 @@ from flexseg.data.sets import SETS, DataSet
 from flexseg.errors import UserError
 from flexseg.files import replacing
 from flexseg.tasks.folder_labels import Content, Convention, examine_labels, recognise, split_colour
-from flexseg.tasks.folder_layout import Arrangement, find_arrangement
+from flexseg.tasks.folder_layout import Arrangement, find_arrangement, is_text
 from flexseg.yaml_files import parse_yaml
 
 GUIDE = "docs/own_data.md"
@@ -75,6 +75,10 @@ def describe_folder(folder: Path, name: str, images: int, datasets: Path) -> Fou
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
         raise UserError(f"{folder} {what}: give the folder that holds the images and labels")
+    if not is_text(str(folder)):
+        raise UserError(
+            f"{printable(str(folder))} has a name that is not UTF-8, which no YAML file can hold: rename it"
+        )
     path = _check_name(name or _make_name(folder.name), datasets, given=bool(name))
     if datasets.absolute().resolve().is_relative_to(folder.resolve()):
         raise UserError(
@@ -136,7 +140,7 @@ def _place(folder: Path) -> str:
 
 def _describe_files(name: str, folder: Path, found: Arrangement, counts: dict[str, int]) -> dict[str, Any]:
     """The keys of a data set's file about its files; ``counts`` are the pairs of each split, once they are known."""
-    layout: dict[str, Any] = {"name": "found", "image": found.image, "label": found.labels}
+    layout: dict[str, Any] = {"name": "as found", "image": found.image, "label": found.labels}
     layout |= {"id": found.id} if found.id != "{id}" else {}
     layout |= {"fields": found.fields} if found.fields else {}
     layout |= {"besides": found.besides} if found.besides else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -333,6 +334,15 @@ def test_a_name_that_is_taken_or_none(home: Path, data: Path) -> None:
         describe_folder(home.parent, "other", 0, home / "datasets")
 
 
+def test_a_name_that_is_no_text(home: Path) -> None:
+    folder = Path(os.fsdecode(bytes(home.parent) + b"/\xff"))
+    images(folder, ["images/1.png"])
+    save_label(folder / "labels/1.png")
+    with pytest.raises(UserError, match=r"\\xff has a name that is not UTF-8"):
+        describe_folder(folder, "mine", 0, home / "datasets")
+    assert not (home / "datasets").exists()
+
+
 def missing(data: Path) -> None:
     data.rmdir()
 
@@ -396,6 +406,11 @@ def one_bit(data: Path) -> None:
     Image.fromarray(np.resize([True, False], SIZE)).save(data / "labels/1.png")
 
 
+def tiff(data: Path) -> None:
+    images(data, ["images/1.tif"])
+    save_label(data / "labels/1.png")
+
+
 def braces(data: Path) -> None:
     images(data, ["images/{x}/1.png"])
     save_label(data / "labels/{x}/1.png")
@@ -424,6 +439,7 @@ def braces(data: Path) -> None:
         (blurred, r"masks/1.jpg is no PNG: other formats blur ids"),
         (grey16, r"16-bit grey \(1.png, up to 26001\).*class · 1000 \+ instance(.|\n)*8-bit PNG"),
         (one_bit, r"1-bit black and white \(1.png\)"),
+        (tiff, r"its images are .tif files, which are not read"),
         (braces, "holds a brace"),
     ],
 )

@@ -127,7 +127,7 @@ def test_the_journey(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     fill_in(here)
     shorten(here)
-    assert call("doctor", "my_photos", "--full") == 0
+    assert call("doctor", "my_photos", "--full", "--workers", "1") == 0
     assert "all decoded and checked" in capsys.readouterr().out
     assert call("check", "my_photos") == 0
     for domain in ("source", "photos"):
@@ -166,7 +166,7 @@ def test_an_id_that_the_map_does_not_know_is_named(here: Path, capsys: pytest.Ca
     text = path.read_text()
     path.write_text("\n".join(line for line in text.splitlines() if not re.match(r" +(255|40): ", line)) + "\n")
     capsys.readouterr()
-    assert call("doctor", "my_photos", "--full") == 1
+    assert call("doctor", "my_photos", "--full", "--workers", "1") == 1
     shown = capsys.readouterr().out
     assert re.search(
         r"0000.png holds the id 40(, 255)?, of which datasets/photos.yaml: label_maps.photos says nothing", shown
@@ -189,7 +189,7 @@ def test_the_palette_of_ones_own_labels_says_nothing(here: Path) -> None:
     path.write_text(path.read_text().replace("[244, 35, 232]", "[14, 253, 6]"))  # sidewalk as the palette shows road
     call("new-dataset", "../photos")
     fill_in(here)
-    assert call("doctor", "my_photos", "--full") == 0
+    assert call("doctor", "my_photos", "--full", "--workers", "1") == 0
 
 
 def test_a_folder_that_has_moved(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
