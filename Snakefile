@@ -125,17 +125,13 @@ wildcard_constraints:
     home="|".join(map(re.escape, {BENCHMARK.name, BENCHMARK.trained_as})),
 
 
-localrules:
-    all,
-    status,
-
-
 rule all:
     input:
         [f"{REPORTS}/{product}" for product in PRODUCTS],
         EVALUATED,  # asked for by name, or `flexseg status --retry` would change nothing
         TABLES,
         STATUS,
+    localrule: True
 
 
 rule dataset:
@@ -231,12 +227,13 @@ rule product:
 
 
 rule status:
-    """Last: whether the reference results were reproduced, then what failed and why; fails if anything did."""
     input:
         [f"{REPORTS}/{product}" for product in PRODUCTS],
         TABLES,
     output:
         STATUS,
+    """Last: whether the reference results were reproduced, then what failed and why; fails if anything did."""
+    localrule: True
     params:
         selection=SELECTION,
     shell:

@@ -1,24 +1,40 @@
-"""What pyproject.toml cannot say: the wheel holds the suite's benchmarks, methods, profiles and Snakefile too.
+"""What pyproject.toml cannot say: a wheel holds the suite's benchmarks, methods, profiles and Snakefile too.
 
-They lie at the top of the repository and go into the package as ``flexseg/suite/`` (``package-data`` in pyproject.toml
-lists them), where ``flexseg.shipped`` finds them.
+They lie at the top of the repository and are copied into the package as ``flexseg/suite/``, where ``flexseg.shipped``
+finds them. An editable install copies nothing: there the checkout is the suite.
 """
 
-from typing import Any
+from pathlib import Path
+from shutil import copyfile
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.build_py import build_py
+
+SUITE = (
+    "Snakefile",
+    "CITATION.cff",
+    "benchmarks/*.csv",
+    "benchmarks/*.json",
+    "benchmarks/*.yaml",
+    "docs/captions/*.rst",
+    "methods/*.md",
+    "methods/*.py",
+    "profiles/*/*.yaml",
+)
 
 
 class Build(build_py):
-    """Takes only the data of ``flexseg.suite``: its folder is the repository's own, and this file is no part of it."""
+    """Also copies the suite."""
 
-    def find_package_modules(self, package: str, package_dir: str) -> list[Any]:
-        return [] if package == "flexseg.suite" else super().find_package_modules(package, package_dir)
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        for pattern in SUITE:
+            for source in sorted(Path().glob(pattern)):
+                target = Path(self.build_lib, "flexseg", "suite", source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                copyfile(source, target)
 
 
-setup(
-    cmdclass={"build_py": Build},
-    packages=[*find_packages(include=["flexseg*", "snakemake_logger_plugin_flexseg"]), "flexseg.suite"],
-    package_dir={"flexseg.suite": "."},
-)
+setup(cmdclass={"build_py": Build})

@@ -118,7 +118,7 @@ def test_snakemake_commands_parse(page: str, command: str, _complete: bool) -> N
 
     arguments = get_argument_parser().parse_args(shlex.split(command)[1:])  # exits where an option is unknown
     config = dict(pair.split("=", 1) for pair in arguments.config or ())
-    assert config.keys() <= {"benchmark", "study", "rows", "seeds"}, f"{page}: {command}"
+    assert config.keys() <= {"benchmark", "study", "rows", "seeds", "logger"}, f"{page}: {command}"
     name = config.get("benchmark", "streetworld")
     if name not in OWN:
         assert name in benchmark_names(ROOT / "benchmarks"), f"{page}: {command}"
@@ -130,7 +130,7 @@ def test_snakemake_commands_parse(page: str, command: str, _complete: bool) -> N
 
 
 def test_make_commands_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {command.split()[1] for _, command, _ in commands("make")}
     assert {"benchmark", "test", "docs", "lint", "env", "lock"} <= named
     assert named <= targets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -74,7 +75,7 @@ def init(
         (folder / "README.md").write_text(README.format(version=__version__, name=first), encoding="utf-8")
         (folder / ".gitignore").write_text(IGNORED)
         (folder / "Snakefile").write_text(WORKFLOW)  # last, as it shows that the folder is complete
-    there = "" if folder.resolve() == Path.cwd() else f"cd {printable(str(folder))}\n  "
+    there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(printable(str(folder)))}\n  "
     smallest = "smoke" if "smoke" in names else first
     print(f"{len(names)} benchmarks and all methods are in {printable(str(folder))}. Next:\n")
     print(f"  {there}flexseg run {smallest}        # the whole workflow{' in small' if smallest == 'smoke' else ''}")
@@ -139,7 +140,7 @@ def run(
     load_benchmark(name, benchmarks_folder())  # a wrong name at once, in one line
     own = Path("Snakefile").is_file() and Path("benchmarks").is_dir()
     config = {"benchmark": name, "study": study, "rows": rows, "seeds": seeds}
-    command = [sys.executable, "-m", "snakemake", "--snakefile", "Snakefile" if own else snakefile()]
+    command = [sys.executable, "-P", "-m", "snakemake", "--snakefile", "Snakefile" if own else snakefile()]
     command += ["--cores", cores, *_profile(profile)]
     command += [*context.args, "--config", *(f"{key}={value}" for key, value in config.items() if value)]
     sys.stdout.flush()

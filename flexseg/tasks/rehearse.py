@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from flexseg.benchmark import Benchmark, load_benchmark
+from flexseg.benchmark import Benchmark, load_benchmark, select_rows
 from flexseg.benchmark.reading import read_content
 from flexseg.data.places import VARIABLE
 from flexseg.errors import UserError
@@ -101,11 +101,12 @@ def rehearse(
     benchmark = load_benchmark(name, folder / "benchmarks")
     _print_changes(changes, console)
     write_data(benchmark, folder / "data", settings, console)
-    command = ["snakemake", "--snakefile", str(top / "Snakefile"), "--directory", str(folder.absolute())]
+    workflow = ["--snakefile", str(top / "Snakefile"), "--directory", str(folder.absolute())]
+    command = [sys.executable, "-P", "-m", "snakemake", *workflow]
     command += ["--cores", str(cores), "--config", f"benchmark={name}", f"study={study}"]
     command += [f"rows={rows}"] if rows else []
     done = subprocess.run(command, env=_environment(folder.absolute()), check=False)
-    where = f"{folder}/reports/{name}/"
+    where = folder / "reports" / name / select_rows(benchmark, study, rows).selection
     console.print(f"rehearsed in {folder}; its reports, whose numbers mean nothing, are in {where}", markup=False)
     return done.returncode
 
