@@ -66,6 +66,7 @@ class View:
         self.running: dict[int, float] = {}
         self.failed: list[tuple[str, str]] = []
         self.products: dict[int, str] = {}
+        self.trainings: dict[int, tuple[str, str]] = {}
         self.made: list[Path] = []
         self.steps = (0, 0)
         self._live: Live | None = None
@@ -103,9 +104,12 @@ class View:
 
     def _begin(self, record: logging.LogRecord) -> None:
         job, rule = int(getattr(record, "jobid", -1)), str(getattr(record, "rule_name", ""))
-        self.jobs[job] = describe_job(rule, getattr(record, "wildcards", {}) or {}, getattr(record, "output", ()))
+        self.jobs[job] = describe_job(rule, dict(getattr(record, "wildcards", {}) or {}), getattr(record, "output", ()))
+        known = dict(getattr(record, "wildcards", {}) or {})
         if rule.removeprefix("flexseg_") == "product":
             self.products[job] = next(iter(getattr(record, "output", ())), "")
+        elif rule.removeprefix("flexseg_") == "train":
+            self.trainings[job] = str(known.get("row")), str(known.get("seed"))
         if rule == "status":  # prints what a reader waits for: the table must be gone
             self._end_live()
         elif self.console.is_terminal and self._live is None and not self._stop.is_set():
@@ -118,11 +122,28 @@ class View:
         self.running.pop(job, None)
         if self.products.get(job):
             self.made.append(Path(self.products[job]))
+        if (reason := self._reason(job)) is not None:
+            row, seed = self.trainings[job]
+            home = RESULTS / _watched.trained_as if _watched is not None else RESULTS
+            log = home / "logs" / f"train-{row}-{seed}.log"
+            self.failed.append((f"{row}, seed {seed}: {reason}", str(log)))
+            self._say(f"{time.strftime('%H:%M:%S')} {row}, seed {seed}: {reason}; log: {log}", "red")
+            return
         name = self.jobs.get(job, "")
         if name and not self.console.is_terminal and name not in ("all", "status"):
             done, total = self.steps
             step = f"{done + 1} of {total} steps: " if total else ""
             self._say(f"{time.strftime('%H:%M:%S')} {step}{name}")
+
+    def _reason(self, job: int) -> str | None:
+        """Why a training that ended has failed, as its method may, which costs its own row and not the workflow."""
+        if _watched is None or job not in self.trainings:
+            return None
+        from flexseg.benchmark import Run
+
+        row, seed = self.trainings[job]
+        state = Run(_watched, row, int(seed), RESULTS).state
+        return state.reason if state.status in ("failed", "not run") else None
 
     def _fail(self, record: logging.LogRecord) -> None:
         job = int(getattr(record, "jobid", -1))

@@ -154,3 +154,27 @@ def test_snakemake_finds_the_plugin() -> None:
     handler.close()
     assert stream.getvalue() == "careful\n"
     assert handler.writes_to_stream
+
+
+def test_a_method_that_fails_is_named_with_its_reason(
+    smoke: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job ends well, as the workflow goes on; what went wrong is in the run's own files."""
+    from flexseg.benchmark import Run
+    from flexseg.files import write_json
+
+    monkeypatch.setattr(live, "_watched", smoke)
+    run = Run(smoke, "flexseg", 0, tmp_path / "results")
+    run.directory.root.mkdir(parents=True)
+    write_json(run.directory.failure, {"status": "failed", "reason": "this idea does not work", "fingerprint": "x"})
+    stream = io.StringIO()
+    view = View(SETTINGS, stream)
+    view.take(job(1, "train", row="flexseg", seed="0"))
+    view.take(record("job_finished", job_id=1))
+    view.take(record("progress", done=1, total=3))
+    view.close()
+    log = tmp_path / "results" / "smoke" / "logs" / "train-flexseg-0.log"
+    lines = stream.getvalue().splitlines()
+    assert lines[0].endswith(f" flexseg, seed 0: failed: this idea does not work; log: {log}")
+    assert lines[1].endswith("; 1 failed:")
+    assert lines[2] == f"  flexseg, seed 0: failed: this idea does not work: {log}"
