@@ -258,7 +258,7 @@ def build(
     for method in ("source_only", "dginstyle", "flexseg", "boundary_policy"):
         (methods / f"{method}.py").write_text(f'"""{method}"""\n')
     benchmark = load_benchmark("streetworld", top / "benchmarks")
-    benchmark = select_rows(benchmark, rows=",".join(names))
+    benchmark = select_rows(benchmark, rows=",".join(names)).selected_as("")
     results = top / "results"
     for row in names:
         for seed in seeds:
