@@ -1,4 +1,4 @@
-"""Rows that were not trained here: a network from elsewhere, or predictions that anybody's code made."""
+"""Rows that were not trained here: a network from elsewhere, predictions of anybody's code, or published runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from typing import Any, Literal
 
 from flexseg.files import file_digest
 
-Kind = Literal["checkpoint", "network", "predictions"]
-KINDS: tuple[Kind, ...] = ("checkpoint", "network", "predictions")
-"""Keys of a row that name what was made elsewhere: an mmseg checkpoint, an exported network, a folder of label maps."""
+Kind = Literal["checkpoint", "network", "predictions", "publication"]
+KINDS: tuple[Kind, ...] = ("checkpoint", "network", "predictions", "publication")
+"""Keys of a row that name what was made elsewhere.
+
+An mmseg checkpoint, an exported network, a folder of label maps; or the digest of a publication, whose runs ``flexseg
+import`` has put where a trained row's would be.
+"""
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class Foreign:
     """What a row holds that was made elsewhere.
 
     Attributes:
-        kind: a checkpoint of mmseg's with its ``config``, an exported network, or predictions.
-        path: the file, or the folder of predictions.
+        kind: a checkpoint of mmseg's with its ``config``, an exported network, predictions, or a publication.
+        path: the file, or the folder of predictions; of a publication its digest.
         config: mmseg's configuration of a checkpoint.
     """
 
@@ -31,8 +35,15 @@ class Foreign:
     config: Path | None = None
 
     @property
+    def has_seeds(self) -> bool:
+        """Whether it was trained with seeds, as published runs are, which count like one's own."""
+        return self.kind == "publication"
+
+    @property
     def missing(self) -> str:
-        """Which of its files is not there; empty if all are."""
+        """Which of its files is not there; empty if all are. Published runs say so themselves."""
+        if self.kind == "publication":
+            return ""
         wanted = {self.path: self.path.is_dir() if self.kind == "predictions" else self.path.is_file()}
         if self.config is not None:
             wanted[self.config] = self.config.is_file()
@@ -42,7 +53,9 @@ class Foreign:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file, or of the names and contents of a folder's files."""
+        """SHA-256 of the file, of a folder's files by names and contents, or of a publication's manifest."""
+        if self.kind == "publication":
+            return str(self.path)
         return _folder_digest(self.path) if self.path.is_dir() else digest_of(self.path)
 
     def definition(self) -> dict[str, Any]:
@@ -54,6 +67,8 @@ class Foreign:
 
     def describe(self) -> str:
         """For notes below tables: ``net.pth, SHA-256 0123456789ab…``."""
+        if self.kind == "publication":
+            return f"published runs, manifest {self.digest[:12]}…"
         what = {"checkpoint": "checkpoint", "network": "exported network", "predictions": "predictions"}[self.kind]
         return f"{what} {self.path.name}, SHA-256 {self.digest[:12]}…"
 

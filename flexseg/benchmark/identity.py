@@ -213,11 +213,16 @@ class Run:
     @cached_property
     def definition(self) -> dict[str, Any]:
         """All that decides the weights, except the library's own code."""
-        if self.as_recorded and self.foreign is None:
+        if self.recorded:
             content = read_json(self.directory.record) if self.directory.record.is_file() else {}
             definition = content.get("definition") if isinstance(content, dict) else None
             return definition if isinstance(definition, dict) else {}
         return self.benchmark.run_definition(self.row, self.seed)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the run is what its own ``run.json`` says: asked for, or published by others."""
+        return self.foreign.has_seeds if self.foreign is not None else self.as_recorded
 
     @property
     def foreign(self) -> Foreign | None:
@@ -242,7 +247,7 @@ class Run:
     @property
     def state(self) -> State:
         """How far the run has come, as its directory says now; what was made elsewhere is finished if it is there."""
-        if (foreign := self.foreign) is not None:
+        if (foreign := self.foreign) is not None and not foreign.has_seeds:
             if lost := foreign.missing:
                 return State("missing", f"missing: {lost}")
             return State("finished", "", {"foreign": foreign.describe(), "definition": self.definition})
@@ -258,12 +263,15 @@ class Run:
             return State("failed", f"failed: {reason}", record)
         if mistake := mistake_in_record(record):
             return State("failed", f"failed: {self.directory.record.name} is damaged ({printable(mistake)})")
+        if foreign is not None:
+            record = record | {"foreign": foreign.describe()}
         return State("finished", "", record) if current else State("stale", STALE, record)
 
     @property
     def trained(self) -> bool:
         """Whether the run is finished and its weights are there."""
-        whole = self.foreign is not None or self.directory.weights.is_file()
+        elsewhere = self.foreign is not None and not self.foreign.has_seeds
+        whole = elsewhere or self.directory.weights.is_file()
         return self.state.status == "finished" and whole
 
     def require_trained(self) -> None:

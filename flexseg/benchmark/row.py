@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from flexseg.benchmark.foreign import KINDS, Foreign
-from flexseg.benchmark.values import MethodName, Strict, Text, check_plain
+from flexseg.benchmark.values import MethodName, Seed, Strict, Text, check_plain
 
 
 class Row(Strict):
@@ -21,6 +21,7 @@ class Row(Strict):
 
     A row that was not trained here (:mod:`flexseg.benchmark.foreign`) has one of ``checkpoint`` with its mmseg
     ``config``, ``network`` or ``predictions`` in place of a method; such a network is evaluated once, not per seed.
+    ``publication`` and ``published_seeds`` are what ``flexseg import`` writes.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -38,6 +39,8 @@ class Row(Strict):
     config: Text = ""
     network: Text = ""
     predictions: Text = ""
+    publication: Text = ""
+    published_seeds: list[Seed] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _plain(self) -> Row:
@@ -72,7 +75,7 @@ class Row(Strict):
         for kind in KINDS:
             if path := getattr(self, kind):
                 config = Path(self.config).expanduser() if self.config else None
-                return Foreign(kind, Path(path).expanduser(), config)
+                return Foreign(kind, Path(path) if kind == "publication" else Path(path).expanduser(), config)
         return None
 
     @property

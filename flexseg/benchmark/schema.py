@@ -230,8 +230,11 @@ class Benchmark(Strict):
         return [name for name, row in self.rows.items() if row.foreign is None]
 
     def seeds_of(self, row_name: str) -> list[int]:
-        """The seeds of a row's runs: the benchmark's, or the first alone for a network from elsewhere."""
-        return self.seeds if self.rows[row_name].foreign is None else self.seeds[:1]
+        """The seeds of a row's runs: the benchmark's, of published runs those that it has, of a network the first."""
+        row = self.rows[row_name]
+        if row.foreign is None:
+            return self.seeds
+        return [seed for seed in self.seeds if seed in row.published_seeds] if row.publication else self.seeds[:1]
 
     @property
     def trained_as(self) -> str:

@@ -177,7 +177,7 @@ def _check_foreign(benchmark: Benchmark) -> list[str]:
     lines = []
     for name in benchmark.rows:
         run = Run(benchmark, name, benchmark.seeds[0])
-        if run.foreign is None:
+        if run.foreign is None or run.foreign.has_seeds:
             continue
         try:
             if run.foreign.missing:

@@ -130,6 +130,8 @@ def load_trained(run: Run) -> Any:
     from flexseg.models import channels_last
 
     benchmark = run.benchmark
+    if run.foreign is not None:
+        raise UserError(f"{run.row} was published by others: predict and export in the folder of its publication")
     method, options = load_row(benchmark.row(run.row), benchmark.methods)
     pixels = np.zeros((0, len(benchmark.class_set)), dtype=np.int64)
     setup = Setup(run.seed, benchmark.training_of(run.row).iterations, np.zeros(0, dtype=np.int8), pixels)
@@ -174,6 +176,11 @@ def evaluate_row(benchmark: Benchmark, row: str, results: Path, threads: int = 1
         for run in finished
         if not all(_is_evaluated(run, target, protocol, index) for target, index in indices.items())
     ]
+    if waiting and (foreign := waiting[0].foreign) is not None and foreign.has_seeds:
+        raise UserError(
+            f"the published records of {row} are not of this evaluation or these test images: compare with results of "
+            "the same data and protocol, or evaluate the weights as a network of your own"
+        )
     pools = {target: open_pool([(index, "test")]) for target, index in indices.items() if waiting}
     for run in waiting:
         directory = run.evaluated

@@ -144,12 +144,13 @@ class Records:
 
         Of a row from elsewhere also what it is, and what its intervals are about.
         """
-        foreign = [
-            f"foreign: {run.foreign}; one network, so ± and intervals are over test images (and over the seeds of the "
-            "rows that it is compared with)"
-            for run in self.finished(row)
-            if run.foreign
-        ]
+        kind = self.benchmark.rows[row].foreign
+        about = "trained elsewhere, its runs count like one's own" if kind is not None and kind.has_seeds else (
+            "one network, so ± and intervals are over test images (and over the seeds of the rows that it is compared "
+            "with)"
+        )  # fmt: skip
+        names = dict.fromkeys(run.foreign for run in self.finished(row) if run.foreign)
+        foreign = [f"foreign: {name}; {about}" for name in names]
         reasons: dict[str, list[int]] = {}
         for run in self.of_row(row):
             if run.status != "finished":

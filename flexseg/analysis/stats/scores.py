@@ -108,7 +108,8 @@ class Scores:
 
     def is_fixed(self, row: str) -> bool:
         """Whether a row is one network from elsewhere, which has no seeds that could vary."""
-        return row in self.benchmark.rows and self.benchmark.rows[row].foreign is not None
+        foreign = self.benchmark.rows[row].foreign if row in self.benchmark.rows else None
+        return foreign is not None and not foreign.has_seeds
 
     def class_ious(self, row: str, target: str) -> Floats:
         """IoU in percent of each class, per seed; NaN where there is none. (S, C)"""
