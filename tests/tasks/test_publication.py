@@ -6,6 +6,8 @@ import getpass
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -224,6 +226,22 @@ def test_a_benchmark_that_evaluates_the_runs_of_another_is_published_with_both(h
     )
     assert sorted(path.name for path in (here / "out/benchmarks").iterdir()) == ["child.yaml", "smoke.yaml"]
     assert front_matter(here / "out")[1].startswith("\n# FLEX-Seg \\| small: Child\n")
+
+
+def test_the_commands_of_the_docs_work(here: Path, root: Path) -> None:
+    text = (root / "docs/sharing.md").read_text().replace("streetworld", "smoke")
+    commands = [
+        shlex.split(line) for line in text.splitlines() if line.startswith(("flexseg publish", "flexseg schema"))
+    ]
+    assert len(commands) == 5
+    (here / "flexseg/data/sets").mkdir(parents=True)
+    (here / "flexseg/data/label_maps").mkdir()
+    for command in commands:
+        assert call(*command[1:]) == 0, command
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(code, {})
+    assert read_publication(here / "published/baseline").row == "dginstyle"
+    assert (here / "benchmarks/schema.json").read_text() == (root / "benchmarks/schema.json").read_text()
 
 
 # Nothing private
