@@ -119,11 +119,9 @@ def _introduction(benchmark: Benchmark, facts: Facts, records: Runs) -> str:
 
 def _results(facts: Facts, scores: Scores) -> list[str]:
     row = facts.row.name
-    reference = next(
-        (each for each in scores.benchmark.rows if scores.benchmark.row(each).title == facts.reference), ""
-    )
+    reference = facts.reference
     found = scores.against(row, reference) if reference else {}
-    beside = f" {escape_markdown(facts.reference)} | Δ |" if reference else ""
+    beside = f" {escape_markdown(facts.reference_title)} | Δ |" if reference else ""
     lines = [f"| Target | mIoU |{beside}", f"| :-- | --: |{' --: | --: |' if reference else ''}"]
     for column in scores.columns:
         cells = [escape_markdown(target_title(scores, column)), mean_text(scores.mean(row, column))]

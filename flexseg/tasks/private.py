@@ -25,7 +25,7 @@ class Private:
         here, home = Path.cwd(), Path.home()
         self._here = [str(path) for path in dict.fromkeys((here, here.resolve())) if path != Path("/")]
         self._home = [str(path) for path in dict.fromkeys((home, home.resolve())) if path != Path("/")]
-        self._words = {socket.gethostname(), _user()} - {""}
+        self._names = {socket.gethostname(), _user()} - {""}
 
     def tidy_record(self, record: Any, path: Path) -> Any:
         """``run.json`` or ``config.json`` without absolute paths: relative to the working folder, or left out.
@@ -34,7 +34,7 @@ class Private:
             UserError: the definition of the run names one, and cannot be changed.
         """
         definition = record.get("definition")
-        if definition is not None and (found := self._tidy(definition)) != definition:
+        if definition is not None and (found := self._tidy(definition, names=False)) != definition:
             place, value, _ = differences(definition, found)[0]
             raise UserError(
                 f"{path}: the run is defined with something of this machine's, {place} = {value!r}, which would be "
@@ -42,17 +42,18 @@ class Private:
             )
         return {key: value if key == "definition" else self._tidy(value) for key, value in record.items()}
 
-    def _tidy(self, value: Any) -> Any:
+    def _tidy(self, value: Any, names: bool = True) -> Any:
+        """``names``: the machine's and the user's too; a definition may well have a word in common with them."""
         if isinstance(value, Mapping):
-            return {key: self._tidy(each) for key, each in value.items()}
+            return {key: self._tidy(each, names) for key, each in value.items()}
         if isinstance(value, list | tuple):
-            return [self._tidy(each) for each in value]
+            return [self._tidy(each, names) for each in value]
         if not isinstance(value, str):
             return value
         for place in self._here:
             shorter = re.sub(rf"{re.escape(place)}(?:/|(?![\w.-]))", "", value)
             value = shorter if shorter or not value else "."
-        if value in self._words:
+        if names and value in self._names:
             return LEFT_OUT
         for place in self._home:
             value = re.sub(rf"{re.escape(place)}(?![\w.-])[\w./+@-]*", LEFT_OUT, value)

@@ -98,7 +98,8 @@ class Facts(_Strict):
         suite: version of the suite that wrote it.
         evaluation: fingerprint of ``evaluation_definition``, which every record carries.
         fingerprints: of the run of each seed.
-        reference: the row that ``scores`` compare with; empty if its records were not there.
+        reference: the row that ``scores`` compare with, and ``reference_title`` its title; empty if there are none of
+            its records.
     """
 
     format: Literal["flexseg-publication"]
@@ -112,7 +113,8 @@ class Facts(_Strict):
     evaluation: Digest
     evaluation_definition: dict[str, Any]
     fingerprints: dict[str, Digest]
-    reference: Line = ""
+    reference: Word | Literal[""] = ""
+    reference_title: Line = ""
     scores: dict[Line, Score] = Field(default_factory=dict)
     licence: Line = ""
     authors: Annotated[list[Line], Field(max_length=1000)] = Field(default_factory=list)

@@ -24,6 +24,7 @@ from flexseg.benchmark import Benchmark, Run, fingerprint, load_benchmark, selec
 from flexseg.benchmark.identity import differences
 from flexseg.benchmark.reading import read_content
 from flexseg.console import progress_bar
+from flexseg.data.sets import load_set
 from flexseg.errors import UserError
 from flexseg.files import DiskError, disk_errors, file_digest, read_json, write_json
 from flexseg.sources import config_files
@@ -196,7 +197,13 @@ def _write_sources(folder: Path, benchmark: Benchmark, row: str, benchmarks: Pat
         place.write_text(heading + text, encoding="utf-8")
     copies = {path: folder / "methods" / path.name for path in benchmark.sources(row)}
     sets = (benchmark.datasets / f"{domain.dataset}.yaml" for domain in benchmark.domains.values())
-    copies |= {path: folder / "datasets" / path.name for path in sets if path.is_file()}
+    for path in {each for each in sets if each.is_file()}:
+        if places := [place for place in load_set(path.stem, path.parent).folders if os.path.isabs(place)]:
+            raise UserError(
+                f"{path} would be published with {places[0]}, a place on this machine: name the folder relative to "
+                "$FLEXSEG_DATA, and train again"
+            )
+        copies[path] = folder / "datasets" / path.name
     config = str(benchmark.model_of(row).get("config") or "")
     for path in config_files(Path(config)) if config.endswith(".py") else []:
         inside = Path(os.path.relpath(path))
@@ -293,7 +300,8 @@ def _facts(benchmark: Benchmark, runs: Sequence[Run], scores: Scores, reference:
                 "evaluation": fingerprint(definition),
                 "evaluation_definition": definition,
                 "fingerprints": {str(run.seed): run.fingerprint for run in runs},
-                "reference": scores.benchmark.row(reference).title if reference else "",
+                "reference": reference,
+                "reference_title": scores.benchmark.row(reference).title if reference else "",
                 "scores": {column: score.model_dump() for column, score in found.items()},
                 "licence": terms.licence,
                 "authors": list(terms.authors),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import json
@@ -18,9 +19,11 @@ from typing import Any
 import pytest
 import yaml
 
+from flexseg.analysis.stats.formats import difference_text, mean_text
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.benchmark import Run, load_benchmark, select_rows
+from flexseg.benchmark.blocks import Part, SetDomain
 from flexseg.cli import main
 from flexseg.errors import UserError
 from flexseg.files import write_json
@@ -154,7 +157,11 @@ def test_the_numbers_are_those_of_the_reports(
     (model,) = front["model-index"]
     values = [result["metrics"][0]["value"] for result in model["results"]]
     assert values == [round(facts.scores[target].mean, 2) for target in facts.targets]
-    assert f"| Avg5 | {facts.scores['Avg5'].mean:.1f} ± {facts.scores['Avg5'].half_width:.1f} |" in text
+    found = scores.against("flexseg", "dginstyle")["Avg5"]
+    shown = f"**{difference_text(found)}**" if found.shown else difference_text(found)
+    means = [mean_text(scores.mean(row, "Avg5")) for row in ("flexseg", "dginstyle")]
+    assert f"| Avg5 | {means[0]} | {means[1]} | {shown} |" in text
+    assert "| Target | mIoU | DGInStyle data (baseline) | Δ |" in text
     assert (front["license"], front["library_name"]) == ("cc-by-4.0", "flexseg")
 
 
@@ -275,6 +282,8 @@ def test_a_definition_with_a_path_of_this_machine_is_refused(here: Path) -> None
     definition = {"model": {"weights": {"file": f"{here}/weights/x.pth"}}, "training": {"crop": [1, 2]}}
     with pytest.raises(UserError, match=r"config\.json: the run is defined with .* model\.weights\.file = "):
         Private().tidy_record({"definition": definition}, Path("config.json"))
+    named = {"definition": {"method": socket.gethostname(), "row": getpass.getuser()}}
+    assert Private().tidy_record(named, Path("config.json")) == named, "words that a run and a machine have in common"
     fine = {"definition": {"model": {"weights": {"file": "x.pth", "url": "https://example.org/a/b.pth"}}}}
     assert Private().tidy_record(fine, Path("config.json")) == fine
 
@@ -285,6 +294,24 @@ def test_a_path_in_a_comment_of_a_method_is_found(here: Path) -> None:
     with pytest.raises(UserError, match=r"methods/flexseg\.py, line \d+, would be published with"):
         publish_row("smoke", "flexseg", here / "out")
     assert sorted(each.name for each in here.iterdir()) == ["benchmarks", "methods", "results"], "half a folder is left"
+
+
+def test_a_data_set_of_ones_own_goes_along_unless_it_names_a_place_of_this_machine(here: Path) -> None:
+    """As a benchmark would name it for a domain that is not used here: its file is part of the run's definition."""
+    benchmark = select_rows(load_benchmark("smoke"), "default", "flexseg")
+    domain = SetDomain(dataset="mine", test=Part(split="test"))
+    benchmark = benchmark.model_copy(update={"domains": benchmark.domains | {"mine": domain}})
+    benchmark = benchmark.with_datasets(here / "datasets")
+    (here / "datasets").mkdir()
+    content = {"title": "Mine", "folders": ["mine"], "label_map": "", "splits": {"test": {}}}
+    content["layouts"] = [{"name": "mine", "image": "images/{id}.png", "label": "labels/{id}.png"}]
+    for number, (folder, message) in enumerate({"mine": "", "/data/mine": "with /data/mine, a place"}.items()):
+        (here / "datasets/mine.yaml").write_text(yaml.safe_dump(content | {"folders": [folder]}))
+        output = here / f"out-{number}"
+        output.mkdir()
+        with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
+            publish._write_sources(output, benchmark, "flexseg", Path("benchmarks"))
+        assert (output / "datasets/mine.yaml").is_file() is not bool(message)
 
 
 # What is not published
