@@ -6,14 +6,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
+from flexseg.shipped import home
 from flexseg.yaml_files import read_yaml
 
-FILE = Path(__file__).with_name("CITATION.cff")
-"""A link to the one at the top of the repository, so that installed copies of the library have it too."""
+FILE = home() / "CITATION.cff"
+"""The one at the top of the repository, or what an installed copy has of it."""
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,7 @@ def test_other_files_are_checked_too(kind: str, key: str) -> None:
 
 def test_a_data_set_is_explained_and_written_as_it_is_read() -> None:
     schema = dataset_schema()
-    assert schema["properties"]["folders"]["description"].startswith("Folders below the data root")
+    assert schema["properties"]["folders"]["description"].startswith("Folders where the set is looked for")
     assert schema["$defs"]["Layout"]["properties"]["label"]["description"].startswith("Alternatives: ")
     content = content_of(ROOT / "flexseg/data/sets/cityscapes.yaml")
     for written, wrong in (("{id}.png", False), (["{id}.png", "{id}_labels.png"], False), (7, True), ([7], True)):
