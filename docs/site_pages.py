@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("benchmark", "components", "models", "data", "world", "engine", "analysis", "tasks")
 GROUND = (
     "classes", "errors", "files", "console", "provenance", "shows", "yaml_files", "tensor_files", "kernels",
+    "sources", "citation",
 )  # fmt: skip
 CONTRACT = ("method", "method_files")
 INTRODUCTION = """# API reference

@@ -20,6 +20,7 @@ from flexseg.cli.detectron2 import install_detectron2
 from flexseg.cli.evaluate import evaluate
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.cli.own import new_dataset
+from flexseg.cli.share import publish, schema
 from flexseg.cli.show import bench, show
 from flexseg.cli.work import init, run
 from flexseg.console import printable, terminal
@@ -40,6 +41,8 @@ app.command()(init)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(run)
 app.command("install-detectron2")(install_detectron2)
 app.command("new-dataset")(new_dataset)
+app.command()(publish)
+app.command()(schema)
 
 CORES = usable_cores()
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")]

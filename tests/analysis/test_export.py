@@ -13,8 +13,10 @@ from flexseg.analysis.figures.export import export_figures
 from flexseg.analysis.figures.plate import empty_plate
 from flexseg.analysis.figures.plates import Plate, all_plates, render
 from flexseg.analysis.report.summary import write_summary
+from flexseg.analysis.stats.formats import escape_markdown
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.tables.content import citations
 from flexseg.benchmark import Benchmark, select_rows
 
 Built = tuple[Benchmark, Path]
@@ -106,3 +108,4 @@ def test_summary_says_the_verdict_and_its_links_are_relative(scores: Scores, tmp
     assert str(tmp_path.anchor + "tmp") not in text
     assert "of 15 (5 rows × 3 seeds)" in text
     assert "Not in the numbers:" in text
+    assert text.rstrip().splitlines()[-3:] == ["## How to cite", "", escape_markdown(citations(scores))]

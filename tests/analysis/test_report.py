@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from flexseg.analysis.tables import content
 from flexseg.analysis.tables.common import HOW
 from flexseg.benchmark import Benchmark, load_benchmark, select_rows
 from flexseg.benchmark import Row as BenchmarkRow
+from flexseg.citation import suite
 from flexseg.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +143,31 @@ def items(document: dict[str, Any], key: str) -> list[dict[str, Any]]:
     """The items of the section ``key``."""
     (section,) = [section for section in document["sections"] if section["key"] == key]
     return section["items"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_report_ends_with_how_to_cite_it(scores: Scores, kind: content.Kind) -> None:
+    document, _ = pdf.compose(scores, kind)
+    assert document["sections"][-1]["key"] == "cite"
+    assert items(document, "cite") == [{"type": "text", "text": [content.citations(scores)]}]
+
+
+def test_the_suite_and_the_papers_of_the_rows_are_cited_once_each(scores: Scores, tmp_path: Path) -> None:
+    """Rows share methods; one stands on another; a method's file may be gone, and one may name no paper."""
+    for name, paper in {"dginstyle": "Jia et al., A $x$ <b>, ECCV 2024", "flexseg": "", "source_only": None}.items():
+        line = f"    paper = {paper!r}\n" if paper is not None else ""
+        (tmp_path / f"{name}.py").write_text(f"class X:\n    title = 'x'\n{line}")
+    (tmp_path / "top.py").write_text(
+        "class X:\n    paper = 'Choi et al., B, CVPR 2021; Jia et al., A $x$ <b>, ECCV 2024'\n"
+    )
+    rows = dict(scores.benchmark.rows) | {"stacked": BenchmarkRow(method="top", base="gone", title="Stacked")}
+    benchmark = scores.benchmark.model_copy(update={"rows": rows}).with_methods(tmp_path)
+    records = replace(scores.records, benchmark=benchmark)
+    found = content.citations(Scores(records))
+    assert found.startswith(f"If you use these results, please cite the suite ({suite().text}) and the papers of ")
+    assert found.endswith("the methods shown: Jia et al., A $x$ <b>, ECCV 2024; Choi et al., B, CVPR 2021.")
+    none = replace(scores.records, benchmark=benchmark.with_methods(tmp_path / "nowhere"))
+    assert content.citations(Scores(none)) == f"If you use these results, please cite the suite ({suite().text})."
 
 
 def test_what_a_figure_cannot_show_is_said_with_its_reason(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import io
 import json
 import re
@@ -24,10 +25,11 @@ from scipy.stats import t as student
 
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.tables import origins
+from flexseg.analysis.tables import content, origins
 from flexseg.analysis.web import page, pictures, text, write_page
 from flexseg.analysis.web.payload import numbers, payload
 from flexseg.benchmark import Benchmark, select_rows
+from flexseg.citation import Work, suite
 
 Built = tuple[Benchmark, Path]
 Builder = Callable[..., Built]
@@ -226,6 +228,15 @@ def test_safe_json_comes_back_and_cannot_leave_its_script() -> None:
     assert not re.search("[<>&\u2028\u2029]", written)
     with pytest.raises(ValueError, match="not JSON compliant"):
         page.safe_json(float("nan"))
+
+
+def test_the_page_holds_what_to_cite_as_text(scores: Scores, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = Work("k", "misc", "a <b> & c", {"note": "</pre><script>x</script>"})
+    monkeypatch.setattr(content, "cite_methods", lambda papers: [hostile])
+    whole = page.render(scores)
+    (shown,) = re.findall(r'<pre id="bibtex"[^>]*>(.*?)</pre>', whole, re.DOTALL)
+    assert html.unescape(shown) == f"{suite().bibtex}\n\n{hostile.bibtex}"
+    assert "methods shown: a &lt;b&gt; &amp; c." in whole
 
 
 def test_methods_text_says_what_was_run(scores: Scores) -> None:

@@ -347,3 +347,13 @@ def test_the_methods_text_can_be_copied(page: Page) -> None:
     page.locator("#copied:not(:empty)").wait_for()
     selected = page.evaluate("getSelection().toString()")
     assert "means over 3 seeds" in selected or page.locator("#copied").inner_text() == "Copied."
+
+
+def test_the_citations_unfold_and_can_be_copied(page: Page) -> None:
+    assert not page.locator("#bibtex").is_visible()
+    page.click("#cite summary")
+    page.click("#copy-bibtex")
+    page.locator("#copied-bibtex:not(:empty)").wait_for()
+    selected = page.evaluate("getSelection().toString()")
+    assert "@misc{flexsegbench," in selected or page.locator("#copied-bibtex").inner_text() == "Copied."
+    assert page.locator("#copied").inner_text() == ""

@@ -87,6 +87,7 @@ def compose(scores: Scores, kind: Kind) -> tuple[dict[str, Any], list[Plate]]:
         missing += [(item["heading"], "There is nothing to tabulate.") for item in empty]
         section["items"] = [item for item in section["items"] if item not in empty]
     sections.append(_elsewhere(scores, missing, [plate.heading for plate in plates if _continues(plate)]))
+    sections.append(_section("cite", "How to cite", [_text(content.citations(scores))]))
     document = {
         "title": f"{benchmark.title}: {kind} report",
         "kind": kind,

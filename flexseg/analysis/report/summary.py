@@ -9,7 +9,7 @@ from flexseg.analysis.stats.domains import protocol_text
 from flexseg.analysis.stats.formats import escape_markdown, to_markdown, write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
-from flexseg.analysis.tables.content import describe, provenance
+from flexseg.analysis.tables.content import citations, describe, provenance
 from flexseg.analysis.tables.metrics import metrics_table
 from flexseg.analysis.tables.write import ablation_table, comparison_table
 from flexseg.benchmark.identity import tables_folder
@@ -67,4 +67,4 @@ def _provenance(scores: Scores) -> list[str]:
     notes = [escape_markdown(f"{row}: {note}") for row, note in scores.records.all_notes()]
     if notes:
         lines += ["", "Not in the numbers:", "", *[f"- {note}" for note in notes]]
-    return lines
+    return [*lines, "", "## How to cite", "", escape_markdown(citations(scores))]

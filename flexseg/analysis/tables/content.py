@@ -20,6 +20,8 @@ from flexseg.analysis.tables.origins import (
     summarise_runs,
 )
 from flexseg.analysis.tables.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
+from flexseg.citation import Work, cite_methods, suite
+from flexseg.sources import paper_of
 
 Kind = Literal["comparison", "ablation"]
 LEADS: dict[Kind, tuple[str, ...]] = {"comparison": (HELP,), "ablation": (COMPONENTS, ALIGNMENT)}
@@ -146,6 +148,20 @@ def provenance(scores: Scores) -> list[tuple[str, str]]:
         ("Machine", summarise_runs(runs, machine)),
         ("Training time", f"{number(seconds / 60, 1)} min in {plural(len(runs), 'finished run')}"),
     ]
+
+
+def works(scores: Scores) -> list[Work]:
+    """What to cite: the suite, then the papers of the methods of these rows, each once, in the order of the rows."""
+    benchmark = scores.benchmark
+    papers = (paper_of(path) for row in benchmark.rows for path in benchmark.method_files(row))
+    return [suite(), *cite_methods(papers)]
+
+
+def citations(scores: Scores) -> str:
+    """How to cite the suite and the methods of these rows, in one paragraph."""
+    ours, *papers = (work.text for work in works(scores))
+    text = f"If you use these results, please cite the suite ({ours})"
+    return f"{text} and the papers of the methods shown: {'; '.join(papers)}." if papers else f"{text}."
 
 
 def incidents(scores: Scores) -> list[tuple[str, str]]:

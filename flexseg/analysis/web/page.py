@@ -19,7 +19,7 @@ from typing import Any
 from flexseg.analysis.stats.formats import write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
-from flexseg.analysis.tables.content import analogues, incidents
+from flexseg.analysis.tables.content import analogues, citations, incidents, works
 from flexseg.analysis.tables.origins import find_assumed, row_changes, value_text
 from flexseg.analysis.web.payload import payload
 from flexseg.analysis.web.text import facts, methods_text, summary
@@ -52,6 +52,8 @@ def render(scores: Scores) -> str:
         "power": escape(power_statement(scores)),
         "incidents": _definitions(incidents(scores)),
         "methods": "\n".join(f"<p>{escape(text)}</p>" for text in methods_text(scores)),
+        "citations": escape(citations(scores)),
+        "bibtex": escape("\n\n".join(work.bibtex for work in works(scores))),
         "settings": _settings(scores),
         "assumed": _assumed(scores),
     }

@@ -19,15 +19,14 @@ function startTheme() {
   label();
 }
 
-/** Copy the methods text; where the clipboard is closed to pages from disk, select it for the reader instead. */
-async function copyMethods() {
-  const text = [...byId("methods-text").querySelectorAll("p")].map((each) => each.textContent).join("\n\n");
-  const status = byId("copied");
+/** Copy the text of `node`; where the clipboard is closed to pages from disk, select it for the reader instead. */
+async function copyText(node, status) {
+  const paragraphs = [...node.querySelectorAll("p")].map((each) => each.textContent);
   try {
-    await navigator.clipboard.writeText(text);
+    await navigator.clipboard.writeText(paragraphs.length ? paragraphs.join("\n\n") : node.textContent);
     status.textContent = "Copied.";
   } catch {
-    getSelection().selectAllChildren(byId("methods-text"));
+    getSelection().selectAllChildren(node);
     status.textContent = "Selected: copy with your keyboard.";
   }
 }
@@ -53,7 +52,8 @@ choose({});
 if (DATA.curves.terms.length) drawCurves();
 startViewer();
 startRuns();
-byId("copy").addEventListener("click", copyMethods);
+byId("copy").addEventListener("click", () => copyText(byId("methods-text"), byId("copied")));
+byId("copy-bibtex").addEventListener("click", () => copyText(byId("bibtex"), byId("copied-bibtex")));
 addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
 addEventListener("scroll", followScroll, { passive: true });
 watchWidth(() => {

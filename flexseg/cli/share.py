@@ -1,0 +1,61 @@
+"""``flexseg publish`` and ``flexseg schema``: what leaves this checkout, for other people and for editors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flexseg.cli.folders import BENCHMARKS, RESULTS
+from flexseg.console import printable, terminal
+from flexseg.errors import UserError, did_you_mean
+from flexseg.files import replacing
+
+
+def publish(
+    name: Annotated[str, typer.Argument(metavar="BENCHMARK", help="A file in benchmarks/, without its ending.")],
+    row: Annotated[str, typer.Argument(metavar="ROW", help="A row of the benchmark, or the name of a method file.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The folder to write; by default published/BENCHMARK-ROW.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Only these seeds: 0,1,2.")] = "",
+    licence: Annotated[str, typer.Option(help="Licence of the weights: an SPDX id (CC-BY-4.0), or words.")] = "",
+    author: Annotated[list[str] | None, typer.Option(help="An author; may be given several times.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a publication of the same row.")] = False,
+) -> None:
+    """Write a row's finished runs as a folder for Hugging Face, Zenodo and the like: weights, records, model card.
+
+    flexseg publish streetworld flexseg --licence CC-BY-4.0 --author "A. Author"
+    """
+    from flexseg.tasks.publish import Terms, publish_row
+
+    folder = output if output is not None else Path("published") / f"{name}-{row}"
+    terms = Terms(printable(licence.strip()), tuple(printable(each.strip()) for each in author or ()))
+    publish_row(
+        name, row, folder, seeds=seeds, terms=terms, overwrite=overwrite, benchmarks=BENCHMARKS, results=RESULTS
+    )
+    print(printable(str(folder)))
+    if not terms.licence:
+        terminal(stderr=True).print(
+            "No licence of the weights is stated, so nobody may use them: give --licence once you have decided. The "
+            "licences of the data and of pretrained weights are in README.md.",
+            soft_wrap=True,
+        )
+
+
+def schema(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="benchmark, dataset or label-map.")] = "benchmark",
+    output: Annotated[Path | None, typer.Option(help="The file to write; by default the terminal.")] = None,
+) -> None:
+    """Write the JSON Schema of benchmark files, data sets or label maps, for editors that complete and check YAML."""
+    from flexseg.tasks.schemas import SCHEMAS, format_schema
+
+    if kind not in SCHEMAS:
+        raise UserError(f"there is no schema of {kind!r}{did_you_mean(kind, SCHEMAS)}: choose {', '.join(SCHEMAS)}")
+    if output is None:
+        print(format_schema(kind), end="")
+        return
+    with replacing(output) as temporary:
+        temporary.write_text(format_schema(kind), encoding="utf-8")
+    print(output)
