@@ -19,8 +19,9 @@ from flexseg.benchmark import Benchmark, Run, load_benchmark, select_rows
 from flexseg.cli.detectron2 import install_detectron2
 from flexseg.cli.evaluate import evaluate
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
+from flexseg.cli.new_method import new_method
 from flexseg.cli.own import new_dataset
-from flexseg.cli.share import publish, schema
+from flexseg.cli.share import import_row, publish, schema
 from flexseg.cli.show import bench, show
 from flexseg.cli.work import init, run
 from flexseg.console import printable, terminal
@@ -41,7 +42,9 @@ app.command()(init)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(run)
 app.command("install-detectron2")(install_detectron2)
 app.command("new-dataset")(new_dataset)
+app.command("new-method")(new_method)
 app.command()(publish)
+app.command("import")(import_row)
 app.command()(schema)
 
 CORES = usable_cores()
@@ -357,20 +360,6 @@ def tune(
     from flexseg.tasks.tune import tune as search
 
     search(load_benchmark(name, BENCHMARKS), RESULTS, BENCHMARKS, jobs, terminal())
-
-
-@app.command("new-method")
-def new_method(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The file's name, e.g. my_method.")],
-    title: Annotated[str, typer.Option(help="What the tables call it.")] = "",
-    paper: Annotated[str, typer.Option(help="Authors, title, venue.")] = "",
-    benchmark: Annotated[str, typer.Option(help="The benchmark to try it on.")] = DEFAULT,
-) -> None:
-    """Write methods/NAME.py, a method that trains like the baseline until you edit it."""
-    from flexseg.cli.new_method import describe_next_steps, write_method
-
-    written = write_method(name, title, paper, benchmark, METHODS, BENCHMARKS)
-    print(describe_next_steps(written, load_benchmark(benchmark, BENCHMARKS)))
 
 
 def main(arguments: list[str] | None = None) -> Any:

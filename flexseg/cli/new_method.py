@@ -13,9 +13,13 @@ import textwrap
 import unicodedata
 from pathlib import Path
 from string import Template
+from typing import Annotated
+
+import typer
 
 from flexseg.benchmark import Benchmark, load_benchmark
 from flexseg.benchmark.schema import FOLDERS
+from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS
 from flexseg.errors import UserError
 from flexseg.files import replacing
 from flexseg.yaml_files import parse_yaml
@@ -125,3 +129,14 @@ def _write_literal(attribute: str, text: str) -> str:
 def _quote(text: str) -> str:
     mark = "'" if text.count('"') > text.count("'") else '"'
     return mark + text.replace("\\", "\\\\").replace(mark, "\\" + mark) + mark
+
+
+def new_method(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The file's name, e.g. my_method.")],
+    title: Annotated[str, typer.Option(help="What the tables call it.")] = "",
+    paper: Annotated[str, typer.Option(help="Authors, title, venue.")] = "",
+    benchmark: Annotated[str, typer.Option(help="The benchmark to try it on.")] = DEFAULT,
+) -> None:
+    """Write methods/NAME.py, a method that trains like the baseline until you edit it."""
+    written = write_method(name, title, paper, benchmark, METHODS, BENCHMARKS)
+    print(describe_next_steps(written, load_benchmark(benchmark, BENCHMARKS)))

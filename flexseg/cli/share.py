@@ -1,4 +1,4 @@
-"""``flexseg publish`` and ``flexseg schema``: what leaves this checkout, for other people and for editors."""
+"""``flexseg publish``, ``import`` and ``schema``: what leaves this folder, and what comes back from others."""
 
 from __future__ import annotations
 
@@ -42,6 +42,29 @@ def publish(
             "licences of the data and of pretrained weights are in README.md.",
             soft_wrap=True,
         )
+
+
+def import_row(
+    folder: Annotated[Path, typer.Argument(help="A folder that `flexseg publish` wrote, unpacked.")],
+    row: Annotated[str, typer.Option(help="What to call the row here; by default as its authors do.")] = "",
+    benchmark: Annotated[str, typer.Option(help="The benchmark here; by default the one of the same name.")] = "",
+) -> None:
+    """Put a published row beside your own: its records and weights are checked, copied, and marked as foreign.
+
+    flexseg import their-flexseg --row their_flexseg
+
+    flexseg compare streetworld flexseg their_flexseg
+    """
+    from flexseg.benchmark import load_benchmark
+    from flexseg.tasks.adopt import adopt_publication
+    from flexseg.tasks.publication import read_publication
+
+    found = read_publication(folder)
+    here = load_benchmark(benchmark or found.benchmark, BENCHMARKS)
+    name = row or found.row
+    place = adopt_publication(found, here, name, RESULTS)
+    print(f"{printable(str(place))}: {printable(found.title)}, seeds {', '.join(map(str, found.seeds))}")
+    print(f"Compare it: flexseg compare {here.name} {here.reference} {name}")
 
 
 def schema(
