@@ -7,6 +7,7 @@ when it has read the benchmark, and how far runs have come from their files, as 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -31,6 +32,8 @@ EVERY = 3.0
 """Seconds between two looks at the runs' files; more where looking takes long."""
 SHARE = 0.05
 """The most of the time that looking may take."""
+PATIENCE = 5
+"""After how many looks in a row that went wrong the table is given up."""
 LAST = 15
 """How many lines of a failed job's log are shown."""
 RESULTS = Path("results")
@@ -164,15 +167,20 @@ class View:
 
     def _look(self) -> None:
         """Draw the table again every few seconds, until told to stop."""
-        wait = EVERY
+        wait, failures = EVERY, 0
         while not self._stop.wait(wait):
             began = time.monotonic()
             try:
                 if self._live is not None:
                     self._live.update(self._render(), refresh=True)
-            except Exception:  # a file that is being written; the next look sees it whole
-                wait = 10 * EVERY
-                continue
+                failures = 0
+            except Exception as error:  # a file that is being written, perhaps; the next look sees it whole
+                failures += 1
+                if failures == PATIENCE:
+                    self._end_live()
+                    self._say(
+                        f"The live view has ended ({type(error).__name__}: {error}); failures are still named here."
+                    )
             wait = max(EVERY, (time.monotonic() - began) / SHARE)
 
     def _render(self) -> Group:
@@ -200,7 +208,7 @@ class View:
             return
         done, total = self.steps
         if self.made:
-            folder = min((path.parent for path in self.made), key=lambda path: len(path.parts))
+            folder = Path(os.path.commonpath([path.parent for path in self.made]))
             names = sorted(path.relative_to(folder).as_posix() for path in self.made)
             self._say(f"In {folder}/: {', '.join(names)}")
         took = f"{done} of {total} steps in {duration(time.monotonic() - self.started)}"
