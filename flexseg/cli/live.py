@@ -102,6 +102,8 @@ class View:
             self._fail(record)
         elif event == "progress":
             self.steps = (int(getattr(record, "done", 0)), int(getattr(record, "total", 0)))
+        elif "flexseg status " in str(record.msg or ""):
+            return  # it has just said which runs failed, and why: that is its failure
         elif record.levelno >= logging.WARNING and (text := str(record.msg or "").strip()):
             self._say(text, "red" if record.levelno >= logging.ERROR else "yellow")
 
@@ -152,6 +154,8 @@ class View:
         job = int(getattr(record, "jobid", -1))
         self.running.pop(job, None)
         name = self.jobs.get(job) or str(getattr(record, "rule_name", "a job"))
+        if name == "status" and self.failed:
+            return
         logs = [str(path) for path in getattr(record, "log", ()) or ()]
         self.failed.append((name, logs[0] if logs else ""))
         self._say(f"{time.strftime('%H:%M:%S')} failed: {name}", "bold red")

@@ -178,3 +178,15 @@ def test_a_method_that_fails_is_named_with_its_reason(
     assert lines[0].endswith(f" flexseg, seed 0: failed: this idea does not work; log: {log}")
     assert lines[1].endswith("; 1 failed:")
     assert lines[2] == f"  flexseg, seed 0: failed: this idea does not work: {log}"
+
+
+def test_the_status_that_names_failed_runs_is_no_failure_of_its_own() -> None:
+    stream = io.StringIO()
+    view = View(SETTINGS, stream)
+    view.failed.append(("flexseg, seed 0: failed: why", "log"))
+    view.take(job(9, "status"))
+    text = "RuleException:\nCommand 'set -euo pipefail; flexseg status smoke' returned non-zero exit status 1."
+    view.take(record(message=text, level=logging.ERROR))
+    view.take(record("job_error", level=logging.ERROR, jobid=9, rule_name="status", log=[]))
+    view.close()
+    assert stream.getvalue().splitlines()[1:] == ["  flexseg, seed 0: failed: why: log"]
