@@ -227,12 +227,12 @@ rule product:
 
 
 rule status:
+    """Last: whether the reference results were reproduced, then what failed and why; fails if anything did."""
     input:
         [f"{REPORTS}/{product}" for product in PRODUCTS],
         TABLES,
     output:
         STATUS,
-    """Last: whether the reference results were reproduced, then what failed and why; fails if anything did."""
     localrule: True
     params:
         selection=SELECTION,
