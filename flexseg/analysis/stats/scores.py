@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from flexseg.analysis.stats import bootstrap
 from flexseg.analysis.stats.definitions import Quantity, quantities
 from flexseg.analysis.stats.metrics import iou_of_counts, mean_iou_of_counts, nanmean
+from flexseg.analysis.stats.paired import SEEDS, Paired
 from flexseg.analysis.stats.records import Records, RunRecords, TargetRecord
 from flexseg.analysis.stats.statistics import (
     Difference,
@@ -23,6 +24,7 @@ from flexseg.analysis.stats.statistics import (
     half_width,
     image_interval,
     paired_interval,
+    shared_variance,
     t_interval,
 )
 from flexseg.benchmark import Benchmark
@@ -170,7 +172,8 @@ class Scores:
     def contrast(self, weights: Weights, column: str, quantity: str = "mIoU", images: int = 0) -> Difference:
         """Σ_row weight · quantity(row) on ``column``, paired over the seeds that all its rows have finished.
 
-        The interval is over seeds and test images. ``images``: how many of them the quantity is about, by default all
+        The interval is over seeds and test images; from six seeds on, the variance over seeds is that of this very
+        difference, below it is pooled over all rows. ``images``: how many of them the quantity is about, by default all
         (of the target with the fewest).
         """
         values = np.array([weight * self._on_seeds(row, column, quantity) for row, weight in weights.items()])
@@ -193,6 +196,8 @@ class Scores:
         images = images or min(self.images(target) for target in members)
         if squares == 0:
             return image_interval(values[chosen], replicates, images)
+        if len(chosen) >= SEEDS:
+            return Paired.of(values[chosen], shared_variance(replicates), max(images - 1, 1)).difference()
         return paired_interval(values[chosen], replicates, images, self.noise(column, quantity), squares)
 
     def _on_seeds(self, row: str, column: str, quantity: str) -> Floats:

@@ -1,8 +1,8 @@
 """Intervals, paired tests, multiplicity and power. Pure functions of arrays; ``n`` seeds, ``B`` replicates.
 
-The interval of a difference
-----------------------------
-Seeds and test images are both samples: a difference d of two rows (or any contrast of rows) should hold for another
+The interval of a difference, below six seeds
+---------------------------------------------
+(From six on a difference has a variance of its own: :mod:`flexseg.analysis.stats.paired`.) Seeds and test images are both samples: a difference d of two rows (or any contrast of rows) should hold for another
 seed *and* for other images of the domain. Paired by seed, on images that all runs share, d_s (s = 1..n) has
 
     Var(mean d) = σ²_seed / n + σ²_image,
@@ -95,7 +95,12 @@ def t_interval(values: Floats) -> Mean:
 
 
 def shared_variance(replicates: Floats) -> float:
-    """Variance that all seeds share: the mean covariance between two seeds' replicates, at least 0.
+    """Variance that all seeds share: :func:`seed_covariance`, at least 0. (B, n) →"""
+    return max(0.0, seed_covariance(replicates))
+
+
+def seed_covariance(replicates: Floats) -> float:
+    """The mean covariance between two seeds' replicates, an estimate of their shared variance that may be negative.
 
     With Σ the (n, n) covariance of the replicates: (1ᵀΣ1 − tr Σ) / (n(n−1)).
 
@@ -105,7 +110,7 @@ def shared_variance(replicates: Floats) -> float:
     n = replicates.shape[1]
     total = float(replicates.sum(1).var(ddof=1))
     own = float(replicates.var(axis=0, ddof=1).sum())
-    return max(0.0, (total - own) / (n * (n - 1)))
+    return (total - own) / (n * (n - 1))
 
 
 @dataclass(frozen=True)
