@@ -4,6 +4,7 @@
 #   snakemake reports/ablation.pdf                     one product; also reports/index.html, reports/figures/captions.md
 #   snakemake --cores all --config benchmark=smoke     another benchmark (its reports lie in reports/smoke/)
 #   snakemake --cores all --config study=baselines     another study (reports/streetworld/baselines/); also factorial, …
+#   snakemake --cores all --config study=evidence      all runs that the benchmark's claims need, if it makes any
 #   snakemake --cores all --config rows=my_idea,dginstyle seeds=0,1
 #   snakemake --cores all --config logger=tensorboard  also log the trainings for TensorBoard (docs/watching.md)
 #
@@ -18,6 +19,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from flexseg.benchmark import Run, fingerprint, load_benchmark, select_rows
+from flexseg.benchmark.identity import evidence_files
 from flexseg.cli.live import watch
 from flexseg.engine.loggers import check_logger
 from flexseg.errors import UserError, did_you_mean
@@ -59,6 +61,7 @@ SELECTED = ["--study", STUDY] + (["--rows", ROWS] if ROWS else []) + (["--seeds"
 SELECTION = shlex.join(SELECTED)
 LOGGING = f"--logger {LOGGER}" if LOGGER else ""  # no param of the rule: finished runs stay as they are
 KINDS = ("comparison", "ablation", "per_class", "per_condition", "metrics", "boundary", "power", "cost", "origins")
+KINDS += ("claims",) if BENCHMARK.claimed else ()
 TABLES = [f"{TABLES_IN}/{table}.{form}" for table in KINDS for form in ("csv", "md", "tex")]
 PRODUCTS = {  # what people read, and what `flexseg report` calls it
     "comparison.pdf": "comparison",
@@ -66,7 +69,8 @@ PRODUCTS = {  # what people read, and what `flexseg report` calls it
     "index.html": "page",
     "summary.md": "summary",
     "figures/captions.md": "figures",
-}
+} | ({"claims.pdf": "claims"} if BENCHMARK.claimed else {})
+EVIDENCE = list(map(str, evidence_files(BENCHMARK)))  # the claims, and the runs of the repository
 # By their digest: Snakemake would take braces in a title for wildcards.
 TITLES = fingerprint(
     {row: BENCHMARK.row(row).title for row in BENCHMARK.rows} | {"": [BENCHMARK.title, BENCHMARK.description]}
@@ -180,14 +184,15 @@ rule evaluate:
     params:
         protocol=fingerprint(BENCHMARK.evaluation_definition()),
         foreign=foreign_fingerprint,
+        seeds=lambda wildcards: ",".join(map(str, BENCHMARK.planned_seeds(wildcards.row))),
     shell:
-        f"flexseg evaluate {NAME} {{wildcards.row:q}} --seeds {','.join(map(str, BENCHMARK.seeds))}"
+        f"flexseg evaluate {NAME} {{wildcards.row:q}} --seeds {{params.seeds}}"
         " --threads {threads} --receipt {output:q} > {log:q} 2>&1"
 
 
 rule tables:
     input:
-        EVALUATED,
+        EVALUATED + EVIDENCE,
     output:
         report(TABLES[0::3], caption="docs/captions/table.rst", category="Tables"),
         [path for path in TABLES if not path.endswith(".csv")],
@@ -205,7 +210,7 @@ rule tables:
 rule product:
     """The PDFs, the page, the summary and the single figures (whose receipt is the list of their captions)."""
     input:
-        EVALUATED,
+        EVALUATED + EVIDENCE,
     output:
         report(
             f"{REPORTS}/{{product}}",

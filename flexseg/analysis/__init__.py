@@ -37,6 +37,7 @@ from flexseg.benchmark.times import measured
 if TYPE_CHECKING:
     from flexseg.analysis.figures.plots import (
         plot_alignment,
+        plot_claims,
         plot_classes,
         plot_conditions,
         plot_contrasts,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from flexseg.analysis.figures.style import styled
     from flexseg.analysis.frames import (
         frame_alignment,
+        frame_claims,
         frame_classes,
         frame_conditions,
         frame_contrasts,
@@ -66,15 +68,17 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "KINDS", "Kind", "frame_alignment", "frame_classes", "frame_conditions", "frame_contrasts", "frame_dial",
-    "frame_differences", "frame_factorial", "frame_means", "frame_outlines", "frame_rings", "frame_scores",
-    "frame_training", "load_scores", "plot_alignment", "plot_classes", "plot_conditions", "plot_contrasts", "plot_dial",
-    "plot_differences", "plot_factorial", "plot_miou", "plot_outlines", "plot_rings", "plot_training", "styled",
-    "write_report", "write_tables",
+    "KINDS", "Kind", "frame_alignment", "frame_claims", "frame_classes", "frame_conditions", "frame_contrasts",
+    "frame_dial", "frame_differences", "frame_factorial", "frame_means", "frame_outlines", "frame_rings",
+    "frame_scores", "frame_training", "load_scores", "plot_alignment", "plot_claims", "plot_classes",
+    "plot_conditions", "plot_contrasts", "plot_dial", "plot_differences", "plot_factorial", "plot_miou",
+    "plot_outlines", "plot_rings", "plot_training", "styled", "write_report", "write_tables",
 ]  # fmt: skip
 
-Kind = Literal["comparison", "ablation", "page", "summary", "figures"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+Kind = Literal["comparison", "ablation", "claims", "page", "summary", "figures"]
+CLAIMS: Literal["claims"] = "claims"
+KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != CLAIMS)
+"""What is written of every benchmark; :data:`CLAIMS` only of one that makes claims."""
 
 
 def __getattr__(name: str) -> Any:
@@ -98,8 +102,9 @@ def write_tables(benchmark: Benchmark, results: Path) -> list[Path]:
 def write_report(benchmark: Benchmark, kind: Kind, results: Path, output: Path) -> None:
     """Write one product to ``output``; the same inputs give the same bytes.
 
-    ``comparison`` and ``ablation`` are PDFs, ``page`` is one HTML file, ``summary`` is Markdown, and ``figures`` is the
-    Markdown file of the captions, beside which every figure is written as PDF, SVG and PNG.
+    ``comparison`` and ``ablation`` are PDFs, and so is ``claims``, of a benchmark that makes them; ``page`` is one HTML
+    file, ``summary`` is Markdown, and ``figures`` is the Markdown file of the captions, beside which every figure is
+    written as PDF, SVG and PNG.
     """
     with measured(results, benchmark.name, kind):
         _write_report(benchmark, kind, results, output)
@@ -122,6 +127,10 @@ def _write_report(benchmark: Benchmark, kind: Kind, results: Path, output: Path)
         from flexseg.analysis.figures.export import export_figures
 
         export_figures(scores, output)
+    elif kind == CLAIMS:
+        from flexseg.analysis.report.claims import make_claims
+
+        make_claims(scores, output)
     else:
         from flexseg.analysis.report.pdf import make_report
 

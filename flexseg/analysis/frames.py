@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 
+from flexseg.analysis.stats.claims import Standing, standing
 from flexseg.analysis.stats.definitions import ring_names
 from flexseg.analysis.stats.domains import class_names, class_places, strength, target_title
 from flexseg.analysis.stats.effects import ablation_lines, alignment_pairs, factorial_cells, factorial_effects
@@ -182,6 +183,40 @@ def frame_contrasts(scores: Scores) -> pd.DataFrame:
         found = scores.contrasts(line.contrast)
         place = {"contrast": number, "title": words.replace("this row", title), "section": line.section}
         entries += [_target(scores, name) | place | _difference(found[name]) for name in scores.averages]
+    return pd.DataFrame(entries)
+
+
+def frame_claims(scores: Scores) -> pd.DataFrame:
+    """One line per claim, contrast and side, signed so that the claimed direction is above zero.
+
+    ``side``: whose runs, the repository's or these; ``claim``, ``family`` and ``family_title``, ``contrast`` (a
+    number) and its ``title``; ``published`` and ``smallest`` sizes; ``verdict``, ``remark``, and the common columns.
+    Empty for a benchmark without claims.
+    """
+    return pd.DataFrame() if scores.benchmark.claimed is None else frame_standing(scores, standing(scores.records))
+
+
+def frame_standing(scores: Scores, found: Standing) -> pd.DataFrame:
+    """:func:`frame_claims`, of claims that were judged before."""
+    benchmark, entries = scores.benchmark.whole, []
+    assert benchmark.claimed is not None, "asked for the claims of a benchmark without any"
+    for side, judged in found.sides.items():
+        number = 0
+        for each in judged:
+            text, several = each.claim.text, len(each.parts) > 1
+            for place, part in enumerate(each.parts):
+                ends = sorted((part.sign * part.paired.low, part.sign * part.paired.high))
+                against = f"against {benchmark.row(part.against).title}"
+                title = (f"– {against}" if place else f"{text} – {against}") if several else text
+                published = None if part.published is None else part.sign * part.published
+                entries.append({
+                    "side": side, "claim": each.name, "family": each.claim.family, "contrast": number, "title": title,
+                    "family_title": benchmark.claimed.families[each.claim.family],
+                    "value": part.sign * part.paired.value, "low": ends[0], "high": ends[1], "n": part.paired.n,
+                    "published": published, "smallest": part.smallest, "verdict": each.verdict, "remark": each.remark,
+                    "shown": each.verdict != "undecided",
+                })  # fmt: skip
+                number += 1
     return pd.DataFrame(entries)
 
 

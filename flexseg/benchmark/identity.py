@@ -294,6 +294,17 @@ def tables_folder(benchmark: Benchmark, results: Path) -> Path:
     return results / benchmark.name / "tables" / benchmark.selection
 
 
+def reference_path(benchmark: Benchmark, folder: Path) -> Path:
+    """The file of the reference runs of ``benchmark``, in the folder of the benchmarks."""
+    return folder / f"{benchmark.name}.reference.csv"
+
+
+def evidence_files(benchmark: Benchmark) -> list[Path]:
+    """The files beside its results by which a benchmark's claims are judged, as far as they exist; none without any."""
+    files = [benchmark.home / benchmark.claims, reference_path(benchmark, benchmark.home)]
+    return [path for path in files if benchmark.claimed is not None and path.is_file()]
+
+
 def runs_of(benchmark: Benchmark, results: Path) -> list[Run]:
     """Every run of a benchmark's rows and seeds, in their order.
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from flexseg.benchmark.claims import SUFFIX, first_seeds, is_claims_file, read_claims
 from flexseg.benchmark.mistakes import problems
 from flexseg.benchmark.schema import LONGEST, SHARED, Benchmark, Row, Seeds
 from flexseg.benchmark.values import check_name
@@ -29,7 +30,7 @@ from flexseg.yaml_files import read_yaml
 
 def benchmark_names(folder: Path) -> list[str]:
     """The benchmarks that ``folder`` holds."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    return sorted(path.stem for path in folder.glob("*.yaml") if not is_claims_file(path))
 
 
 def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
@@ -42,13 +43,22 @@ def load_benchmark(name: str, folder: Path = Path("benchmarks")) -> Benchmark:
     path, content = _path_of(name, folder), read_content(name, folder)
     if name in SHARED:
         raise UserError(f"{path}: results/{name}/ or reports/{name}/ is a folder of the suite: rename the benchmark")
+    if is_claims_file(path):
+        raise UserError(
+            f"{path} is no benchmark: it holds claims, for a benchmark that names it with `claims: {SUFFIX}`"
+        )
     try:
         benchmark = Benchmark(name=name, **{key: value for key, value in content.items() if key != "name"})
     except ValidationError as error:
         raise UserError(f"{path} is not a valid benchmark:\n" + "\n".join(problems(error, Benchmark))) from error
     for row in benchmark.trained_rows:
         benchmark.training_of(row)
-    return benchmark.with_methods(folder.parent / "methods").with_datasets(folder.parent / "datasets")
+    benchmark = benchmark.with_methods(folder.parent / "methods").with_datasets(folder.parent / "datasets")
+    if not benchmark.claims:
+        return benchmark
+    rows = {row: row in benchmark.trained_rows for row in benchmark.rows}
+    targets = [*benchmark.targets, *benchmark.averages]
+    return benchmark.with_claims(read_claims(folder / Path(benchmark.claims).name, rows, targets), folder)
 
 
 KINDS = ("type", "kind", "method", "extends", "dataset", "world")
@@ -155,7 +165,7 @@ def select_rows(
 
     A name in ``rows`` that is a method file but no row becomes a row of that method with its defaults, so that a new
     method can be tried without an edit; one that was evaluated from elsewhere is found in ``results``. The reference
-    is the benchmark's if it is among the rows, else the first row.
+    is the benchmark's if it is among the rows, else the first row. A study of claims has the seeds that these ask for.
     """
     if rows:
         names = [name.strip() for name in rows.split(",") if name.strip()]
@@ -182,6 +192,11 @@ def select_rows(
         "reference": benchmark.reference if benchmark.reference in selected else next(iter(selected)),
     }
     chosen = benchmark.model_copy(update=update | ({"seeds": _seeds(seeds)} if seeds else {}))
+    planned = benchmark.claimed.studies.get(study, {}) if benchmark.claimed and not rows and not seeds else {}
+    if planned:
+        taken = benchmark.tuning.seeds if benchmark.tuning else []
+        chosen = chosen.model_copy(update={"seeds": first_seeds(benchmark.seeds, taken, max(planned.values()))})
+        chosen = chosen.with_row_seeds(planned)
     return chosen.selected_as(_selection(study, list(selected) if rows else [], chosen.seeds if seeds else []))
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PrivateAttr, Validat
 
 from flexseg.benchmark.ablation import Ablation
 from flexseg.benchmark.blocks import Domain, Protocol, World
+from flexseg.benchmark.claims import Claims
 from flexseg.benchmark.class_block import AnyClasses, class_set_of
 from flexseg.benchmark.mistakes import problems
 from flexseg.benchmark.row import Row
@@ -72,7 +73,8 @@ class Benchmark(Strict):
 
     ``classes`` are what networks tell apart: a set of the suite by its name, or a list. ``extends`` names the benchmark
     that it is merged into (:mod:`flexseg.benchmark.reading`), and ``runs`` the one whose trained runs it evaluates,
-    without training any. ``data_root`` is the folder of the data sets, if FLEXSEG_DATA is not set.
+    without training any. ``data_root`` is the folder of the data sets, if FLEXSEG_DATA is not set. ``claims`` names the
+    file beside this one that says what the rows are to show (:mod:`flexseg.benchmark.claims`).
     """
 
     name: Name
@@ -99,10 +101,15 @@ class Benchmark(Strict):
     published: list[Name] = Field(default_factory=list, max_length=100)
     published_trunk: Text = "DAFormer, MiT-B5"
     tuning: Tuning | None = None
+    claims: Text = ""
     predictions: Annotated[NonNegativeInt, at_most(10_000, "each is a picture of every run")] = 3
     _methods: Path = PrivateAttr(default=Path("methods"))
     _datasets: Path = PrivateAttr(default=Path("datasets"))
     _selection: str = PrivateAttr(default="")
+    _claims: Claims | None = PrivateAttr(default=None)
+    _whole: Benchmark | None = PrivateAttr(default=None)
+    _home: Path = PrivateAttr(default=Path("benchmarks"))
+    _row_seeds: dict[str, int] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _references(self) -> Benchmark:
@@ -209,6 +216,42 @@ class Benchmark(Strict):
         copy._selection = name
         return copy
 
+    @property
+    def claimed(self) -> Claims | None:
+        """The claims that the file names, read and checked; None without any."""
+        return self._claims
+
+    @property
+    def whole(self) -> Benchmark:
+        """The benchmark with all its rows, of which this may be a selection; known where there are claims."""
+        return self._whole or self
+
+    @property
+    def home(self) -> Path:
+        """The folder of the benchmark's file, its claims and its reference runs; known where there are claims."""
+        return self._home
+
+    def with_claims(self, claims: Claims, home: Path) -> Benchmark:
+        """This benchmark with its claims, which lie in ``home``, and the studies that run them.
+
+        Raises:
+            UserError: a study of the benchmark has the name of one of these.
+        """
+        for study in claims.studies:
+            if study in self.studies:
+                raise UserError(f"benchmark {self.name}: studies.{study} is the study of its claims: rename yours")
+        studies = {study: list(rows) for study, rows in claims.studies.items()}
+        copy = self.model_copy(update={"studies": self.studies | studies})
+        copy._claims, copy._home = claims, home
+        copy._whole = copy
+        return copy
+
+    def with_row_seeds(self, seeds: dict[str, int]) -> Benchmark:
+        """This benchmark, of which some rows have only so many of the first seeds."""
+        copy = self.model_copy()
+        copy._row_seeds = seeds
+        return copy
+
     def with_datasets(self, folder: Path) -> Benchmark:
         """This benchmark with the data sets of one's own in ``folder``."""
         copy = self.model_copy()
@@ -233,8 +276,12 @@ class Benchmark(Strict):
         """The seeds of a row's runs: the benchmark's, of published runs those that it has, of a network the first."""
         row = self.rows[row_name]
         if row.foreign is None:
-            return self.seeds
+            return self.planned_seeds(row_name)
         return [seed for seed in self.seeds if seed in row.published_seeds] if row.publication else self.seeds[:1]
+
+    def planned_seeds(self, row_name: str) -> list[int]:
+        """The seeds that a row would be trained with: the benchmark's, in a study of claims those that they ask for."""
+        return self.seeds[: self._row_seeds.get(row_name)]
 
     @property
     def trained_as(self) -> str:

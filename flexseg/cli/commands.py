@@ -21,6 +21,7 @@ from flexseg.cli.evaluate import evaluate
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.cli.new_method import new_method
 from flexseg.cli.own import new_dataset
+from flexseg.cli.reference import reference
 from flexseg.cli.share import import_row, publish, schema
 from flexseg.cli.show import bench, show
 from flexseg.cli.work import init, run
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(show, name="show")
 app.add_typer(bench, name="bench")
+app.add_typer(reference, name="reference")
 app.command()(evaluate)
 app.command()(init)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})(run)
@@ -247,17 +249,18 @@ def tables(name: Name, study: Study = "default", rows: Rows = "", seeds: Seeds =
 @app.command()
 def report(
     name: Name,
-    kind: Annotated[str, typer.Argument(help="comparison, ablation (PDF), page (HTML), summary or figures.")],
+    kind: Annotated[str, typer.Argument(help="comparison, ablation, claims (PDF), page (HTML), summary or figures.")],
     output: Annotated[Path, typer.Argument(help="The file to write; figures: that of the captions.")],
     study: Study = "default",
     rows: Rows = "",
     seeds: Seeds = "",
 ) -> None:
     """Write a product (a PDF, the page, the summary, the single figures) from the records of the runs."""
-    from flexseg.analysis import KINDS, write_report
+    from flexseg.analysis import CLAIMS, KINDS, write_report
 
-    if kind not in KINDS:
-        raise UserError(f"there is no report {kind!r}{did_you_mean(kind, KINDS)}: choose {', '.join(KINDS)}")
+    known = (*KINDS, CLAIMS)
+    if kind not in known:
+        raise UserError(f"there is no report {kind!r}{did_you_mean(kind, known)}: choose {', '.join(known)}")
     write_report(_select(name, study, rows, seeds), kind, RESULTS, output)
     print(output)
 
@@ -318,27 +321,35 @@ def verify(
     rows: Rows = "",
     seeds: Seeds = "",
     cells: Annotated[bool, typer.Option("--cells", "--verbose", help="Show every cell with its interval.")] = False,
-    write: Annotated[bool, typer.Option("--write", help="Make these results the reference.")] = False,
 ) -> None:
-    """Compare these results with the reference that the repository ships; exits with 1 only if they differ."""
+    """Compare these results with the reference that the repository ships; exits with 1 only if they differ.
+
+    Where the benchmark makes claims, it says which verdicts these runs would change.
+    """
     from flexseg.analysis.stats.records import load_records
-    from flexseg.analysis.stats.reference import read_reference, reference_path, write_reference
+    from flexseg.analysis.stats.reference import read_reference
     from flexseg.analysis.stats.scores import Scores
     from flexseg.analysis.stats.verify import verify as verify_scores
+    from flexseg.benchmark.identity import reference_path
     from flexseg.cli.print import print_verification
 
     benchmark = _select(name, study, rows, seeds)
     path = reference_path(benchmark, BENCHMARKS)
-    if not write and not path.is_file():
-        print(f"{name}: no reference results to compare with ({path} does not exist; --write makes it from these)")
+    if not path.is_file():
+        print(
+            f"{name}: no reference results to compare with ({path} does not exist; `flexseg reference add {name}` "
+            "makes it from these)"
+        )
         return
     scores = Scores(load_records(benchmark, RESULTS))
-    if write:
-        left_out = ", ".join(write_reference(scores, path))
-        print(printable(f"{path}, without rows that were not run: {left_out}" if left_out else str(path)))
-        return
-    found = verify_scores(scores, read_reference(path, benchmark))
+    reference = read_reference(path, benchmark)
+    found = verify_scores(scores, reference)
     print_verification(found, terminal(), cells=cells)
+    if benchmark.claimed is not None:
+        from flexseg.analysis.stats.claims import changes_of
+        from flexseg.cli.print import print_claims
+
+        print_claims(*changes_of(scores.records, reference), terminal())
     if found.differs:
         raise typer.Exit(1)
 

@@ -20,6 +20,7 @@ from flexseg.benchmark import Benchmark
 from flexseg.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:  # these import scipy and pyarrow, which `flexseg show` and `flexseg --help` do without
+    from flexseg.analysis.stats.claims import Judged
     from flexseg.analysis.stats.compare import Comparison, Line
     from flexseg.analysis.stats.progress import Standing
     from flexseg.analysis.stats.verify import Cell, Verification
@@ -270,6 +271,19 @@ def print_verification(found: Verification, console: Console, *, cells: bool) ->
         confirmed = "The reference results are confirmed: nothing differs beyond the noise of training."
         _say(console, confirmed, style="bold green")
         _say(console, _describe_kernels(found))
+
+
+def print_claims(before: list[Judged], after: list[Judged], console: Console) -> None:
+    """Print the verdicts by the reference alone, and those that the runs here would change in its place."""
+    from flexseg.analysis.stats.claims import changes, tally
+
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in tally(before).items())
+    _say(console, f"Claims by the reference: {counts}.")
+    changed = changes(before, after)
+    for name, (old, new) in changed.items():
+        _say(console, f"  {name}: {old.verdict} → {new.verdict} with these runs ({new.claim.text})", style="bold")
+    if not changed:
+        _say(console, "These runs, in the place of those that they repeat, would change no verdict.")
 
 
 def _describe_kernels(found: Verification) -> str:

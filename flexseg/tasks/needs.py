@@ -63,7 +63,7 @@ def measure_needs(benchmark: Benchmark, trunks: Mapping[str, Any], results: Path
         if shape not in measured:
             measured[shape] = saved_bytes(trunks[key], images, training.crop)
         memory = max(memory, measured[shape] + weights * _copies(training))
-        runs = [Run(benchmark, name, seed, results) for seed in benchmark.seeds]
+        runs = [Run(benchmark, name, seed, results) for seed in benchmark.planned_seeds(name)]
         disk += 0 if benchmark.runs else weights * sum(not run.directory.weights.is_file() for run in runs)
     for name in needed_domains(benchmark):
         domain, world = benchmark.domains[name], benchmark.world

@@ -51,6 +51,7 @@ WORDS = {
     "seeds": "The seeds of the runs of every row: the replicates of all statistics.",
     "rows": "The rows of the tables, by name: a method with its options.",
     "studies": "Which rows run together, by name; `default` is what runs unless another study is asked for.",
+    "claims": "The file beside this one that says what the rows are to show: the claims of a study, before its runs.",
     "reference": "The row that all others are compared with.",
     "published": "Files of published numbers in flexseg/analysis/published that belong beside these.",
     "published_trunk": "The trunk of those published numbers that are shown.",

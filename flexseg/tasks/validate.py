@@ -51,9 +51,9 @@ def validate(benchmark: Benchmark, results: Path, console: Console) -> Path:
     pool = open_pool([(open_index(benchmark, benchmark.source, results), "val")])
     scores: dict[str, list[float]] = {}
     records = []
-    with progress_bar("validating", len(benchmark.trained_rows) * len(benchmark.seeds)) as advance:
+    with progress_bar("validating", sum(len(benchmark.seeds_of(row)) for row in benchmark.trained_rows)) as advance:
         for row in benchmark.trained_rows:
-            for seed in benchmark.seeds:
+            for seed in benchmark.seeds_of(row):
                 advance(1, row)
                 run = Run(benchmark, row, seed, results)
                 if not run.trained:

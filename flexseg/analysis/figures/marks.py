@@ -47,7 +47,7 @@ LOGARITHMIC = 8.0
 def draw_curves(frame: pd.DataFrame, labels: dict[str, str], ax: Axes | None) -> Figure:
     """Means over seeds as lines and their range as bands, over iterations; a facet for each of the ``labels``."""
     frame = frame[frame["quantity"].isin(list(labels))]
-    labels = {name: _wrap(label, 22) for name, label in labels.items() if (frame["quantity"] == name).any()}
+    labels = {name: wrap(label, 22) for name, label in labels.items() if (frame["quantity"] == name).any()}
     if frame.empty:
         raise ValueError("the frame holds none of the quantities that are to be drawn")
     frame = frame.assign(label=frame["quantity"].map(labels))
@@ -58,7 +58,7 @@ def draw_curves(frame: pd.DataFrame, labels: dict[str, str], ax: Axes | None) ->
         plot = plot.facet("label", order=list(labels.values()), wrap=columns).share(y=False)
     plot = plot.add(so.Line(), so.Agg()).add(so.Band(alpha=0.2), so.Est(errorbar=("pi", 100)), legend=False)
     plot = plot.scale(color=_cycle(PALETTE, frame["title"]), linestyle=_cycle(LINES, frame["title"]))
-    _draw(plot.scale(x=so.Continuous().tick(upto=4)).label(y=""), ax or figure)
+    draw_plot(plot.scale(x=so.Continuous().tick(upto=4)).label(y=""), ax or figure)
     for axes in figure.axes if ax is None else ():
         axes.title.set_linespacing(SPACING)
     return literal(figure, ax)
@@ -77,7 +77,7 @@ def off_scale(values: Sequence[float]) -> list[bool]:
     return [False] * len(reach)
 
 
-def _draw(plot: so.Plot, on: Axes | Figure) -> None:
+def draw_plot(plot: so.Plot, on: Axes | Figure) -> None:
     """Let seaborn draw in this library's style; the legend, if any, goes above the axes."""
     with warnings.catch_warnings(), styled():
         warnings.filterwarnings("ignore", "The copy keyword is deprecated")  # seaborn 0.13.2 under pandas 3
@@ -105,7 +105,7 @@ def _cycle(values: Sequence[Any], names: pd.Series) -> so.Nominal:
     return so.Nominal({name: values[place[name] % len(values)] for name in present}, order=present)
 
 
-def _label_x(on: Axes | Figure, label: str) -> None:
+def label_x(on: Axes | Figure, label: str) -> None:
     label = short(label)
     if isinstance(on, Figure):
         on.supxlabel(label, fontsize=STYLE["axes.labelsize"])
@@ -124,13 +124,13 @@ def _slant(axes: Axes, at: NDArray[Any], texts: Sequence[str], slanted: bool) ->
     )
 
 
-def _fitting(titles: Iterable[str], pitch: float, width: int, blocks: int = 1) -> tuple[list[str], float, float]:
+def fitting(titles: Iterable[str], pitch: float, width: int, blocks: int = 1) -> tuple[list[str], float, float]:
     """Labels of rows that stand ``pitch`` inches apart, the height of each of ``blocks``, and the size of their type.
 
     Labels of more than ``width`` characters are broken; where the page is too low for that they stand in one line, as
     small as they must be.
     """
-    labels = [_wrap(title, width) for title in titles]
+    labels = [wrap(title, width) for title in titles]
     tall, most = sum(pitch + 0.11 * label.count("\n") for label in labels), (MOST - 1) / blocks
     size = float(STYLE["ytick.labelsize"])
     if tall <= most:
@@ -140,7 +140,7 @@ def _fitting(titles: Iterable[str], pitch: float, width: int, blocks: int = 1) -
     return labels, tall, min(size, 0.85 * 72 * tall / len(labels))
 
 
-def _wrap(text: str, width: int) -> str:
+def wrap(text: str, width: int) -> str:
     """``text`` in lines of ``width`` characters; only a word that no line could hold is broken."""
     text = short(text)
     return textwrap.fill(text, width, break_long_words=any(len(word) > 40 for word in text.split()))
@@ -166,7 +166,7 @@ def draw_dots(
     for _, part in frame.groupby("target_title") if clip else ():
         far |= set(part[key][off_scale(part["value"].tolist())])
     drawn = frame[~frame[key].isin(far)]
-    labels, tall, size = _fitting(first["title"], 0.21, 36 if len(facets) > 4 else 60)
+    labels, tall, size = fitting(first["title"], 0.21, 36 if len(facets) > 4 else 60)
     height = 0.75 + tall
     figure = new_figure(height) if ax is None else figure_of(ax)
     colours = {"color": section, "edgecolor": section} if section else {}
@@ -180,7 +180,7 @@ def draw_dots(
     if section:
         scale = _cycle(PALETTE, frame[section])
         plot = plot.scale(color=scale, edgecolor=scale)
-    _draw(plot.label(x="", y="").scale(x=so.Continuous().tick(upto=3 if len(facets) < 7 else 2)), ax or figure)
+    draw_plot(plot.label(x="", y="").scale(x=so.Continuous().tick(upto=3 if len(facets) < 7 else 2)), ax or figure)
     with styled():
         for axes, facet in zip(figure.axes if ax is None else [ax], facets, strict=True):
             at = 0.0 if zero else (lines or {}).get(facet, np.nan)
@@ -190,7 +190,7 @@ def draw_dots(
                 for place, (above, below) in enumerate(pairwise(first[section])):
                     if above != below:
                         axes.axhline(place + 0.5, color=INK, linewidth=0.5)
-            axes.set_title(_wrap(facet, max(12, 90 // len(facets))), linespacing=SPACING)
+            axes.set_title(wrap(facet, max(12, 90 // len(facets))), linespacing=SPACING)
             axes.set_ylim(len(keys) - 0.4, -0.6)
             axes.set_yticks(range(len(keys)), labels, linespacing=SPACING, fontsize=size)
             axes.tick_params(axis="y", length=0)
@@ -199,12 +199,12 @@ def draw_dots(
             axes.margins(x=0.12)
             for entry in frame[frame["target_title"] == facet].itertuples():
                 if getattr(entry, key) in far or not np.isfinite(entry.value):
-                    _edge(axes, entry.place, entry.value, bool(entry.shown))
-        _label_x(ax or figure, label)
+                    edge_text(axes, entry.place, entry.value, bool(entry.shown))
+        label_x(ax or figure, label)
     return literal(figure, ax)
 
 
-def _edge(axes: Axes, place: float, value: float, bold: bool) -> None:
+def edge_text(axes: Axes, place: float, value: float, bold: bool) -> None:
     """Print a value that is off the scale at its edge; a dash for one that is not known."""
     x, align, text = 0.5, "center", DASH
     if np.isfinite(value):
@@ -264,13 +264,13 @@ def draw_profile(
     colours = _cycle(PALETTE, frame["title"])
     plot = plot.scale(color=colours, edgecolor=colours, marker=_cycle(MARKERS, frame["title"]))
     plot = plot.scale(x="log") if log else plot
-    _draw(plot.label(x="", y=""), ax or figure)
+    draw_plot(plot.label(x="", y=""), ax or figure)
     with styled():
         grid = np.array(figure.axes if ax is None else [ax], dtype=object).reshape(len(measures), len(targets))
         ends = at[[0, -1]] * spread ** np.array([-0.1, 0.1]) if log else at[[0, -1]] + spread * np.array([-0.1, 0.1])
         for depth, (line, measure) in enumerate(zip(grid, measures, strict=True)):
             for axes, target in zip(line, targets, strict=True):
-                title = "" if depth else _wrap(target, max(12, 90 // len(targets)))
+                title = "" if depth else wrap(target, max(12, 90 // len(targets)))
                 axes.set_title(title, linespacing=SPACING)
                 axes.minorticks_off()
                 _slant(axes, at, texts, max(map(len, texts)) > 6)
@@ -278,7 +278,7 @@ def draw_profile(
                 if "difference" in measure:
                     axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--", zorder=0)
             line[0].set_ylabel(measure)
-        _label_x(ax or figure, label)
+        label_x(ax or figure, label)
     return literal(figure, ax)
 
 
@@ -295,7 +295,7 @@ def draw_heat_maps(
     frame = frame.assign(head=heads, group=list(groups) or "")
     rows = frame.drop_duplicates("row")
     columns = frame.drop_duplicates(["group", "head"])
-    labels, tall, size = _fitting(rows["title"], 0.185, 36, blocks=2)
+    labels, tall, size = fitting(rows["title"], 0.185, 36, blocks=2)
     figure = new_figure(2 * tall + (1.6 if groups else 1.2)) if ax is None else figure_of(ax)
     with styled():
         axes = list(figure.subplots(2, 1, sharex=True)) if ax is None else [ax]

@@ -8,9 +8,11 @@ import pandas as pd
 
 from flexseg.analysis import frames
 from flexseg.analysis.figures import plots
+from flexseg.analysis.figures.claims import claims_plate
 from flexseg.analysis.figures.declared import BANDS, declared_plates
 from flexseg.analysis.figures.panels import panel_plates
 from flexseg.analysis.figures.plate import Format, Plate, empty_plate, render
+from flexseg.analysis.stats.claims import standing
 from flexseg.analysis.stats.definitions import ring_names
 from flexseg.analysis.stats.domains import class_places
 from flexseg.analysis.stats.effects import alignment_pairs, factorial_cells, not_run
@@ -49,8 +51,9 @@ def ablation_plates(scores: Scores) -> list[Plate]:
 
 
 def all_plates(scores: Scores) -> list[Plate]:
-    """Every figure of both reports, each once."""
-    listed = [*comparison_plates(scores), *ablation_plates(scores)]
+    """Every figure of the reports, each once."""
+    claims = [claims_plate(scores, standing(scores.records))] if scores.benchmark.claimed else []
+    listed = [*comparison_plates(scores), *ablation_plates(scores), *claims]
     return list({plate.name: plate for plate in listed}.values())
 
 

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flexseg.analysis import frames
+from flexseg.analysis.figures.forest import draw_forest
 from flexseg.analysis.figures.marks import draw_curves, draw_dots, draw_heat_maps, draw_profile
 from flexseg.analysis.stats.scores import Scores
 
@@ -46,6 +47,14 @@ def plot_contrasts(data: Data, ax: Axes | None = None) -> Figure:
     """What each component and control does to mIoU, a facet per average; a colour per section of the ablation table."""
     frame = _framed(data, frames.frame_contrasts)
     return draw_dots(frame, "contrast", "difference in mIoU (points)", ax, zero=True, clip=True, section="section")
+
+
+def plot_claims(data: Data, ax: Axes | None = None) -> Figure:
+    """What was measured of each claim, with its interval, the smallest effect of interest and the published size.
+
+    Signed so that the claimed direction is to the right; filled where there is a verdict.
+    """
+    return draw_forest(_framed(data, frames.frame_claims), ax)
 
 
 def plot_factorial(data: Data, full: str = "", ax: Axes | None = None) -> Figure:

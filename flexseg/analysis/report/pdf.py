@@ -42,7 +42,11 @@ Prose = list[str | dict[str, str]]
 
 def make_report(scores: Scores, kind: Kind, output: Path) -> None:
     """Write the report of ``kind`` to ``output``. UserError: the template does not compile."""
-    document, plates = compose(scores, kind)
+    write_document(*compose(scores, kind), output)
+
+
+def write_document(document: dict[str, Any], plates: list[Plate], output: Path) -> None:
+    """Write the PDF of ``document`` with these figures to ``output``. UserError: the template does not compile."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         for plate in plates:
@@ -73,21 +77,21 @@ def compose(scores: Scores, kind: Kind) -> tuple[dict[str, Any], list[Plate]]:
     first = [plate for plate in plates[:1] if plate in drawn]
     compose_body = _comparison if kind == "comparison" else _ablation
     runs = [
-        _pairs(content.provenance(scores)),
-        _text("Runs that are not in the numbers, or that other code made:"),
-        _pairs(content.incidents(scores)),
+        pairs_item(content.provenance(scores)),
+        text_item("Runs that are not in the numbers, or that other code made:"),
+        pairs_item(content.incidents(scores)),
     ]
     sections = [
         *compose_body(scores, [plate for plate in drawn if plate not in first]),
-        _section("runs", "Where the numbers come from", runs),
-        _section("assumptions", "Assumed: what the papers leave open", [_pairs(content.assumptions(scores))]),
+        make_section("runs", "Where the numbers come from", runs),
+        make_section("assumptions", "Assumed: what the papers leave open", [pairs_item(content.assumptions(scores))]),
     ]
     for section in sections:
         empty = [item for item in section["items"] if item["type"] == "table" and not item["rows"]]
         missing += [(item["heading"], "There is nothing to tabulate.") for item in empty]
         section["items"] = [item for item in section["items"] if item not in empty]
     sections.append(_elsewhere(scores, missing, [plate.heading for plate in plates if _continues(plate)]))
-    sections.append(_section("cite", "How to cite", [_text(content.citations(scores))]))
+    sections.append(make_section("cite", "How to cite", [text_item(content.citations(scores))]))
     document = {
         "title": f"{benchmark.title}: {kind} report",
         "kind": kind,
@@ -108,7 +112,7 @@ def _front(scores: Scores, kind: Kind, first: list[Plate], sections: list[Sectio
         "asked": [content.question(scores, kind)],
         "measured": [content.describe(scores)],
         "answers": [*[[each] for each in content.answers(scores, kind)], [*where, {"ref": "section-findings"}, "."]],
-        "shown": _figure(first[0]) if first else None,
+        "shown": figure_item(first[0]) if first else None,
         "sure": [[content.certainty(scores), " Runs that are not in the numbers: ", {"ref": "section-runs"}, "."]],
     }
 
@@ -117,11 +121,15 @@ def _comparison(scores: Scores, plates: list[Plate]) -> list[Section]:
     by_target = [plate for plate in plates if plate.name == "miou"]
     return [
         *_findings(scores),
-        _section("scores", "Scores by target", [_table(scores, comparison_table(scores)), *map(_figure, by_target)]),
-        _section("details", "In detail", [_figure(plate) for plate in plates if plate not in by_target]),
-        _section("quantities", "Other quantities", [_table(scores, metrics_table(scores))]),
-        _section("cost", "Cost and settings", [_table(scores, each(scores)) for each in (cost_table, origins_table)]),
-        _section("published", "Published numbers", _published(scores)),
+        make_section(
+            "scores", "Scores by target", [table_item(scores, comparison_table(scores)), *map(figure_item, by_target)]
+        ),
+        make_section("details", "In detail", [figure_item(plate) for plate in plates if plate not in by_target]),
+        make_section("quantities", "Other quantities", [table_item(scores, metrics_table(scores))]),
+        make_section(
+            "cost", "Cost and settings", [table_item(scores, each(scores)) for each in (cost_table, origins_table)]
+        ),
+        make_section("published", "Published numbers", _published(scores)),
         *_statistics(scores),
     ]
 
@@ -129,27 +137,27 @@ def _comparison(scores: Scores, plates: list[Plate]) -> list[Section]:
 def _ablation(scores: Scores, plates: list[Plate]) -> list[Section]:
     factorial = [plate for plate in plates if plate.name.startswith("factorial_")]
     tables = [ablation_table(scores), *([factorial_table(scores)] if factorial else [])]
-    shown = [*[_table(scores, table) for table in tables], *map(_figure, factorial)]
+    shown = [*[table_item(scores, table) for table in tables], *map(figure_item, factorial)]
     return [
         *_findings(scores),
         *_statistics(scores),
-        _section("components", "Components and controls", shown),
-        _section("details", "In detail", [_figure(plate) for plate in plates if plate not in factorial]),
-        _section("published", "Published numbers", _published(scores)),
+        make_section("components", "Components and controls", shown),
+        make_section("details", "In detail", [figure_item(plate) for plate in plates if plate not in factorial]),
+        make_section("published", "Published numbers", _published(scores)),
     ]
 
 
 def _findings(scores: Scores) -> list[Section]:
     return [
-        _section("findings", "Findings in full", [_pairs(verdict(scores))]),
-        _section("protocol", "Protocol", [_pairs(content.protocol(scores))]),
+        make_section("findings", "Findings in full", [pairs_item(verdict(scores))]),
+        make_section("protocol", "Protocol", [pairs_item(content.protocol(scores))]),
     ]
 
 
 def _statistics(scores: Scores) -> list[Section]:
     return [
-        _section("power", "What these seeds can show", [_table(scores, power_table(scores))]),
-        _section("intervals", "How intervals are made", [_text(HOW)]),
+        make_section("power", "What these seeds can show", [table_item(scores, power_table(scores))]),
+        make_section("intervals", "How intervals are made", [text_item(HOW)]),
     ]
 
 
@@ -162,10 +170,10 @@ def _elsewhere(scores: Scores, missing: list[tuple[str, str]], continued: list[s
     )
     if continued:
         text += f" On the page only: {'; '.join(continued)}."
-    items = [_text(text)]
+    items = [text_item(text)]
     if missing:
-        items += [_text("There was nothing to show for the following."), _pairs(missing)]
-    return _section("elsewhere", "Not in this report", items)
+        items += [text_item("There was nothing to show for the following."), pairs_item(missing)]
+    return make_section("elsewhere", "Not in this report", items)
 
 
 def _continues(plate: Plate) -> bool:
@@ -174,19 +182,19 @@ def _continues(plate: Plate) -> bool:
     return found is not None and int(found[1]) > 1
 
 
-def _section(key: str, heading: str, items: list[Item]) -> Section:
+def make_section(key: str, heading: str, items: list[Item]) -> Section:
     return {"key": key, "heading": heading, "items": items}
 
 
-def _text(text: str) -> Item:
+def text_item(text: str) -> Item:
     return {"type": "text", "text": [text]}
 
 
-def _pairs(pairs: Iterable[tuple[str, str]]) -> Item:
+def pairs_item(pairs: Iterable[tuple[str, str]]) -> Item:
     return {"type": "pairs", "pairs": [list(pair) for pair in pairs]}
 
 
-def _figure(plate: Plate) -> Item:
+def figure_item(plate: Plate) -> Item:
     return {
         "type": "figure", "name": plate.name, "heading": plate.heading,
         "caption": [plate.caption.removeprefix(f"{plate.heading}. ")],
@@ -194,7 +202,7 @@ def _figure(plate: Plate) -> Item:
     }  # fmt: skip
 
 
-def _table(scores: Scores, table: Table) -> Item:
+def table_item(scores: Scores, table: Table) -> Item:
     """A table as data; its caption refers to the report's one explanation of intervals."""
     title = table.title.removeprefix(f"{scores.benchmark.title}: ")
     heading = title[:1].upper() + title[1:]
@@ -205,4 +213,4 @@ def _table(scores: Scores, table: Table) -> Item:
 
 def _published(scores: Scores) -> list[Item]:
     table = published_table(scores)
-    return [_table(scores, table)] if table.rows else []
+    return [table_item(scores, table)] if table.rows else []

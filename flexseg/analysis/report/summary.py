@@ -9,6 +9,7 @@ from flexseg.analysis.stats.domains import protocol_text
 from flexseg.analysis.stats.formats import escape_markdown, to_markdown, write_text
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
+from flexseg.analysis.tables.claims import claims_table
 from flexseg.analysis.tables.content import citations, describe, provenance
 from flexseg.analysis.tables.metrics import metrics_table
 from flexseg.analysis.tables.write import ablation_table, comparison_table
@@ -37,13 +38,15 @@ def write_summary(scores: Scores, output: Path) -> None:
     lines += ["", f"Power: {escape_markdown(power_statement(scores))}", ""]
     if len(benchmark.rows) > 1:
         lines += [f"![Paired differences to the reference row]({FIGURE})", ""]
-    for table in (comparison_table(scores), ablation_table(scores), metrics_table(scores)):
+    claims = [claims_table(scores)] if benchmark.claimed else []
+    for table in (*claims, comparison_table(scores), ablation_table(scores), metrics_table(scores)):
         lines += [to_markdown(table)]
     lines += ["## More", ""]
     tables = Path(os.path.relpath(tables_folder(benchmark, scores.records.results), folder)).as_posix()
     links = {
         "Comparison report": "comparison.pdf",
         "Ablation report": "ablation.pdf",
+        **({"Claims report": "claims.pdf"} if benchmark.claimed else {}),
         "Results page": "index.html",
         "Every figure alone, with captions": "figures/captions.md",
         "Tables as CSV, Markdown and LaTeX": f"{tables}/",
@@ -54,9 +57,10 @@ def write_summary(scores: Scores, output: Path) -> None:
 
 def _provenance(scores: Scores) -> list[str]:
     benchmark, finished = scores.benchmark, len(scores.records.finished())
-    rows, seeds = len(benchmark.rows), len(benchmark.seeds)
+    seeds = [len(benchmark.planned_seeds(row)) for row in benchmark.rows]
+    each = f"{min(seeds)} to {max(seeds)}" if len(set(seeds)) > 1 else f"{seeds[0]}"
     facts = {
-        "Runs": f"{finished} finished of {rows * seeds} ({rows} rows × {seeds} seeds)",
+        "Runs": f"{finished} finished of {sum(seeds)} ({len(seeds)} rows × {each} seeds)",
         **dict(provenance(scores)),
     }
     lines = ["## Where it comes from", ""]

@@ -11,8 +11,8 @@ seeds share (f degrees of freedom), the mean difference d has
 
 Satterthwaite's degrees of freedom (Biometrics Bull. 2, 1946), Student's interval where images do not matter. S² holds
 what each seed makes of these images; C does not, so nothing is counted twice. With fewer seeds ν makes the interval too
-narrow (92.4 % at three). ``tests/analysis/test_paired.py`` simulates the coverage: 94.7–95.7 % for 6, 8 and 12 seeds, with
-and without images that matter, also for rows whose variances differ by a factor of 16.
+narrow (92.4 % at three). ``tests/analysis/test_paired.py`` simulates the coverage: 94.7–95.7 % for 6, 8 and 12 seeds,
+with and without images that matter, also for rows whose variances differ by a factor of 16.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from numpy.typing import NDArray
 from scipy.special import nctdtr, stdtr, stdtrit
 
 from flexseg.analysis.stats.statistics import Difference, hedges_g
+from flexseg.benchmark.claims import FEWEST
 
 Floats = NDArray[np.float64]
 NAN = float("nan")
-SEEDS = 6
-"""From so many common seeds on a difference has the variance of its own."""
 LEVEL = 0.95
 """Of the two-sided intervals. A one-sided test that agrees with them is at half of what is left: 2.5 %."""
 WANTED = 0.8
@@ -154,4 +153,4 @@ class Paired:
         None if even :data:`MOST` do not (more seeds do not make the images' variance smaller), or if the variance is
         unknown.
         """
-        return next((n for n in range(SEEDS, MOST + 1) if self.power(effect, n) >= wanted), None)
+        return next((n for n in range(FEWEST, MOST + 1) if self.power(effect, n) >= wanted), None)

@@ -1,8 +1,11 @@
-"""The reference results that the repository ships: ``benchmarks/<name>.reference.csv``, its writer and its reader.
+"""The reference runs that the repository ships: ``benchmarks/<name>.reference.csv``, its writer and its reader.
 
-Comment lines (what it is; ``# provenance:``, ``# rows:`` and, if the runs recorded them, ``# weights:``, the first 16
-digits of the SHA-256 of each run's weights; all JSON), then CSV: row, column (a target or an
-average), mean, half width of the 95 % interval over seeds, sd over seeds, n, and mIoU of each seed, in percent.
+The file grows run by run (``flexseg reference add``), on several days and machines. Comment lines: what it is,
+``# format:``, and one for each ``# definition`` of a row (its parts as digests) and each ``# maker`` (code, machine and
+packages), all JSON. Then CSV, one line a run: row, seed, the keys of its definition and maker, the first 16 digits of
+the SHA-256 of its weights, the day, and of each target the measures in percent and how groups of test images move them
+(:mod:`flexseg.analysis.stats.evidence`), two characters a group. Lines are sorted and stand for themselves, so two
+branches that both added runs merge line by line.
 """
 
 from __future__ import annotations
@@ -11,163 +14,181 @@ import csv
 import io
 import json
 import math
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from flexseg.analysis.stats.evidence import Entry, Evidence, Made, Measured, definition_digest, definition_parts
 from flexseg.analysis.stats.formats import write_text
-from flexseg.analysis.stats.records import Records
-from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.stats.statistics import t_interval
 from flexseg.benchmark import Benchmark
+from flexseg.benchmark.claims import MEASURES, Measure
 from flexseg.errors import UserError
 from flexseg.files import digest
-from flexseg.provenance import describe_kernels
 
-_SUMMARY = ("mean", "half", "sd", "n")
-_PARTS = (
-    ("method", "method"), ("method_digest", "method file"), ("options", "options"), ("source", "source data"),
-    ("generated", "generated data"), ("label_map", "label map"), ("model", "model"), ("training", "training"),
-)  # fmt: skip
-
-
-class Provenance(BaseModel):
-    """What made the reference runs."""
-
-    format: Literal[1]
-    benchmark: str
-    protocol: str
-    libraries: list[str]
-    commits: list[str]
-    processors: list[str]
-    torch: list[str] = []
-    kernels: list[str] = []
+FORMAT = 2
+FACTS = ("row", "seed", "definition", "maker", "weights", "date")
+IMAGES = "images"
+MAKER = ("code", "commit", "kernels", "processor", "torch", "version")
+"""The fields of :class:`Made` that many runs share."""
+TOLERANCE = 1e-6
+"""Percent mIoU: below it two values are the same number. The file holds eight decimals."""
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz._"
+_STEP = 0.02
+"""Percentage points to which r_g is rounded; the standard errors of differences are ten times that and more."""
+_ZERO = 2048
+_PLACES: dict[Measure, int] = {"mIoU": 8, "boundary error": 4, "interior error": 4}
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference file, checked.
-
-    ``values``: (row, column) → seed → mIoU in percent; every cell has all ``seeds``. ``weights``: row → seed → digest,
-    where the runs recorded them.
-    """
+    """A reference file, checked. ``definitions``: by their digests, the digests of their parts."""
 
     path: Path
-    provenance: Provenance
-    rows: dict[str, dict[str, str]]
-    seeds: tuple[int, ...]
-    values: dict[tuple[str, str], dict[int, float]]
-    weights: dict[str, dict[int, str]] = field(default_factory=dict)
+    entries: tuple[Entry, ...]
+    definitions: Mapping[str, Mapping[str, str]]
 
-    def changed(self, row: str, parts: dict[str, str]) -> list[str]:
-        """The parts of the definition of ``row`` that are not the reference's."""
-        known = self.rows[row]
-        return [part for part in sorted(known.keys() | parts.keys()) if known.get(part) != parts.get(part)]
+    def of_row(self, row: str, definition: str) -> list[Entry]:
+        """The runs of a row that have this definition."""
+        return [entry for entry in self.entries if (entry.row, entry.definition) == (row, definition)]
 
+    def chosen(self, benchmark: Benchmark, row: str) -> tuple[list[Entry], list[str]]:
+        """The runs of a row as the benchmark defines it; else the latest ones, and which parts are others now."""
+        parts = definition_parts(benchmark, row)
+        if found := self.of_row(row, definition_digest(parts)):
+            return found, []
+        having = [entry for entry in self.entries if entry.row == row]
+        if not having:
+            return [], []
+        latest = max(having, key=lambda entry: (entry.made.date, entry.definition)).definition
+        known = self.definitions[latest]
+        changed = [part for part in sorted(known.keys() | parts.keys()) if known.get(part) != parts.get(part)]
+        return self.of_row(row, latest), changed
 
-def reference_path(benchmark: Benchmark, folder: Path) -> Path:
-    """The file of the reference results of ``benchmark``."""
-    return folder / f"{benchmark.name}.reference.csv"
-
-
-def definition_parts(records: Records, row: str) -> dict[str, str]:
-    """Each part of the definition of ``row`` and of its evaluation as a short digest, without the seed.
-
-    They come from a finished run of the row, which counts as finished only if the benchmark file agrees.
-    """
-    benchmark = records.benchmark
-    found = next((run.info.get("definition") for run in records.finished(row)), None)
-    definition = found if isinstance(found, dict) else {}
-    protocol = benchmark.protocol
-    evaluation = {
-        "protocol": [protocol.id, protocol.label_map, protocol.inference, protocol.checkpoint],
-        "targets": {target: benchmark.domain_definition(target) for target in benchmark.targets},
-        "averages": benchmark.averages,
-    }
-    parts = {name: digest({"": definition.get(key)})[:8] for key, name in _PARTS}
-    return parts | {name: digest({"": value})[:8] for name, value in evaluation.items()}
+    def evidence(self, benchmark: Benchmark) -> Evidence:
+        """The runs of the rows as the benchmark defines them today, for judging its claims."""
+        rows = [row for row in benchmark.rows if any(entry.row == row for entry in self.entries)]
+        names = {row: definition_digest(definition_parts(benchmark, row)) for row in rows}
+        return Evidence.of(benchmark, (entry for row in rows for entry in self.of_row(row, names[row])))
 
 
-def write_reference(scores: Scores, path: Path) -> list[str]:
-    """Write the reference file from complete results.
+def add_runs(path: Path, benchmark: Benchmark, entries: Iterable[Entry], *, replace: bool = False) -> list[str]:
+    """Add runs to the reference file; the same runs once more change nothing.
 
-    A row none of whose seeds was run, since an optional package is missing, is left out: elsewhere it has no reference.
+    A run whose row and seed are there with another definition is added beside it. One that is there with the same
+    definition and other numbers is not added: the first stands, or runs could be chosen by their result. ``replace``
+    drops what is there of its row and seed instead.
 
     Returns:
-        The rows that were left out.
+        What was done, in lines to print.
 
     Raises:
-        UserError: a run of the selected rows is missing, failed, stale or not fully evaluated; names each.
+        UserError: the file is damaged, or of another benchmark.
     """
-    records, benchmark = scores.records, scores.benchmark
-    states = {row: {run.status for run in records.of_row(row)} for row in benchmark.rows}
-    rows = [row for row in benchmark.rows if states[row] != {"not run"}] or list(benchmark.rows)
-    gaps = "".join(f"  {row}: {note}\n" for row, note in records.all_notes() if row in rows)
-    if gaps:
-        raise UserError(
-            f"{path} was not written, since the results of benchmark {benchmark.name} are not complete:\n{gaps}"
-            f"Finish them first: snakemake --cores all --config benchmark={benchmark.name}"
-        )
-    infos = [run.info for run in records.finished()]
-    provenance = Provenance(
-        format=1,
-        benchmark=benchmark.name,
-        protocol=benchmark.protocol.id,
-        libraries=sorted({str(info.get("library")) for info in infos}),
-        commits=sorted({_commit(info) for info in infos}),
-        processors=processors(records),
-        torch=sorted({str((info.get("versions") or {}).get("torch")) for info in infos}),
-        kernels=kernels(records),
+    old = read_reference(path, benchmark) if path.is_file() else Reference(path, (), {})
+    kept = {(entry.row, entry.seed, entry.definition): entry for entry in old.entries}
+    definitions, lines, added, completed, same = dict(old.definitions), [], 0, 0, 0
+    for entry in entries:
+        key = (entry.row, entry.seed, entry.definition)
+        parts = definition_parts(benchmark, entry.row)
+        rivals = [other for other in kept if other[:2] == key[:2]]
+        if key in kept and _same(kept[key], entry) and (len(rivals) == 1 or not replace):
+            if _fuller(entry, kept[key]):
+                kept[key], completed = entry, completed + 1
+            same += 1
+            continue
+        name = f"{entry.row}, seed {entry.seed}"
+        if replace:
+            for rival in rivals:
+                del kept[rival]
+            lines += [f"{name}: in place of the run that was there"] if rivals else []
+        elif key in kept:
+            there = kept[key].made
+            lines.append(
+                f"{name}: not added, since it is there with other numbers ({there.date or 'no date'}, "
+                f"{there.processor or 'no machine'}); --replace takes these instead"
+            )
+            continue
+        elif rivals:
+            found = definitions[rivals[-1][2]]
+            changed = ", ".join(part for part in sorted(parts) if parts[part] != found.get(part))
+            lines.append(f"{name}: added beside a run of another definition ({changed}); --replace drops that one")
+        kept[key], definitions[entry.definition] = entry, parts
+        added += 1
+    if added or completed:
+        used = {entry.definition for entry in kept.values()}
+        write_reference(path, benchmark, kept.values(), {key: definitions[key] for key in used})
+    return [*lines, f"{path}: {added} runs added, {same} were there already, {len(kept)} in all"]
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two runs have the same numbers, as far as both know them."""
+    common = one.measured.keys() & other.measured.keys()
+    return bool(common) and all(
+        abs(one.measured[key].value - other.measured[key].value) <= 10.0 ** -_PLACES[key[1]] * 2 for key in common
     )
-    definitions = {row: definition_parts(records, row) for row in rows}
+
+
+def _fuller(one: Entry, other: Entry) -> bool:
+    """Whether ``one`` holds what ``other``, with the same numbers, does not."""
+    known = [sum(1 + len(each.groups) for each in entry.measured.values()) for entry in (one, other)]
+    return known[0] > known[1]
+
+
+def write_reference(
+    path: Path, benchmark: Benchmark, entries: Iterable[Entry], definitions: Mapping[str, Mapping[str, str]]
+) -> None:
+    """Write a reference file of these runs and the definitions that they have."""
+    ordered = sorted(entries, key=lambda entry: (entry.row, entry.seed, entry.definition))
+    targets = dict.fromkeys([*benchmark.targets, *(target for entry in ordered for target, _ in entry.measured)])
+    makers = {_maker(entry.made): {name: getattr(entry.made, name) for name in MAKER} for entry in ordered}
     text = io.StringIO()
-    text.write(f"# Reference results of benchmark {benchmark.name}: mIoU in percent. ")
-    text.write(f"Made by `flexseg verify {benchmark.name} --write`; not to be edited.\n")
-    text.write(f"# provenance: {json.dumps(provenance.model_dump(), sort_keys=True)}\n")
-    text.write(f"# rows: {json.dumps(definitions, sort_keys=True)}\n")
-    digests = {row: found for row in rows if (found := weights_of(records, row))}
-    if digests:
-        text.write(f"# weights: {json.dumps(digests, sort_keys=True)}\n")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["row", "column", *_SUMMARY, *(f"seed {seed}" for seed in benchmark.seeds)])
-    for row in rows:
-        for column in scores.columns:
-            values = scores.per_seed(row, column)
-            if not np.isfinite(values).all():
-                raise UserError(f"{path} was not written: mIoU of {row} on {column} is undefined")
-            mean, sd = t_interval(values), float(values.std(ddof=1)) if len(values) > 1 else math.nan
-            summary = [_text(mean.value, 6), _text(mean.half, 6), _text(sd, 6), mean.n]
-            writer.writerow([row, column, *summary, *(_text(value, 8) for value in values)])
+    text.write(f"# Reference runs of benchmark {benchmark.name}, in percent; one line a run. ")
+    text.write(f"Made by `flexseg reference add {benchmark.name}`; not to be edited.\n")
+    text.write(f"# format: {json.dumps({'benchmark': benchmark.name, 'format': FORMAT})}\n")
+    for kind, found in (("definition", definitions), ("maker", makers)):
+        for key in sorted(found):
+            text.write(f"# {kind} {key}: {json.dumps(dict(found[key]), sort_keys=True)}\n")
+    writer = csv.DictWriter(text, _columns(targets), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_line(entry, targets) for entry in ordered)
     write_text(path, text.getvalue())
-    return [row for row in benchmark.rows if row not in rows]
 
 
-def processors(records: Records) -> list[str]:
-    """The processors on which the finished runs were trained."""
-    return sorted({str((run.info.get("machine") or {}).get("processor")) for run in records.finished()})
+def _columns(targets: Iterable[str]) -> list[str]:
+    return [*FACTS, *(f"{target} {what}" for target in targets for what in (*MEASURES, IMAGES))]
 
 
-def kernels(records: Records) -> list[str]:
-    """The instruction sets that the finished runs were computed with, in words; empty if a run recorded none."""
-    found = {describe_kernels(run.info.get("kernels")) for run in records.finished()}
-    return [] if "" in found else sorted(found)
+def _maker(made: Made) -> str:
+    return digest({name: getattr(made, name) for name in MAKER})[:8]
 
 
-def weights_of(records: Records, row: str) -> dict[int, str]:
-    """Seed → the first 16 digits of the digest of its weights, for each finished run of ``row`` that recorded it."""
-    return {run.seed: str(sha)[:16] for run in records.finished(row) if (sha := run.info.get("weights_sha256"))}
+def _line(entry: Entry, targets: Iterable[str]) -> dict[str, object]:
+    line: dict[str, object] = {"row": entry.row, "seed": entry.seed, "definition": entry.definition}
+    line |= {"maker": _maker(entry.made), "weights": entry.made.weights, "date": entry.made.date}
+    for target in targets:
+        found = {each: entry.measured[target, each] for each in MEASURES if (target, each) in entry.measured}
+        line |= {f"{target} {measure}": f"{each.value:.{_PLACES[measure]}f}" for measure, each in found.items()}
+        packed = "/".join(pack(found[measure].groups) if measure in found else "" for measure in MEASURES)
+        line[f"{target} {IMAGES}"] = packed if packed.strip("/") else ""
+    return line
 
 
-def _commit(info: dict[str, Any]) -> str:
-    git = info.get("git") or {}
-    return f"{git.get('commit')}{' with changes' if git.get('dirty') else ''}"
+def pack(groups: Iterable[float]) -> str:
+    """Numbers as two characters each, in steps of 0.02 from −40.96 to 40.94; what is beyond is cut off."""
+    steps = [min(max(round(value / _STEP) + _ZERO, 0), 64**2 - 1) for value in groups]
+    return "".join(_DIGITS[step // 64] + _DIGITS[step % 64] for step in steps)
 
 
-def _text(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else ""
+def unpack(text: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The numbers that :func:`pack` wrote. ValueError: it did not write this."""
+    if len(text) % 2:
+        raise ValueError(f"{text!r} is cut off")
+    steps = [_DIGITS.index(text[at]) * 64 + _DIGITS.index(text[at + 1]) for at in range(0, len(text), 2)]
+    return (np.array(steps, np.float64) - _ZERO) * _STEP
 
 
 def read_reference(path: Path, benchmark: Benchmark) -> Reference:
@@ -178,67 +199,71 @@ def read_reference(path: Path, benchmark: Benchmark) -> Reference:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        header = [line for line in lines if line.startswith("#")]
-        provenance = Provenance.model_validate(_json(path, header, "provenance"))
-        rows = TypeAdapter(dict[str, dict[str, str]]).validate_python(_json(path, header, "rows"))
-        found = _json(path, header, "weights") if any(line.startswith("# weights:") for line in header) else {}
-        weights = TypeAdapter(dict[str, dict[int, str]]).validate_python(found)
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(path, f"it cannot be read ({error})") from error
-    except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise _damaged(path, f"its {error.title}: {found}") from error
-    if provenance.benchmark != benchmark.name:
-        raise UserError(f"{path} holds reference results of benchmark {provenance.benchmark!r}, not {benchmark.name!r}")
-    seeds, values = _values(path, [line for line in lines if not line.startswith("#")], len(header))
-    columns = {column for _, column in values}
-    for row, _ in values:
-        if row not in rows:
-            raise _damaged(path, f"row {row!r} is not in its `# rows:` line")
-    if not values or any((row, column) not in values for row in rows for column in columns):
-        raise _damaged(path, "not every row has every column")
-    return Reference(path, provenance, rows, seeds, values, weights)
+    header = [line for line in lines if line.startswith("#")]
+    about = _json(path, next((line for line in header if line.startswith("# format: ")), ""), "format")
+    if about.get("format") != FORMAT:
+        raise _damaged(path, f"its format is {about.get('format')}, not {FORMAT}")
+    if about.get("benchmark") != benchmark.name:
+        raise UserError(f"{path} holds reference runs of benchmark {about.get('benchmark')!r}, not {benchmark.name!r}")
+    keyed = {kind: _keyed(path, header, kind) for kind in ("definition", "maker")}
+    reader = csv.DictReader(line for line in lines if not line.startswith("#"))
+    if tuple(reader.fieldnames or ())[: len(FACTS)] != FACTS:
+        raise _damaged(path, f"its columns do not begin with {', '.join(FACTS)}")
+    entries = [_entry(path, number, line, keyed) for number, line in enumerate(reader, len(header) + 2)]
+    seen: set[tuple[str, int, str]] = set()
+    for entry in entries:
+        key = (entry.row, entry.seed, entry.definition)
+        if key in seen:
+            raise _damaged(path, f"{entry.row}, seed {entry.seed} is in it twice")
+        seen.add(key)
+    return Reference(path, tuple(entries), keyed["definition"])
 
 
-def _json(path: Path, header: list[str], name: str) -> Any:
-    line = next((line for line in header if line.startswith(f"# {name}: ")), None)
-    if line is None:
-        raise _damaged(path, f"its `# {name}:` line is missing")
+def _json(path: Path, line: str, name: str) -> dict[str, Any]:
     try:
-        return json.loads(line.removeprefix(f"# {name}: "))
+        found = json.loads(line.partition(": ")[2])
     except ValueError as error:
-        raise _damaged(path, f"its `# {name}:` line is no JSON ({error})") from error
+        raise _damaged(path, f"its `# {name}:` line is {f'no JSON ({error})' if line else 'missing'}") from error
+    return found if isinstance(found, dict) else {}
 
 
-def _values(
-    path: Path, lines: list[str], skipped: int
-) -> tuple[tuple[int, ...], dict[tuple[str, str], dict[int, float]]]:
-    import pandas as pd
+def _keyed(path: Path, header: Iterable[str], kind: str) -> dict[str, dict[str, str]]:
+    """The comment lines of one kind, by their keys."""
+    matches = [re.match(rf"# {kind} ([0-9a-f]{{8}}): ", line) for line in header]
+    return {match[1]: _json(path, match.string, f"{kind} {match[1]}") for match in matches if match}
 
+
+def _entry(path: Path, number: int, line: dict[str, str], keyed: Mapping[str, Mapping[str, dict[str, str]]]) -> Entry:
+    place = f"line {number} ({line['row']}, seed {line['seed']})"
+    if None in line or None in line.values():
+        raise _damaged(path, f"{place} has other columns than the heading")
+    for kind, known in keyed.items():
+        if line[kind] not in known:
+            raise _damaged(path, f"{place} names {kind} {line[kind]!r}, which is not in it")
+    measured: dict[tuple[str, Measure], Measured] = {}
     try:
-        # No cell may be guessed at: a row has as many as the heading, and all but two are numbers.
-        widths = {line.count(",") for line in lines}
-        table = pd.read_csv(io.StringIO("\n".join(lines)), dtype={"row": str, "column": str})
-        seeds = tuple(int(name.removeprefix("seed ")) for name in table.columns[2 + len(_SUMMARY) :])
-        found = table.iloc[:, 2 + len(_SUMMARY) :].to_numpy(np.float64)
-        mean, n = table["mean"].to_numpy(np.float64), table["n"].to_numpy(np.int64)
-    except (KeyError, ValueError) as error:
-        raise _damaged(path, f"its table cannot be read ({error})") from error
-    if list(table.columns[: 2 + len(_SUMMARY)]) != ["row", "column", *_SUMMARY] or not seeds or len(widths) != 1:
-        raise _damaged(path, f"its columns are not row, column, {', '.join(_SUMMARY)}, seed 0, … in every line")
-    sound = (np.abs(mean - found.mean(axis=1)) <= 1e-5) & (n == len(seeds))  # NaN is never sound
-    sound &= ((found >= 0) & (found <= 100)).all(axis=1)
-    if not sound.all():
-        number = int(np.argmin(sound))
-        row, column = table.loc[number, ["row", "column"]]
-        place = f"line {number + skipped + 2} ({row}, {column})"
-        raise _damaged(path, f"{place} contradicts itself: its seeds do not give its mean and n")
-    twice = table[table.duplicated(["row", "column"])]
-    if len(twice):
-        raise _damaged(path, f"{twice.iloc[0]['row']}, {twice.iloc[0]['column']} is in it twice")
-    cells = zip(table["row"], table["column"], found, strict=True)
-    return seeds, {(row, column): dict(zip(seeds, map(float, each), strict=True)) for row, column, each in cells}
+        for column, packed in line.items():
+            if not column.endswith(f" {IMAGES}"):
+                continue
+            target = column.removesuffix(f" {IMAGES}")
+            groups = packed.split("/") if packed else [""] * len(MEASURES)
+            for measure, text in zip(MEASURES, groups, strict=True):
+                if value := line[f"{target} {measure}"]:
+                    measured[target, measure] = Measured(_percent(value), unpack(text))
+        made = Made(weights=line["weights"], date=line["date"], **keyed["maker"][line["maker"]])
+        return Entry(line["row"], int(line["seed"]), line["definition"], made, measured)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, f"{place}: {error}") from error
+
+
+def _percent(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and 0 <= value <= 100):
+        raise ValueError(f"{text} is no percentage")
+    return value
 
 
 def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path} is damaged: {what}. Restore it (git checkout {path}), or make it anew with --write")
+    return UserError(f"{path} is damaged: {what}. Restore it (git checkout {path})")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flexseg.analysis.stats import bootstrap
 from flexseg.analysis.stats.definitions import Quantity, quantities
 from flexseg.analysis.stats.metrics import iou_of_counts, mean_iou_of_counts, nanmean
-from flexseg.analysis.stats.paired import SEEDS, Paired
+from flexseg.analysis.stats.paired import Paired
 from flexseg.analysis.stats.records import Records, RunRecords, TargetRecord
 from flexseg.analysis.stats.statistics import (
     Difference,
@@ -28,6 +28,7 @@ from flexseg.analysis.stats.statistics import (
     t_interval,
 )
 from flexseg.benchmark import Benchmark
+from flexseg.benchmark.claims import FEWEST
 
 Floats = NDArray[np.float64]
 Weights = Mapping[str, float]
@@ -196,7 +197,7 @@ class Scores:
         images = images or min(self.images(target) for target in members)
         if squares == 0:
             return image_interval(values[chosen], replicates, images)
-        if len(chosen) >= SEEDS:
+        if len(chosen) >= FEWEST:
             return Paired.of(values[chosen], shared_variance(replicates), max(images - 1, 1)).difference()
         return paired_interval(values[chosen], replicates, images, self.noise(column, quantity), squares)
 

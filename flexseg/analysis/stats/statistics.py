@@ -2,7 +2,9 @@
 
 The interval of a difference, below six seeds
 ---------------------------------------------
-(From six on a difference has a variance of its own: :mod:`flexseg.analysis.stats.paired`.) Seeds and test images are both samples: a difference d of two rows (or any contrast of rows) should hold for another
+(From six on a difference has a variance of its own: :mod:`flexseg.analysis.stats.paired`.)
+
+Seeds and test images are both samples: a difference d of two rows (or any contrast of rows) should hold for another
 seed *and* for other images of the domain. Paired by seed, on images that all runs share, d_s (s = 1..n) has
 
     Var(mean d) = σ²_seed / n + σ²_image,

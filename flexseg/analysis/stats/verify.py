@@ -1,7 +1,7 @@
 """Whether results repeat the reference results that the repository ships.
 
-``benchmarks/<name>.reference.csv`` holds mIoU of every (row, column, seed) of one complete run of a benchmark, and what
-defined each row. Every cell of this machine's results gets a verdict:
+``benchmarks/<name>.reference.csv`` holds mIoU of every (row, target, seed) that was added to it, and what defined each
+row. Every cell of this machine's results gets a verdict:
 
 * *same bits*: every seed's weights are the reference's, by their digest, and its value is, to 1e-6;
 * *reproduced*: every seed's value is the reference's, to 1e-6;
@@ -41,15 +41,13 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma, stdtr, stdtrit
 
-from flexseg.analysis.stats.reference import Reference, definition_parts, kernels, processors, weights_of
+from flexseg.analysis.stats.evidence import Entry, made_by
+from flexseg.analysis.stats.reference import TOLERANCE, Reference
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import holm, t_interval
 
 Floats = NDArray[np.float64]
 NAN = float("nan")
-TOLERANCE = 1e-6
-"""Percent mIoU: below it two values are the same number. The reference file holds eight decimals."""
-
 Verdict = Literal[
     "same bits",
     "reproduced",
@@ -122,31 +120,31 @@ class Verification:
         return bool(self.count("differs"))
 
 
-def moderate(variances: Floats, freedom: int) -> tuple[Floats, float]:
+def moderate(variances: Floats, freedoms: Floats) -> tuple[Floats, Floats]:
     """Draw the variances of R rows towards each other; with their degrees of freedom d + d₀ (see the module's head).
 
     d₀ and s₀² are fitted to log s² by moments: Var(log s²) = ψ′(d/2) + ψ′(d₀/2). Rows that scatter no more than equal
-    variances would, and fewer than four rows, which are too few to tell, get one pooled variance and R·d degrees of
+    variances would, and fewer than four rows, which are too few to tell, get one pooled variance and Σ d degrees of
     freedom: not the infinity of the fit, since the pooled variance is itself an estimate.
 
     Args:
-        variances: (R,) of n values each; ``freedom`` is d = n − 1, at least 1.
+        variances: (R,) of the rows' runs. freedoms: (R,) d of each, one less than its runs, at least 1.
     Returns:
-        (R,) the moderated variances, and the degrees of freedom of each, at most R·d.
+        (R,) the moderated variances, and (R,) the degrees of freedom of each, at most Σ d.
     """
-    rows, pooled = len(variances), float(variances.mean())
-    most = float(rows * freedom)
+    rows, most = len(variances), float(freedoms.sum())
+    pooled = float((freedoms * variances).sum()) / most
     if rows < 4 or pooled <= 0:
-        return np.full(rows, pooled), most
+        return np.full(rows, pooled), np.full(rows, most)
     # A variance of 0 has no logarithm, and one that is nearly 0 would decide the fit alone.
     log = np.log(np.maximum(variances, 1e-5 * max(float(np.median(variances)), 1e-5 * pooled)))
-    centred = log - digamma(freedom / 2) + math.log(freedom / 2)
-    excess = float(centred.var(ddof=1) - polygamma(1, freedom / 2))
-    if excess <= float(polygamma(1, (most - freedom) / 2)):
-        return np.full(rows, pooled), most
+    centred = log - digamma(freedoms / 2) + np.log(freedoms / 2)
+    excess = float(centred.var(ddof=1) - polygamma(1, freedoms / 2).mean())
+    if excess <= float(polygamma(1, (most - freedoms.min()) / 2)):
+        return np.full(rows, pooled), np.full(rows, most)
     prior = 2 * float(brentq(lambda x: float(polygamma(1, x)) - excess, 1e-6, most))
     centre = math.exp(float(centred.mean()) + float(digamma(prior / 2)) - math.log(prior / 2))
-    return (prior * centre + freedom * variances) / (prior + freedom), prior + freedom
+    return (prior * centre + freedoms * variances) / (prior + freedoms), np.minimum(prior + freedoms, most)
 
 
 def judge(here: Floats, there: Floats, variance: float, freedom: float) -> tuple[float, float]:
@@ -167,16 +165,19 @@ def verify(scores: Scores, reference: Reference) -> Verification:
     benchmark = scores.benchmark
     cells: dict[tuple[str, str], Cell] = {}
     other: dict[str, list[str]] = {}
-    noise = {column: _noise(reference, column) for column in scores.columns}
+    noise = {column: _noise(reference, scores.members(column)) for column in scores.columns}
+    used: list[Entry] = []
     for row in benchmark.rows:
-        known = row in reference.rows and bool(scores.records.finished(row))
-        changed = reference.changed(row, definition_parts(scores.records, row)) if known else []
+        known = reference.chosen(benchmark, row) if row in benchmark.trained_rows else ([], [])
+        entries, changed = known if scores.records.finished(row) else (known[0], [])
         if changed:
             other[row] = changed
-        mine, theirs = weights_of(scores.records, row), reference.weights.get(row, {})
-        same = bool(mine) and all(theirs.get(seed) == sha for seed, sha in mine.items())
+        used += entries
+        weights = {entry.seed: entry.made.weights for entry in entries if entry.made.weights}
+        mine = {run.seed: made_by(run).weights for run in scores.records.finished(row)}
+        same = bool(mine) and all(sha and weights.get(seed) == sha for seed, sha in mine.items())
         for column in scores.columns:
-            cell = _cell(scores, reference, row, column, bool(changed), noise[column])
+            cell = _cell(scores, entries, row, column, bool(changed), noise[column])
             whole = cell.verdict == "reproduced" and same and len(mine) == cell.n_here
             cells[row, column] = replace(cell, verdict="same bits") if whole else cell
     keys = [key for key, cell in cells.items() if cell.verdict in JUDGED]
@@ -184,20 +185,30 @@ def verify(scores: Scores, reference: Reference) -> Verification:
     for key, p in zip(keys, adjusted, strict=True):
         worse = cells[key].verdict == "outside" and p < 0.05
         cells[key] = replace(cells[key], p_holm=float(p), verdict="differs" if worse else cells[key].verdict)
-    notes, here = _notes(scores, reference, other), processors(scores.records)
-    there = reference.provenance
-    places = (here, there.processors, kernels(scores.records), there.kernels)
-    return Verification(benchmark.name, scores.columns, cells, notes, *places)
+    here = [made_by(run) for run in scores.records.finished()]
+    there = [entry.made for entry in used]
+    return Verification(
+        benchmark.name,
+        scores.columns,
+        cells,
+        _notes(scores, {made.code for made in there}, other),
+        *([*dict.fromkeys(sorted(made.processor for made in each))] for each in (here, there)),
+        *([] if (found := {made.kernels for made in each}) & {""} else sorted(found) for each in (here, there)),
+    )
 
 
 def _cell(
-    scores: Scores, reference: Reference, row: str, column: str, changed: bool, noise: Mapping[str, tuple[float, float]]
+    scores: Scores,
+    entries: list[Entry],
+    row: str,
+    column: str,
+    changed: bool,
+    noise: Mapping[tuple[str, str], tuple[float, float]],
 ) -> Cell:
     values = zip(scores.benchmark.seeds, scores.per_seed(row, column).tolist(), strict=True)
-    mine, theirs = (
-        {seed: value for seed, value in values if math.isfinite(value)},
-        reference.values.get((row, column), {}),
-    )
+    mine = {seed: value for seed, value in values if math.isfinite(value)}
+    known = {entry.seed: entry.value(scores.members(column), "mIoU") for entry in entries}
+    theirs = {seed: value for seed, value in known.items() if math.isfinite(value)}
     here, there = np.array(list(mine.values())), np.array(list(theirs.values()))
     cell = Cell(row, column, "no reference", t_interval(here).value, t_interval(there).value, len(here), len(there))
     if not theirs:
@@ -206,7 +217,8 @@ def _cell(
         return replace(cell, verdict="missing")
     if changed:
         return replace(cell, verdict="other definition")
-    half, p = judge(here, there, *noise[row]) if row in noise else (NAN, NAN)
+    key = (row, entries[0].definition)
+    half, p = judge(here, there, *noise[key]) if key in noise else (NAN, NAN)
     if all(seed in theirs and abs(value - theirs[seed]) <= TOLERANCE for seed, value in mine.items()):
         return replace(cell, verdict="reproduced", half=half, p=1.0)
     if math.isnan(p):
@@ -214,24 +226,27 @@ def _cell(
     return replace(cell, verdict="within noise" if p >= 0.05 else "outside", half=half, p=p)
 
 
-def _noise(reference: Reference, column: str) -> dict[str, tuple[float, float]]:
-    """(variance of one run, degrees of freedom) of each row of the reference; empty where it has a single seed."""
-    values = {row: list(reference.values[row, column].values()) for row, c in reference.values if c == column}
-    values = {row: found for row, found in values.items() if len(found) > 1}
+def _noise(reference: Reference, members: list[str]) -> dict[tuple[str, str], tuple[float, float]]:
+    """(variance of one run, degrees of freedom) of each row and definition that the reference has several seeds of."""
+    values: dict[tuple[str, str], list[float]] = {}
+    for entry in reference.entries:
+        if math.isfinite(value := entry.value(members, "mIoU")):
+            values.setdefault((entry.row, entry.definition), []).append(value)
+    values = {key: found for key, found in values.items() if len(found) > 1}
     if not values:
         return {}
-    variances, freedom = moderate(np.array([np.var(v, ddof=1) for v in values.values()]), len(reference.seeds) - 1)
-    return {row: (float(variance), freedom) for row, variance in zip(values, variances, strict=True)}
+    variances = np.array([np.var(found, ddof=1) for found in values.values()])
+    moderated = moderate(variances, np.array([len(found) - 1.0 for found in values.values()]))
+    return {key: (float(s2), float(d)) for key, s2, d in zip(values, *moderated, strict=True)}
 
 
-def _notes(scores: Scores, reference: Reference, other: Mapping[str, list[str]]) -> list[str]:
+def _notes(scores: Scores, known: set[str], other: Mapping[str, list[str]]) -> list[str]:
     notes = [f"{row}: other definition than the reference's: {', '.join(parts)}." for row, parts in other.items()]
     notes += [f"{row}: {note}." for row, note in scores.records.all_notes()]
-    known = reference.provenance.libraries
-    codes = {str(run.info.get("library")) for run in scores.records.finished()} - set(known)
-    if codes:
+    codes = {made_by(run).code for run in scores.records.finished()} - known
+    if codes and known:
         notes.append(
             f"The code that decides a run differs: {', '.join(sorted(codes))} here, "
-            f"{', '.join(known)} in the reference."
+            f"{', '.join(sorted(known))} in the reference."
         )
     return notes

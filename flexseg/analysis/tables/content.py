@@ -96,7 +96,8 @@ def _tally(scores: Scores) -> list[str]:
 
 def certainty(scores: Scores) -> str:
     """What the seeds could show, and how many runs the numbers rest on."""
-    finished, planned = len(scores.records.finished()), len(scores.benchmark.rows) * len(scores.benchmark.seeds)
+    benchmark, finished = scores.benchmark, len(scores.records.finished())
+    planned = sum(len(benchmark.planned_seeds(row)) for row in benchmark.rows)
     return (
         f"The numbers rest on {finished} of {plural(planned, 'planned run')}. Intervals are at 95 % and not adjusted "
         f"for the number of rows. {power_statement(scores)}"

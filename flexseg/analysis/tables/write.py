@@ -33,6 +33,7 @@ from flexseg.analysis.stats.published import (
     same_data,
 )
 from flexseg.analysis.stats.scores import Scores
+from flexseg.analysis.tables.claims import CLAIM_TABLES
 from flexseg.analysis.tables.common import (
     INTERVALS,
     Notes,
@@ -264,7 +265,8 @@ _TABLES: dict[str, TableFiles] = {
 def write_all(scores: Scores, folder: Path) -> list[Path]:
     """Write every table as CSV, Markdown and LaTeX into ``folder``, then every value as CSV; the paths, in order."""
     paths = []
-    for name, (make, columns, records) in (_TABLES | METRIC_TABLES | COST_TABLES).items():
+    claims = CLAIM_TABLES if scores.benchmark.claimed else {}
+    for name, (make, columns, records) in (_TABLES | METRIC_TABLES | COST_TABLES | claims).items():
         table = make(scores)
         write_csv(folder / f"{name}.csv", columns, records(scores))
         write_text(folder / f"{name}.md", to_markdown(table))

@@ -21,6 +21,7 @@ from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import power_statement, verdict
 from flexseg.analysis.tables.content import analogues, citations, incidents, works
 from flexseg.analysis.tables.origins import find_assumed, row_changes, value_text
+from flexseg.analysis.web.claims import claims_section
 from flexseg.analysis.web.payload import payload
 from flexseg.analysis.web.text import facts, methods_text, summary
 
@@ -50,6 +51,7 @@ def render(scores: Scores) -> str:
         "verdict": _definitions(verdict(scores)),
         "facts": _definitions(facts(scores)),
         "power": escape(power_statement(scores)),
+        "claims": claims_section(scores),
         "incidents": _definitions(incidents(scores)),
         "methods": "\n".join(f"<p>{escape(text)}</p>" for text in methods_text(scores)),
         "citations": escape(citations(scores)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -125,9 +125,11 @@ def _generated(records: Records, run: RunRecords) -> str:
 
 
 def _run_of_each_seed(scores: Scores, row: str) -> list[RunRecords]:
-    """The runs of a row by seed; one network from elsewhere stands for all."""
-    found = {run.seed: run for run in scores.records.of_row(row)}
-    return [found.get(seed) or found[scores.benchmark.seeds_of(row)[0]] for seed in scores.benchmark.seeds]
+    """The runs of a row by seed; one network from elsewhere stands for all, and a seed may not be planned for a row."""
+    found, benchmark = {run.seed: run for run in scores.records.of_row(row)}, scores.benchmark
+    for seed in benchmark.seeds[len(benchmark.planned_seeds(row)) :]:
+        found[seed] = RunRecords(row, seed, Path(), Path(), "missing", "not planned: the claims ask for fewer seeds")
+    return [found.get(seed) or found[benchmark.seeds_of(row)[0]] for seed in benchmark.seeds]
 
 
 def _values(scores: Scores, name: str) -> list[list[list[float | None]]]:
