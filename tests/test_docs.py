@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
 import re
 import shlex
 import shutil
@@ -16,6 +15,9 @@ import numpy as np
 import pytest
 import yaml
 
+from flexseg.analysis.stats.formats import mean_text
+from flexseg.analysis.stats.reference import read_reference
+from flexseg.analysis.stats.statistics import t_interval
 from flexseg.benchmark import benchmark_names, load_benchmark
 from flexseg.method import Setup, parse_options
 from flexseg.method_files import load_method, method_names
@@ -245,10 +247,13 @@ def table(text: str, first: str) -> list[list[str]]:
 
 def test_the_default_benchmarks_table_is_the_reference() -> None:
     benchmark = load_benchmark("streetworld", ROOT / "benchmarks")
-    lines = (ROOT / "benchmarks" / "streetworld.reference.csv").read_text().splitlines()
+    reference = read_reference(ROOT / "benchmarks" / "streetworld.reference.csv", benchmark)
+    members = {target: [target] for target in benchmark.targets} | benchmark.averages
     cells = {
-        (each["row"], each["column"]): f"{float(each['mean']):.1f} ± {float(each['half']):.1f}"
-        for each in csv.DictReader(line for line in lines if not line.startswith("#"))
+        (row, column): mean_text(t_interval(np.array([entry.value(members[column], "mIoU") for entry in entries])))
+        for row in {entry.row: None for entry in reference.entries}
+        for entries in [reference.chosen(benchmark, row)[0]]
+        for column in members
     }
     header, *rows = table(TEXTS["docs/results.md"], "| Row | Adverse | Night |")
     columns = [name if name.startswith("Avg") else name.lower().replace(" ", "_") for name in header[1:-1]]

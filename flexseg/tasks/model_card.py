@@ -9,7 +9,7 @@ from flexseg import citation
 from flexseg.analysis.stats.domains import protocol_text, target_title
 from flexseg.analysis.stats.formats import DASH, difference_text, escape_markdown, mean_text
 from flexseg.analysis.stats.scores import Scores
-from flexseg.analysis.tables.common import HOW
+from flexseg.analysis.tables.common import intervals
 from flexseg.analysis.tables.origins import and_list, plural, value_text
 from flexseg.benchmark import Benchmark
 from flexseg.data.sets import load_set
@@ -135,7 +135,7 @@ def _results(facts: Facts, scores: Scores) -> list[str]:
         for name, members in scores.benchmark.averages.items()
     ]
     how = (
-        f"mIoU in percent. {HOW} Bold: the interval excludes zero, for a single target after Holm over the targets."
+        f"mIoU in percent. {intervals(scores)}"
         if len(facts.seeds) > 1
         else "mIoU in percent, of a single seed, so that no interval can be given."
     )

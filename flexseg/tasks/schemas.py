@@ -1,4 +1,4 @@
-"""JSON Schemas of the files that people write, for editors: benchmarks, data sets, label maps.
+"""JSON Schemas of the files that people write, for editors: benchmarks, claims, data sets, label maps.
 
 They are made from what reads the files (:class:`~flexseg.benchmark.schema.Benchmark`,
 :class:`~flexseg.data.sets.DataSet`), with the words of their docstrings, so that an editor completes and explains the
@@ -25,6 +25,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import BeforeValidatorFunctionSchema
 
+from flexseg.benchmark.claims import FEWEST, Claim, Claims
 from flexseg.benchmark.schema import Benchmark
 from flexseg.benchmark.values import PATTERN
 from flexseg.classes import TRAIN_ID, VOID
@@ -95,6 +96,23 @@ def benchmark_schema() -> Schema:
         "else": whole,
         "$defs": described | _reached(relaxed, part),
     }
+
+
+def claims_schema() -> Schema:
+    """The schema of ``benchmarks/claims.yaml`` and ``benchmarks/*.claims.yaml``."""
+    schema = Claims.model_json_schema(schema_generator=_AsRead)
+    parts: dict[str, Schema] = schema.pop("$defs")
+    words, _, listed = inspect.cleandoc(Claim.__doc__ or "").partition("Attributes:\n")
+    fields = parts["Claim"]["properties"]
+    for match in re.finditer(r"^    (\w+): ((?:.|\n(?!    \w+: ))+)", listed, re.MULTILINE):
+        fields[match[1]]["description"] = " ".join(match[2].split()).replace("``", "`")
+    parts["Claim"]["description"] = words.strip()
+    fields["seeds"]["minimum"] = FEWEST
+    name: Schema = {"pattern": f"^{PATTERN.pattern}$"}
+    for key in ("families", "claims"):
+        schema["properties"][key]["propertyNames"] = name
+    described = {name: _described(part) for name, part in parts.items()}
+    return _document("claims for benchmarks of FLEX-Seg Bench", "claims") | _described(schema) | {"$defs": described}
 
 
 def dataset_schema() -> Schema:
@@ -171,6 +189,7 @@ def _label_map(class_name: Schema) -> Schema:
 
 SCHEMAS: dict[str, tuple[Callable[[], Schema], Path]] = {
     "benchmark": (benchmark_schema, Path("benchmarks/schema.json")),
+    "claims": (claims_schema, Path("benchmarks/claims.schema.json")),
     "dataset": (dataset_schema, SETS / "schema.json"),
     "label-map": (label_map_schema, MAPS / "schema.json"),
 }

@@ -246,12 +246,21 @@ def write_pictures(benchmark: Benchmark, results: Path) -> None:
 
 
 def build(
-    top: Path, names: list[str], seeds: list[int], images: int, incidents: bool = True, **changes: Any
+    top: Path,
+    names: list[str],
+    seeds: list[int],
+    images: int,
+    incidents: bool = True,
+    claims: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> tuple[Benchmark, Path]:
     """A benchmark with finished runs: (benchmark of just ``names``, results)."""
     content = yaml.safe_load((ROOT / "benchmarks" / "streetworld.yaml").read_text())
     content |= {"seeds": seeds} | changes
     (top / "benchmarks").mkdir(parents=True)
+    if claims is not None:
+        content["claims"] = "claims.yaml"
+        (top / "benchmarks" / "claims.yaml").write_text(yaml.safe_dump(claims, sort_keys=False))
     (top / "benchmarks" / "streetworld.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     methods = top / "methods"
     methods.mkdir()

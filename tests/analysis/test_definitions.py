@@ -10,7 +10,7 @@ import pytest
 
 from flexseg.analysis.stats.definitions import Quantity, quantities, ring_names
 from flexseg.analysis.stats.scores import Scores
-from flexseg.benchmark import Benchmark, Protocol, load_benchmark
+from flexseg.benchmark import Benchmark, Protocol, benchmark_names, load_benchmark
 
 ROOT = Path(__file__).parents[2]
 PROTOCOL = Protocol(id="any", boundary_band=2)
@@ -30,7 +30,7 @@ def heading_of(quantity: Quantity) -> str:
     return re.sub(r"\d+ px", "d px", quantity.name)
 
 
-@pytest.mark.parametrize("benchmark", [None, *sorted(path.stem for path in (ROOT / "benchmarks").glob("*.yaml"))])
+@pytest.mark.parametrize("benchmark", [None, *benchmark_names(ROOT / "benchmarks")])
 def test_every_quantity_is_defined_in_words(benchmark: str | None) -> None:
     protocol = load_benchmark(benchmark, ROOT / "benchmarks").protocol if benchmark else PROTOCOL
     written = sections()

@@ -26,7 +26,7 @@ from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
 from flexseg.analysis.stats.verdict import conclude, power_statement, verdict
 from flexseg.analysis.tables import content
-from flexseg.analysis.tables.common import HOW
+from flexseg.analysis.tables.common import POOLED
 from flexseg.benchmark import Benchmark, load_benchmark, select_rows
 from flexseg.benchmark import Row as BenchmarkRow
 from flexseg.citation import suite
@@ -202,9 +202,9 @@ def test_intervals_are_explained_once_and_a_table_without_lines_is_missing(
     empty = Table("origins", "Origins", "", [Column("Row", "l")], [])
     monkeypatch.setattr(pdf, "origins_table", lambda scores: empty)
     document, _ = pdf.compose(scores, "comparison")
-    assert items(document, "intervals") == [{"type": "text", "text": [HOW]}]
+    assert items(document, "intervals") == [{"type": "text", "text": [POOLED]}]
     captions = [item["caption"] for section in document["sections"] for item in section["items"] if "caption" in item]
-    assert not any(HOW in part for caption in captions for part in caption if isinstance(part, str))
+    assert not any(POOLED in part for caption in captions for part in caption if isinstance(part, str))
     assert {"ref": "section-intervals"} in items(document, "scores")[0]["caption"]
     assert "origins" not in {item["name"] for item in items(document, "cost")}
     assert ["Origins", "There is nothing to tabulate."] in items(document, "elsewhere")[-1]["pairs"]

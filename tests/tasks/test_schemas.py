@@ -10,16 +10,34 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from flexseg.benchmark import benchmark_names
+from flexseg.benchmark.claims import is_claims_file
 from flexseg.cli import main
-from flexseg.tasks.schemas import SCHEMAS, WORDS, benchmark_schema, dataset_schema, format_schema, label_map_schema
+from flexseg.tasks.schemas import (
+    SCHEMAS,
+    WORDS,
+    benchmark_schema,
+    claims_schema,
+    dataset_schema,
+    format_schema,
+    label_map_schema,
+)
 from flexseg.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"benchmark": "benchmarks", "dataset": "flexseg/data/sets", "label-map": "flexseg/data/label_maps"}
-FILES = [(kind, path) for kind, folder in FOLDERS.items() for path in sorted((ROOT / folder).glob("*.yaml"))]
+FILES = [
+    ("claims" if is_claims_file(path) else kind, path)
+    for kind, folder in FOLDERS.items()
+    for path in sorted((ROOT / folder).glob("*.yaml"))
+]
 VALIDATORS = {
     kind: Draft202012Validator(make())
-    for kind, make in (("benchmark", benchmark_schema), ("dataset", dataset_schema), ("label-map", label_map_schema))
+    for kind, make in (
+        ("benchmark", benchmark_schema),
+        ("claims", claims_schema),
+        ("dataset", dataset_schema),
+        ("label-map", label_map_schema),
+    )
 }
 
 
@@ -59,8 +77,9 @@ def main_ends_well(*arguments: str) -> None:
 def test_every_shipped_file_is_valid_and_names_its_schema(kind: str, path: Path) -> None:
     assert wrong_places(kind, content_of(path)) == []
     first = path.read_text(encoding="utf-8").splitlines()[0]
-    assert first == "# yaml-language-server: $schema=schema.json"
-    assert (path.parent / "schema.json").is_file()
+    schema = Path(SCHEMAS[kind][1]).name
+    assert first == f"# yaml-language-server: $schema={schema}"
+    assert (path.parent / schema).is_file()
 
 
 def test_a_schema_is_no_benchmark() -> None:

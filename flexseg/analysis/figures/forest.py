@@ -18,7 +18,7 @@ from flexseg.analysis.figures.style import GREY, INK, PALETTE, RULE, STYLE, figu
 VERDICTS = {"reproduced": "✓", "refuted": "✗", "undecided": "?"}
 REACH = 3.0
 """How many times as far out as the largest size of interest or published one an effect is still drawn."""
-BAND, MARK = 0.38, 0.13
+BAND, MARK = 0.38, 0.19
 
 
 def draw_forest(frame: pd.DataFrame, ax: Axes | None) -> Figure:
@@ -35,7 +35,7 @@ def draw_forest(frame: pd.DataFrame, ax: Axes | None) -> Figure:
     known = np.nan_to_num(lines[["smallest", "published"]].to_numpy(np.float64))
     limit = REACH * float(np.quantile(np.abs(known).max(1), 0.8))
     near = frame[frame["value"].abs() <= limit]
-    labels, tall, size = fitting(lines["title"], 0.22, 62)
+    labels, tall, size = fitting(lines["title"], 0.22, 62, most=180)
     figure = new_figure(0.8 + tall) if ax is None else figure_of(ax)
     colours = so.Nominal(dict(zip(sides, [INK, PALETTE[1]], strict=False)), order=sides)
     plot = so.Plot(near, x="value", y="place", color="side", edgecolor="side")
@@ -49,7 +49,7 @@ def draw_forest(frame: pd.DataFrame, ax: Axes | None) -> Figure:
         _decorate(axes, lines, limit)
         axes.set_yticks(range(len(lines)), labels, linespacing=SPACING, fontsize=size)
         for each in frame.itertuples():
-            if not abs(each.value) <= limit:
+            if abs(each.value) > limit:
                 edge_text(axes, each.place, each.value, bool(each.shown))
         _verdicts(axes, frame, sides)
         if ax is None:
@@ -76,7 +76,7 @@ def _decorate(axes: Axes, lines: pd.DataFrame, limit: float) -> None:
 def _verdicts(axes: Axes, frame: pd.DataFrame, sides: list[str]) -> None:
     """The verdict on each claim, to the right of its first line."""
     size = float(STYLE["ytick.labelsize"]) - len(sides) + 1
-    for each in frame.drop_duplicates(["side", "claim"]).itertuples():
+    for each in frame[frame["n"] > 0].drop_duplicates(["side", "claim"]).itertuples():
         axes.text(
             1.01, each.place, f"{VERDICTS[each.verdict]} {each.verdict}, n = {each.n}",
             transform=axes.get_yaxis_transform(), va="center", fontsize=size,

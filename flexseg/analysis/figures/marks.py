@@ -124,25 +124,27 @@ def _slant(axes: Axes, at: NDArray[Any], texts: Sequence[str], slanted: bool) ->
     )
 
 
-def fitting(titles: Iterable[str], pitch: float, width: int, blocks: int = 1) -> tuple[list[str], float, float]:
+def fitting(
+    titles: Iterable[str], pitch: float, width: int, blocks: int = 1, most: int = 80
+) -> tuple[list[str], float, float]:
     """Labels of rows that stand ``pitch`` inches apart, the height of each of ``blocks``, and the size of their type.
 
     Labels of more than ``width`` characters are broken; where the page is too low for that they stand in one line, as
     small as they must be.
     """
-    labels = [wrap(title, width) for title in titles]
-    tall, most = sum(pitch + 0.11 * label.count("\n") for label in labels), (MOST - 1) / blocks
+    labels = [wrap(title, width, most) for title in titles]
+    tall, room = sum(pitch + 0.11 * label.count("\n") for label in labels), (MOST - 1) / blocks
     size = float(STYLE["ytick.labelsize"])
-    if tall <= most:
+    if tall <= room:
         return labels, tall, size
     labels = [label.replace("\n", " ") for label in labels]
-    tall = min(most, pitch * len(labels))
+    tall = min(room, pitch * len(labels))
     return labels, tall, min(size, 0.85 * 72 * tall / len(labels))
 
 
-def wrap(text: str, width: int) -> str:
-    """``text`` in lines of ``width`` characters; only a word that no line could hold is broken."""
-    text = short(text)
+def wrap(text: str, width: int, most: int = 80) -> str:
+    """``most`` characters of ``text`` in lines of ``width``; only a word that no line could hold is broken."""
+    text = short(text, most)
     return textwrap.fill(text, width, break_long_words=any(len(word) > 40 for word in text.split()))
 
 

@@ -61,7 +61,15 @@ def compose_claims(scores: Scores, found: Standing, plate: Plate) -> dict[str, A
             "measured": [content.describe(scores)],
             "answers": [[each] for each in verdicts(found)],
             "shown": None if plate.empty else figure_item(plate),
-            "sure": [["A verdict is given once a claim has all its seeds. ", {"ref": "section-rules"}, "."]],
+            "sure": [
+                [
+                    "A verdict is given once a claim has all its seeds. Rules: ",
+                    {"ref": "section-rules"},
+                    "; power: ",
+                    {"ref": "section-power"},
+                    ".",
+                ],
+            ],
         },
         "sections": sections,
     }

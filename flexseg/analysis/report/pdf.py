@@ -22,7 +22,7 @@ from flexseg.analysis.stats.formats import Table
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.verdict import verdict
 from flexseg.analysis.tables import content
-from flexseg.analysis.tables.common import HOW
+from flexseg.analysis.tables.common import how
 from flexseg.analysis.tables.content import Kind
 from flexseg.analysis.tables.cost import cost_table, origins_table
 from flexseg.analysis.tables.metrics import metrics_table, power_table
@@ -157,7 +157,7 @@ def _findings(scores: Scores) -> list[Section]:
 def _statistics(scores: Scores) -> list[Section]:
     return [
         make_section("power", "What these seeds can show", [table_item(scores, power_table(scores))]),
-        make_section("intervals", "How intervals are made", [text_item(HOW)]),
+        make_section("intervals", "How intervals are made", [text_item(how(scores))]),
     ]
 
 
@@ -206,8 +206,10 @@ def table_item(scores: Scores, table: Table) -> Item:
     """A table as data; its caption refers to the report's one explanation of intervals."""
     title = table.title.removeprefix(f"{scores.benchmark.title}: ")
     heading = title[:1].upper() + title[1:]
-    before, how, after = table.caption.removeprefix(f"{heading}. ").partition(HOW)
-    caption: Prose = [before, "Cells and intervals: ", {"ref": "section-intervals"}, f".{after}"] if how else [before]
+    before, how_made, after = table.caption.removeprefix(f"{heading}. ").partition(how(scores))
+    caption: Prose = (
+        [before, "Cells and intervals: ", {"ref": "section-intervals"}, f".{after}"] if how_made else [before]
+    )
     return asdict(table) | {"type": "table", "heading": heading, "caption": caption}
 
 

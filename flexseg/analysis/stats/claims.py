@@ -132,10 +132,10 @@ class Judged:
         if self.verdict == "reproduced":
             return "smaller than what would matter" if self.refuted_holm < ALPHA else ""
         if self.verdict == "refuted":
-            return "the opposite was shown" if any(part.opposite for part in self.parts) else ""
+            return "opposite shown" if any(part.opposite for part in self.parts) else ""
         if (needed := self.seeds_needed) is None:
             return "more seeds would not decide: it takes more test images"
-        return f"takes {needed} seeds" if needed > self.n else "as many seeds as it takes: the effect lies in between"
+        return f"takes {needed} seeds" if needed > self.n else "in between, with seeds enough"
 
 
 def judge(claims: Claims, evidence: Evidence) -> list[Judged]:

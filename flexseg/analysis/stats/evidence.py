@@ -15,7 +15,7 @@ variances (and, by Satterthwaite, degrees of freedom) of the targets of an avera
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,7 +45,7 @@ class Measured:
     """A measure of a run on a target in percent, and r_g of each group of images (G,), empty where unknown."""
 
     value: float
-    groups: Floats = NONE
+    groups: Floats = field(default_factory=lambda: NONE)
 
 
 @dataclass(frozen=True)

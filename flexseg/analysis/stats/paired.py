@@ -11,8 +11,9 @@ seeds share (f degrees of freedom), the mean difference d has
 
 Satterthwaite's degrees of freedom (Biometrics Bull. 2, 1946), Student's interval where images do not matter. S² holds
 what each seed makes of these images; C does not, so nothing is counted twice. With fewer seeds ν makes the interval too
-narrow (92.4 % at three). ``tests/analysis/test_paired.py`` simulates the coverage: 94.7–95.7 % for 6, 8 and 12 seeds,
-with and without images that matter, also for rows whose variances differ by a factor of 16.
+narrow (92.4 % at three), so the few seeds of a claim get ν = n − 1, which is never too many.
+``tests/analysis/test_paired.py`` simulates the coverage: 94.7–95.7 % for 6, 8 and 12 seeds, with and without images
+that matter, also for rows whose variances differ by a factor of 16.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class Paired:
         return math.sqrt(self.sd**2 / n + self.shared)
 
     def freedom_with(self, n: int) -> float:
-        """Satterthwaite's degrees of freedom with ``n`` seeds of this variance."""
+        """Satterthwaite's degrees of freedom with ``n`` seeds of this variance; n − 1 where n is below six."""
+        if n < FEWEST:
+            return float(n - 1)
         seeds = self.sd**2 / n
         parts = seeds**2 / (n - 1) + self.shared**2 / self.images
         return (seeds + self.shared) ** 2 / parts if parts > 0 else float(n - 1)

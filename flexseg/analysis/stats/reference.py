@@ -198,9 +198,12 @@ def read_reference(path: Path, benchmark: Benchmark) -> Reference:
         UserError: it is damaged, of another format, or of another benchmark; says where and what to do.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise _damaged(path, f"it cannot be read ({error})") from error
+    lines = text.splitlines()
+    if not text.endswith("\n"):
+        raise _damaged(path, "its last line is cut off")
     header = [line for line in lines if line.startswith("#")]
     about = _json(path, next((line for line in header if line.startswith("# format: ")), ""), "format")
     if about.get("format") != FORMAT:
@@ -249,6 +252,8 @@ def _entry(path: Path, number: int, line: dict[str, str], keyed: Mapping[str, Ma
                 continue
             target = column.removesuffix(f" {IMAGES}")
             groups = packed.split("/") if packed else [""] * len(MEASURES)
+            if len({len(text) for text in groups} - {0}) > 1:
+                raise ValueError(f"{column} has groups of different numbers of images")
             for measure, text in zip(MEASURES, groups, strict=True):
                 if value := line[f"{target} {measure}"]:
                     measured[target, measure] = Measured(_percent(value), unpack(text))

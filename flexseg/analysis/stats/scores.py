@@ -228,6 +228,16 @@ class Scores:
         return self.contrasts({row: 1.0, other: -1.0}, quantity)
 
     @property
+    def own_variance(self) -> bool:
+        """Whether so many seeds are planned that a difference has the variance of its own."""
+        return len(self.benchmark.seeds) >= FEWEST
+
+    def paired(self, row: str, other: str, column: str) -> Paired:
+        """``row`` minus ``other`` in mIoU, with its variance over seeds alone."""
+        values = self.per_seed(row, column) - self.per_seed(other, column)
+        return Paired.of(values[np.isfinite(values)])
+
+    @property
     def source_only(self) -> str:
         """The first row that is plain training on the source alone; empty if none was selected."""
         rows = self.benchmark.rows

@@ -129,6 +129,8 @@ def _alignment(scores: Scores) -> list[str]:
 
 def power_statement(scores: Scores, effect: float = 1.5, smaller: float = 1.0) -> str:
     """What the seeds that were run could see, from the spread that was observed."""
+    if scores.own_variance:
+        return _power_of_pairs(scores, effect, smaller)
     main, n = scores.main, len(scores.benchmark.seeds)
     noise = scores.noise(main)
     if noise is None:
@@ -147,4 +149,22 @@ def power_statement(scores: Scores, effect: float = 1.5, smaller: float = 1.0) -
         f"power {number(100 * power(effect, sd, n, rows), 0)} % and has 80 % power for "
         f"{number(detectable(sd, n, rows), 2)} mIoU; {smaller:g} mIoU needs {needed or DASH} seeds at 80 %. "
         f"{of_paper}The variance of the test images comes on top."
+    )
+
+
+def _power_of_pairs(scores: Scores, effect: float, smaller: float) -> str:
+    """The same from six seeds on, where every difference to the reference has a spread of its own."""
+    benchmark, main = scores.benchmark, scores.main
+    others = [row for row in benchmark.rows if row != benchmark.reference and not scores.is_fixed(row)]
+    pairs = [pair for row in others if (pair := scores.paired(row, benchmark.reference, main)).n > 1]
+    if not pairs:
+        return "Unknown: it needs two rows with two common seeds."
+    quiet, noisy = (pick(pairs, key=lambda pair: pair.sd) for pick in (min, max))
+    powers = [f"{number(100 * noisy.power(size), 0)} % for {size:g} mIoU" for size in (effect, smaller)]
+    return (
+        f"Sd of a paired difference to {_title(scores, benchmark.reference)} on {main}: {number(quiet.sd, 2)} to "
+        f"{number(noisy.sd, 2)}, each row's own. Power of a two-sided test at 5 %, with the noisiest row's {noisy.n} "
+        f"seeds: {' and '.join(powers)}; that row has 80 % power for {number(noisy.detectable(), 2)} mIoU, and "
+        f"{smaller:g} mIoU takes {noisy.seeds_needed(smaller) or DASH} seeds. The variance of the test images comes on "
+        "top."
     )

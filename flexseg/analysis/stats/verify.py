@@ -191,7 +191,7 @@ def verify(scores: Scores, reference: Reference) -> Verification:
         benchmark.name,
         scores.columns,
         cells,
-        _notes(scores, {made.code for made in there}, other),
+        _notes(scores, {made.code for made in there} - {""}, other),
         *([*dict.fromkeys(sorted(made.processor for made in each))] for each in (here, there)),
         *([] if (found := {made.kernels for made in each}) & {""} else sorted(found) for each in (here, there)),
     )

@@ -45,11 +45,12 @@ def claims_table_of(scores: Scores, found: Standing) -> Table:
     for side in sides:
         columns += [Column("Measured", group=side), Column("n", group=side), Column("Verdict", "l", group=side)]
     rows = []
-    for place, each in enumerate(found.reference):
-        part = each.weakest
-        cells: list[str | Cell] = [_text(benchmark, each), each.claim.place, published_text(part.published)]
+    for place, each in enumerate(next(iter(sides.values()), found.reference)):
+        against = each.weakest.against
+        cells: list[str | Cell] = [_text(benchmark, each), each.claim.place]
+        cells.append(published_text(each.claim.published_for(against)))
         for judged in sides.values():
-            cells += _measured(benchmark, judged[place])
+            cells += _measured(judged[place], against)
         rows.append(make_row(*cells, section=benchmark.claimed.families[each.claim.family]))
     caption = (
         f"The claims, as they were written down before their runs, and what was measured. {HOW_CLAIMS} {RULE} Of a "
@@ -59,18 +60,18 @@ def claims_table_of(scores: Scores, found: Standing) -> Table:
 
 
 def _text(benchmark: Benchmark, judged: Judged) -> str:
-    text = judged.claim.text
-    return text if len(judged.parts) == 1 else f"{text} ({len(judged.parts)} contrasts)"
+    text, several = judged.claim.text, len(judged.parts)
+    if several == 1:
+        return text
+    return f"{text} (Of {several} contrasts, the weakest: against “{benchmark.row(judged.weakest.against).title}”.)"
 
 
-def _measured(benchmark: Benchmark, judged: Judged) -> list[str | Cell]:
-    part = judged.weakest
-    if not judged.n:
+def _measured(judged: Judged, against: str) -> list[str | Cell]:
+    part = next(part for part in judged.parts if part.against == against)
+    if not part.paired.n:
         return [DASH, "0", DASH]
-    text = difference_text(part.paired.difference(), 2)
-    if len(judged.parts) > 1:
-        text += f" against {benchmark.row(part.against).title}"
-    return [text, str(judged.n), Cell(verdict_text(judged), bold=judged.verdict != "undecided")]
+    verdict = Cell(verdict_text(judged), bold=judged.verdict != "undecided")
+    return [difference_text(part.paired.difference(), 2), str(part.paired.n), verdict]
 
 
 def verdict_text(judged: Judged) -> str:
@@ -139,9 +140,10 @@ def _records(scores: Scores) -> Iterator[dict[str, object]]:
                 yield {
                     "evidence": side, "claim": each.name, "family": claim.family, "text": claim.text,
                     "place": claim.place, "against": part.against,
-                    "contrast": contrast_text(claim.contrasts[part.against]), "direction": claim.direction, "rule": claim.rule, "published": part.published,
-                    "smallest": part.smallest, "value": paired.value, "low": paired.low, "high": paired.high,
-                    "n": paired.n, "seeds": claim.seeds, "sd": paired.sd, "p": part.p, "p_holm": each.p_holm,
+                    "contrast": contrast_text(claim.contrasts[part.against]), "direction": claim.direction,
+                    "rule": claim.rule, "published": part.published, "smallest": part.smallest,
+                    "value": paired.value, "low": paired.low, "high": paired.high, "n": paired.n,
+                    "seeds": claim.seeds, "sd": paired.sd, "p": part.p, "p_holm": each.p_holm,
                     "p_refuted": part.p_refuted, "p_refuted_holm": each.refuted_holm, "verdict": each.verdict,
                     "remark": each.remark, "power_1": paired.power(EFFECT, claim.seeds),
                     "power_smallest": paired.power(part.smallest, claim.seeds), "detectable": paired.detectable(),

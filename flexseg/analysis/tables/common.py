@@ -12,13 +12,28 @@ from flexseg.analysis.stats.statistics import Difference, Mean
 
 TableFiles = tuple[Callable[[Scores], Table], list[str], Callable[[Scores], Iterable[Mapping[str, object]]]]
 """How a table is made for people, and its CSV: columns and records."""
-HOW = (
+POOLED = (
     "A cell is the mean over seeds ± the half width of its 95 % t-interval over seeds. A difference is paired (same "
     "seeds, same test images); its 95 % interval is over seeds and test images: the residual variance of all rows × "
     "seeds (assumed equal for the rows) and the resampled image variance that the seeds share, joined by a "
     "weighted quantile (after Cochran and Cox)."
 )
-INTERVALS = f"{HOW} Bold: the interval excludes zero, for a single target after Holm over the targets."
+OWN = (
+    "A cell is the mean over seeds ± the half width of its 95 % t-interval over seeds. A difference is paired (same "
+    "seeds, same test images); its 95 % interval is over seeds and test images: its own variance over seeds (below six "
+    "common seeds the residual variance of all rows × seeds) and the resampled image variance that the seeds share (t, "
+    "with Satterthwaite's degrees of freedom)."
+)
+
+
+def how(scores: Scores) -> str:
+    """How cells and intervals are made, by the number of seeds that were planned."""
+    return OWN if scores.own_variance else POOLED
+
+
+def intervals(scores: Scores) -> str:
+    """:func:`how`, and what is bold."""
+    return f"{how(scores)} Bold: the interval excludes zero, for a single target after Holm over the targets."
 
 
 class Notes:

@@ -11,7 +11,7 @@ from flexseg.analysis.stats.domains import target_title
 from flexseg.analysis.stats.formats import DASH, Column, Table, difference_cell, make_row, mean_text, number
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import t_interval
-from flexseg.analysis.tables.common import HOW, Notes, TableFiles
+from flexseg.analysis.tables.common import Notes, TableFiles, how
 from flexseg.analysis.tables.origins import row_changes, training_changes, value_text
 from flexseg.benchmark.schema import ORIGINS
 
@@ -57,7 +57,7 @@ def cost_table(scores: Scores) -> Table:
         f"{time_name} of training over that of “{benchmark.row(benchmark.reference).title}”; {meanings}. "
         "Operations are floating-point operations of convolutions and matrix products, two a multiply-add; they and "
         "the parameters do not depend on the machine. Costs are means over the finished runs ± half width of the 95 % "
-        f"t-interval where they vary. {HOW}"
+        f"t-interval where they vary. {how(scores)}"
     )
     return Table("cost", f"{benchmark.title}: cost", caption, columns, rows, notes.lines(), wide=True)
 

@@ -23,11 +23,11 @@ from flexseg.analysis.stats.formats import (
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Noise, detectable, power, seeds_needed
 from flexseg.analysis.tables.common import (
-    HOW,
     Notes,
     TableFiles,
     averages_text,
     difference_record,
+    how,
     mean_record,
 )
 
@@ -59,7 +59,7 @@ def metrics_table(scores: Scores) -> Table:
         + (f" ({', '.join(units)}: nats a pixel)" if units else "")
         + f". {averages_text(scores)} {_MARKS} The reference is “{benchmark.row(benchmark.reference).title}”. "
         + ("Δ source only: mIoU minus that of the row trained on the source alone. " if source else "")
-        + f"There is no correction for the number of quantities. {HOW}"
+        + f"There is no correction for the number of quantities. {how(scores)}"
     )
     return Table("metrics", f"{benchmark.title}: quantities", caption, columns, rows, notes.lines(), wide=True)
 
@@ -78,7 +78,7 @@ def boundary_table(scores: Scores) -> Table:
     caption = (
         "Boundary IoU and F1 (percent, mean over the classes with a boundary in the truth) by width in pixels, and the "
         f"share of wrong pixels (percent) by distance to another class. {rings}. {_MARKS} The reference is "
-        f"“{benchmark.row(benchmark.reference).title}”. {HOW}"
+        f"“{benchmark.row(benchmark.reference).title}”. {how(scores)}"
     )
     return Table("boundary", f"{benchmark.title}: boundaries", caption, columns, rows, notes.lines(), wide=True)
 
@@ -87,23 +87,25 @@ def power_table(scores: Scores) -> Table:
     """For each average: the spread that was seen, what these seeds can show, and how many seeds more would take."""
     rows = [
         make_row(
-            record["average"],
+            record["rows"] if scores.own_variance else record["average"],
             number(record["paired_sd"], 2),
             str(record["freedom"]),
             *[number(100 * record[f"power_{effect:g}"], 0) for effect in EFFECTS],
             number(record["detectable"], 2),
             *[str(record[f"seeds_{effect:g}"] or DASH) for effect in SOUGHT],
+            section=record["average"] if scores.own_variance else "",
         )
         for record in _power_records(scores)
     ]
     planned = len(scores.benchmark.seeds)
-    columns = [Column("Average", "l"), Column("paired sd"), Column("df")]
+    columns = [Column("Pair" if scores.own_variance else "Average", "l"), Column("paired sd"), Column("df")]
     heading = f"power (%) with {planned} seeds for a difference of"
     columns += [*[Column(f"{effect:g}", group=heading) for effect in EFFECTS], Column("smallest at 80 %")]
     columns += [Column(f"{effect:g}", group="seeds for 80 % power at a difference of") for effect in SOUGHT]
+    spread = "of this pair" if scores.own_variance else "from the residual of the table of rows × seeds"
     caption = (
         "What a paired difference in mIoU (percentage points) between two rows could show. Paired sd: standard "
-        "deviation of the difference on one seed, from the residual of the table of rows × seeds with df degrees of "
+        f"deviation of the difference on one seed, {spread} with df degrees of "
         "freedom. Test: two-sided at 5 %, with the degrees of freedom that these rows would have with that many seeds. "
         f"The variance of the test images comes on top. {averages_text(scores)}"
     )
@@ -170,6 +172,9 @@ def _boundary_records(scores: Scores) -> Iterator[dict[str, object]]:
 
 def _power_records(scores: Scores) -> Iterator[dict[str, Any]]:
     planned = len(scores.benchmark.seeds)
+    if scores.own_variance:
+        yield from _pair_power_records(scores)
+        return
     for average in scores.averages:
         noise = scores.noise(average) or Noise(float("nan"), 0)
         sd, rows = noise.paired_sd, noise.freedom // max(planned - 1, 1) + 1
@@ -177,6 +182,21 @@ def _power_records(scores: Scores) -> Iterator[dict[str, Any]]:
         record |= {"paired_sd": sd, "freedom": noise.freedom or DASH, "detectable": detectable(sd, planned, rows)}
         record |= {f"power_{effect:g}": power(effect, sd, planned, rows) for effect in EFFECTS}
         yield record | {f"seeds_{effect:g}": seeds_needed(effect, sd, rows) for effect in SOUGHT}
+
+
+def _pair_power_records(scores: Scores) -> Iterator[dict[str, Any]]:
+    """For every row against the reference, with its own spread; ``seeds`` are those that both have planned."""
+    benchmark = scores.benchmark
+    for average, row in product(scores.averages, benchmark.rows):
+        if row == benchmark.reference or scores.is_fixed(row):
+            continue
+        paired = scores.paired(row, benchmark.reference, average)
+        planned = min(len(benchmark.planned_seeds(each)) for each in (row, benchmark.reference))
+        record = {"average": average, "quantity": "mIoU", "rows": f"{row} − {benchmark.reference}", "seeds": planned}
+        record |= {"paired_sd": paired.sd, "freedom": paired.n - 1 if paired.n > 1 else DASH}
+        record |= {"detectable": paired.detectable()}
+        record |= {f"power_{effect:g}": paired.power(effect, planned) for effect in EFFECTS}
+        yield record | {f"seeds_{effect:g}": paired.seeds_needed(effect) for effect in SOUGHT}
 
 
 def _long_records(scores: Scores) -> Iterator[dict[str, object]]:

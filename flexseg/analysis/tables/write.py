@@ -35,11 +35,11 @@ from flexseg.analysis.stats.published import (
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.claims import CLAIM_TABLES
 from flexseg.analysis.tables.common import (
-    INTERVALS,
     Notes,
     TableFiles,
     averages_text,
     difference_record,
+    intervals,
     mean_record,
 )
 from flexseg.analysis.tables.cost import COST_TABLES
@@ -71,7 +71,7 @@ def comparison_table(scores: Scores) -> Table:
     columns += [Column(name, group=heading(benchmark)) for name in beside]
     caption = (
         f"mIoU in percent on the test images of each target; {unseen_text(scores)}. {averages_text(scores)} "
-        f"{INTERVALS} Δ is against “{reference}”; n is the number of seeds in {scores.main}, of "
+        f"{intervals(scores)} Δ is against “{reference}”; n is the number of seeds in {scores.main}, of "
         f"{len(benchmark.seeds)} planned."
     )
     if beside:
@@ -108,7 +108,7 @@ def ablation_table(scores: Scores) -> Table:
     columns += [Column(name, group="mIoU %") for name in averages] + [Column("Difference", "l")]
     columns += [Column(f"Δ {name}", group="paired difference [95 % interval]") for name in averages]
     columns += [Column(name, group=heading(benchmark)) for name in beside]
-    caption = f"Ablation. {ON} component on, {OFF} off. {averages_text(scores)} {INTERVALS}"
+    caption = f"Ablation. {ON} component on, {OFF} off. {averages_text(scores)} {intervals(scores)}"
     if beside:
         caption += " Published cells without a number were not published."
     return Table("ablation", f"{benchmark.title}: ablation", caption, columns, rows, notes.lines())
@@ -141,7 +141,7 @@ def factorial_table(scores: Scores) -> Table:
     caption = (
         f"All 2{str(len(names)).translate(SUPERSCRIPTS)} combinations of the components, as far as they were run; "
         "effects are given once all were. An effect is the mean with the component minus the mean without it; an "
-        f"interaction is half of what either gains from the other. {INTERVALS}"
+        f"interaction is half of what either gains from the other. {intervals(scores)}"
     )
     return Table("factorial", "Factorial", caption, columns, rows, notes.lines())
 

@@ -120,6 +120,14 @@ def _evaluation(scores: Scores) -> str:
     text += f" {'; '.join(averages)}." if averages else ""
     if seeds == 1:
         return f"{text} Results come from a single seed, so no interval can be given."
+    if scores.own_variance:
+        text += (
+            f" Results are means over {seeds} seeds with 95 % t-intervals. Differences are paired by seed and test "
+            "image; their 95 % intervals join their own variance over seeds with the image variance that the seeds "
+            f"share, from {scores.replicates} bootstrap replicates of the test images, with Satterthwaite's degrees of "
+            "freedom"
+        )
+        return text + (f", Holm-adjusted over the {targets} targets." if targets > 1 else ".")
     text += (
         f" Results are means over {seeds} seeds with 95 % t-intervals. Differences are paired by seed and test image; "
         "their 95 % intervals join the residual variance of all rows × seeds with the image variance that the seeds "
