@@ -229,6 +229,7 @@ def test_three_hundred_runs_fit_into_three_hundred_kilobytes(
     rows = {each.row: built[0].rows["dginstyle"] for each in many}
     path = tmp_path / "x.csv"
     add_runs(path, built[0].model_copy(update={"rows": rows}), many)
+    print(f"300 runs: {path.stat().st_size / 1000:.0f} kB")
     assert path.stat().st_size < 300_000
 
 
