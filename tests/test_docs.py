@@ -19,6 +19,7 @@ from flexseg.analysis.stats.formats import mean_text
 from flexseg.analysis.stats.reference import read_reference
 from flexseg.analysis.stats.statistics import t_interval
 from flexseg.benchmark import benchmark_names, load_benchmark
+from flexseg.benchmark.claims import Claims
 from flexseg.method import Setup, parse_options
 from flexseg.method_files import load_method, method_names
 from flexseg.shows import mistake_in
@@ -125,7 +126,9 @@ def test_snakemake_commands_parse(page: str, command: str, _complete: bool) -> N
     if name not in OWN:
         assert name in benchmark_names(ROOT / "benchmarks"), f"{page}: {command}"
         if config.get("study", "NAME") != "NAME":
-            assert config["study"] in load_benchmark(name, ROOT / "benchmarks").studies, f"{page}: {command}"
+            claims = Claims(**yaml.safe_load((ROOT / "benchmarks" / "claims.yaml").read_text()))
+            known = load_benchmark(name, ROOT / "benchmarks").studies.keys() | claims.studies.keys()
+            assert config["study"] in known, f"{page}: {command}"
         assert set(config.get("rows", "dginstyle").split(",")) <= known_rows(name), f"{page}: {command}"
     for profile in arguments.profile or ():
         assert (ROOT / profile / "config.yaml").is_file(), f"{page}: {command}"

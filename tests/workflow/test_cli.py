@@ -53,6 +53,7 @@ def test_help_names_every_command(here: Path, capsys: pytest.CaptureFixture[str]
         "status",
         "compare",
         "verify",
+        "reference",
         "tune",
         "validate",
         "new-method",
@@ -94,7 +95,10 @@ def test_unknown_command_or_argument(here: Path, arguments: list[str], capsys: p
         (["compare", "smoke", "dginstyle", "flexseg", "--per", "clas"], "per 'clas' (did you mean 'class'?)"),
         (["compare", "smoke", "dginstyle", "flexseg", "--quantity", "mIuO"], "there is no quantity 'mIuO'"),
         (["verify", "smok"], "no benchmark is named 'smok' (did you mean 'smoke'?)"),
-        (["verify", "smoke", "--write"], "smoke.reference.csv was not written, since the results"),
+        (["reference", "add", "smok"], "no benchmark is named 'smok' (did you mean 'smoke'?)"),
+        (["reference", "add", "smoke", "--study", "x"], "no study is named 'x'"),
+        (["report", "smoke", "claims", "x.pdf"], "benchmark smoke makes no claims: name a file of them"),
+        (["report", "smoke", "claim", "x.pdf"], "there is no report 'claim' (did you mean 'claims'?)"),
     ],
 )
 def test_mistake_is_one_message_and_exit_code_2(
@@ -190,6 +194,15 @@ def test_verify_without_a_reference_is_one_line(here: Path, capsys: pytest.Captu
     assert shown.count("\n") == 1
 
 
+def test_adding_nothing_to_a_reference_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("reference", "add", "smoke") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "2 runs are not finished, or not evaluated on every target: `flexseg status smoke`",
+        "benchmarks/smoke.reference.csv: 0 runs added, 0 were there already, 0 in all",
+    ]
+    assert not (here / "benchmarks" / "smoke.reference.csv").exists()
+
+
 def test_verify_with_a_damaged_reference(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "benchmarks" / "smoke.reference.csv").write_text("row,column\n")
     assert call("verify", "smoke") == 2
@@ -200,7 +213,7 @@ def test_verify_with_a_damaged_reference(here: Path, capsys: pytest.CaptureFixtu
 def test_verify_fails_only_if_results_differ(
     here: Path, verdict: Verdict, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reference = Reference(Path(), {"processors": ["x"], "libraries": []}, {}, (0,), {})
+    reference = Reference(Path(), (), {})
     cell = Cell("flexseg", "night", verdict, here=30.0, there=20.0, n_here=1, n_there=3, half=2.0, p=0.0)
     found = Verification("smoke", ("night",), {("flexseg", "night"): cell})
     (here / "benchmarks" / "smoke.reference.csv").touch()
