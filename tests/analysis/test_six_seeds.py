@@ -45,7 +45,6 @@ def test_an_interval_depends_on_its_two_rows_alone(built: Built) -> None:
 
 def test_a_difference_is_students_with_satterthwaites_freedom(built: Built) -> None:
     scores = scores_of(built, ROWS, 6)
-    freedoms = []
     for column in scores.columns:
         found = scores.against("flexseg_tuned", "dginstyle")[column]
         values = scores.per_seed("flexseg_tuned", column) - scores.per_seed("dginstyle", column)
@@ -56,9 +55,6 @@ def test_a_difference_is_students_with_satterthwaites_freedom(built: Built) -> N
         ])  # fmt: skip
         wanted = Paired.of(values, shared_variance(replicates), 11)
         assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
-        freedoms.append(wanted.freedom)
-    assert min(freedoms) >= 5
-    assert max(freedoms) > 5.1, "images matter somewhere"
 
 
 def test_captions_power_and_page_say_how(built: Built, tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_the_commands_of_the_docs_work(here: Path, root: Path) -> None:
     commands = [
         shlex.split(line) for line in text.splitlines() if line.startswith(("flexseg publish", "flexseg schema"))
     ]
-    assert len(commands) == 5
+    assert len(commands) == 6
     (here / "flexseg/data/sets").mkdir(parents=True)
     (here / "flexseg/data/label_maps").mkdir()
     for command in commands:
