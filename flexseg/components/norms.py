@@ -31,6 +31,11 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not x.requires_grad:
+            # Behind frozen stages: torch 2.13 ends the process in the backward pass of a group_norm with the channels
+            # last whose weights want a gradient and whose input wants none.
+            normalised = functional.group_norm(x, len(self.weight))
+            return torch.addcmul(self.bias.view(-1, 1, 1), normalised, self.weight.view(-1, 1, 1)).to(x.dtype)
         return functional.group_norm(x, len(self.weight), self.weight, self.bias)
 
 

@@ -46,7 +46,7 @@ def normalised(pixels: Tensor) -> Tensor:
 # The reference: block by block from the published names. Kernel, stride and expansion are those of the table.
 
 BLOCKS = [(3, 1, 1)]
-BLOCKS += [(3, 2, 6), (3, 1, 6)] + [(5, 2, 6), (5, 1, 6)] + [(3, 2, 6), (3, 1, 6), (3, 1, 6)]
+BLOCKS += [(3, 2, 6), (3, 1, 6), (5, 2, 6), (5, 1, 6), (3, 2, 6), (3, 1, 6), (3, 1, 6)]
 BLOCKS += [(5, 1, 6)] * 3 + [(5, 2, 6)] + [(5, 1, 6)] * 3 + [(3, 1, 6)]
 ENDS = (0, 2, 4, 10, 15)
 

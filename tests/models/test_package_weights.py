@@ -23,7 +23,7 @@ Described = dict[str, Any]
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Described]:
-    """``install(*files)``: make `lite-weights` 1.2 an installed package with these files of weights; describe the first.
+    """``install(*files)``: make `lite-weights` 1.2 an installed package with these files; describe the first.
 
     Its module ends the process if anybody imports it.
     """
