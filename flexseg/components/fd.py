@@ -53,7 +53,8 @@ def feature_distance(features: Tensor, reference: Tensor, mask: Tensor) -> Tenso
 
 
 def encoder_stages(backbone: nn.Module) -> nn.ModuleList | None:
-    """The stages of a backbone that also holds a decoder (mmseg's UNet); None where the backbone is all encoder."""
+    """The stages that a backbone lists as its encoder (UNet, beside a decoder; EfficientNetLite), each made of the one
+    before; None of a backbone without such a list, which is all encoder."""
     stages = getattr(backbone, "encoder", None)
     return stages if isinstance(stages, nn.ModuleList) else None
 

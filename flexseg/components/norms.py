@@ -31,13 +31,19 @@ class InstanceNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() and not x.requires_grad:
+            # Behind frozen stages: torch 2.13 ends the process in the backward pass of a group_norm with the channels
+            # last whose weights want a gradient and whose input wants none.
+            normalised = functional.group_norm(x, len(self.weight))
+            return torch.addcmul(self.bias.view(-1, 1, 1), normalised, self.weight.view(-1, 1, 1)).to(x.dtype)
         return functional.group_norm(x, len(self.weight), self.weight, self.bias)
 
 
 def stages_with_batch_norm(backbone: nn.Module) -> dict[str, list[str]]:
     """The paths of each stage's BatchNorms, in the order in which an image meets them, without those of shortcuts.
 
-    A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; UNet's encoder.0, encoder.1, ….
+    A stage is a child of the backbone, or of a list in it: ResNet's stem, layer1, …; encoder.0,
+    encoder.1, … of UNet and EfficientNetLite.
     """
     stages: dict[str, list[str]] = {}
     for path, module in backbone.named_modules():
@@ -56,8 +62,10 @@ def batch_norm_at(backbone: nn.Module, path: str) -> nn.modules.batchnorm._Batch
 
 
 def is_residual(stage: nn.Module) -> bool:
-    """Whether a stage is a chain of ResNet blocks, which end in a sum."""
-    return isinstance(stage, nn.Sequential) and hasattr(stage[-1], "downsample")
+    """Whether a stage is a chain of blocks of which the last ends in a sum: ResNet's, or an inverted residual."""
+    if not isinstance(stage, nn.Sequential):
+        return False
+    return hasattr(stage[-1], "downsample") or getattr(stage[-1], "adds_input", False) is True
 
 
 def replace_module(root: nn.Module, path: str, module: nn.Module) -> None:
@@ -67,11 +75,15 @@ def replace_module(root: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def append_after_sum(stage: nn.Module, norm: nn.Module) -> None:
-    """End a stage of ResNet blocks in ReLU(norm(sum)) instead of ReLU(sum).
+    """End a stage of ResNet blocks in ReLU(norm(sum)) instead of ReLU(sum), one of inverted residuals in norm(sum).
 
-    A block uses one ReLU everywhere. It is taken out, and hooks apply it between the convolutions instead.
+    A ResNet's block uses one ReLU everywhere. It is taken out, and hooks apply it between the convolutions instead.
+    Behind the sum of an inverted residual there is none.
     """
     block = cast(Any, stage)[-1]
+    if not hasattr(block, "relu"):
+        stage.add_module("norm", norm)
+        return
     block.relu = nn.Identity()
     for later in ("conv2", "conv3"):
         if hasattr(block, later):
@@ -85,7 +97,7 @@ def _rectify(_: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
 
 
 def put_at_stage_ends(backbone: nn.Module, count: int, make: Callable[[int], nn.Module]) -> list[nn.Module]:
-    """Normalise the output of each of the first stages: after the sum of ResNet blocks, else in place of the last norm.
+    """Normalise the output of each of the first stages: after the sum that ends it, else in place of its last norm.
 
     A norm that takes the place of another takes over its γ and β, if it has them. In a ResNet's stem of three
     convolutions the first two norms are replaced and the third stays, as RobustNet does with ResNet-101 (Choi et al.,

@@ -70,7 +70,8 @@ def farthest_points(points: Tensor, count: int, first: int = 0) -> Tensor:
 def early_stages(backbone: nn.Module) -> tuple[str, ...]:
     """The paths of the modules whose outputs are the maps of a backbone's stages, first to last.
 
-    ResNet: ``maxpool`` (the stem), ``layer1``, …. UNet: ``encoder.0``, …. MixVisionTransformer: ``layers.0.2``, ….
+    ResNet: ``maxpool`` (the stem), ``layer1``, …. UNet and EfficientNetLite: ``encoder.0``, ….
+    MixVisionTransformer: ``layers.0.2``, ….
 
     Raises:
         RunError: another kind of backbone.

@@ -92,7 +92,7 @@ def describe(config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ModelError: as :func:`build_segmentor`.
     """
-    from flexseg.models import daformer, deeplab, hrda  # noqa: F401  (mmseg takes seconds; both register their heads)
+    from flexseg.models import daformer, deeplab, efficientnet, hrda  # noqa: F401  (register; mmseg takes seconds)
 
     config = expand(config)
     _check_parts(config)

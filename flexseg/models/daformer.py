@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmcv.cnn import ConvModule
+from mmcv.cnn import ConvModule, build_conv_layer
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -55,7 +55,9 @@ class DAFormerHead(BaseDecodeHead):
             raise TypeError(f"in_channels is a list with the width of each stage, not {in_channels}")
         index = tuple(range(len(in_channels))) if in_index is None else tuple(in_index)
         super().__init__(tuple(in_channels), channels, in_index=index, input_transform="multiple_select", **kwargs)
-        self.embed = nn.ModuleList(nn.Conv2d(width, embed_dims, kernel_size=1) for width in in_channels)
+        self.embed = nn.ModuleList(
+            build_conv_layer(self.conv_cfg, width, embed_dims, kernel_size=1) for width in in_channels
+        )
         blocks = {"conv_cfg": self.conv_cfg, "norm_cfg": self.norm_cfg, "act_cfg": self.act_cfg}
         stacked = embed_dims * len(in_channels)
         if not dilations:

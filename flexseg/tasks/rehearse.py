@@ -224,7 +224,7 @@ def _shrink_split(domain: Content, split: str, path: str, settings: Settings, pu
 
 
 def _replace_trunk(model: Content, path: str, trunk: str, put: Put) -> None:
-    from flexseg.models.weights import MIT  # imports torch
+    from flexseg.models.names import MIT  # imports torch
 
     if trunk not in MIT:
         raise UserError(f"there is no MiT {trunk!r}: choose {', '.join(MIT)}")

@@ -12,17 +12,25 @@ from rich.table import Table
 
 from flexseg.benchmark import Benchmark, Run
 from flexseg.errors import UserError
+from flexseg.files import digest
 from flexseg.tasks.datasets import domain_folder, make_dataset
 from flexseg.tasks.jobs import prepare_job
 
 
 def measure_steps(
-    benchmark: Benchmark, results: Path, steps: int, rounds: int, threads: int, console: Console
+    benchmark: Benchmark,
+    results: Path,
+    steps: int,
+    rounds: int,
+    threads: int,
+    console: Console,
+    precision: str = "auto",
 ) -> dict[str, float]:
     """Print and return milliseconds per step: for the bare model, and for each row in the engine.
 
     *Bare* is forward, cross entropy at label resolution, backward and optimiser step on one batch that is already
-    in memory. The rows are the engine's own step: choosing, cropping and normalising images, the method's losses, the
+    in memory; rows of another trunk, crop or batch size have a bare step of their own, named after the first such row.
+    The rows are the engine's own step: choosing, cropping and normalising images, the method's losses, the
     check for finite values, the optimiser and the average. Rounds alternate, so that a drift of the machine's speed
     affects all alike; the figure is the median over rounds of each round's mean.
     """
@@ -34,23 +42,39 @@ def measure_steps(
 
     torch.set_num_threads(threads)
     keep_freed_memory()
-    fabric = launch_fabric()
+    fabric = launch_fabric(precision=precision)
     for domain in (benchmark.source, benchmark.generated):
         if not (domain_folder(results, benchmark, domain) / "index.parquet").is_file():
             make_dataset(benchmark, domain, results)
     trainers = {name: Trainer(prepare_job(Run(benchmark, name, 0, results)), fabric) for name in benchmark.rows}
     first_row = next(iter(trainers))
-    reference = Trainer(trainers[first_row].job, fabric)
-    batch = reference.batch(0)
 
-    def bare_step(_: int) -> None:
-        loss = cross_entropy(reference.learner.model(batch.images).logits, batch.labels)
-        reference.optimizer.zero_grad(set_to_none=True)
-        fabric.backward(loss)
-        reference.optimizer.step()
+    def bare_step_of(reference: Trainer) -> Callable[[int], object]:
+        batch = reference.batch(0)
 
-    candidates: dict[str, Callable[[int], object]] = {"bare": bare_step}
+        def step(_: int) -> None:
+            with fabric.autocast():
+                logits = reference.learner.model(batch.images).logits
+            loss = cross_entropy(logits, batch.labels)
+            reference.optimizer.zero_grad(set_to_none=True)
+            fabric.backward(loss)
+            reference.optimizer.step()
+
+        return step
+
+    kinds: dict[str, str] = {}  # the name of the bare step by what it depends on
+    bare_of, candidates = dict[str, str](), dict[str, Callable[[int], object]]()
+    for name, trainer in trainers.items():
+        training = benchmark.training_of(name)
+        key = digest([benchmark.model_of(name), training.crop, training.batch_size])
+        if key not in kinds:
+            kinds[key] = f"bare, {name}" if kinds else "bare"
+            candidates[kinds[key]] = bare_step_of(Trainer(trainer.job, fabric))
+            bare_of[kinds[key]] = kinds[key]
+        bare_of[name] = kinds[key]
     candidates |= {name: trainer.step for name, trainer in trainers.items()}
+    sizes = {name: benchmark.training_of(name).batch_size for name in trainers}
+    sizes |= {bare_of[name]: sizes[name] for name in reversed(trainers)}
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for round_number in range(rounds + 1):
         for name, step in candidates.items():
@@ -64,10 +88,11 @@ def measure_steps(
                 times[name].append(1000 * (time.perf_counter() - started) / steps)
     medians = {name: statistics.median(values) for name, values in times.items()}
     table = Table(title=f"A step of {benchmark.name}, {threads} thread(s)", title_justify="left")
-    for heading in ("step", "ms", "of bare", f"of {first_row}"):
+    for heading in ("step", "ms", "images/s", "of bare", f"of {first_row}"):
         table.add_column(heading, justify="left" if heading == "step" else "right")
     for name, value in medians.items():
-        table.add_row(name, f"{value:.1f}", f"{value / medians['bare']:.3f}", f"{value / medians[first_row]:.3f}")
+        shares = value / medians[bare_of[name]], value / medians[first_row]
+        table.add_row(name, f"{value:.1f}", f"{1000 * sizes[name] / value:.1f}", *(f"{share:.3f}" for share in shares))
     console.print(table)
     return medians
 

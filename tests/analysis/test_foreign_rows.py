@@ -14,6 +14,8 @@ from flexseg.analysis import KINDS, write_report, write_tables
 from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import half_width, shared_variance
+from flexseg.analysis.web.payload import payload
+from flexseg.analysis.web.text import facts, methods_text, summary
 from flexseg.benchmark import Benchmark, Row, Run
 
 ROWS = ["dginstyle", "flexseg", "source_only"]
@@ -88,6 +90,18 @@ def test_two_networks_are_compared_on_images_alone(mixed: tuple[Benchmark, Path]
     assert 0 < found["Avg5"].p <= 1
     same = scores.contrast({"theirs": 1.0, "flexseg": 0.0}, "Avg5")
     assert math.isfinite(same.value)
+
+
+def test_the_page_shows_its_interval_and_counts_no_training_of_it(mixed: tuple[Benchmark, Path]) -> None:
+    scores = Scores(load_records(*mixed), replicates=400)
+    rows = {row["key"]: row for row in payload(scores)["rows"]}
+    at = scores.columns.index("Avg5")
+    assert rows["theirs"]["halves"]["mIoU"][at] == pytest.approx(scores.mean("theirs", "Avg5").half, rel=1e-5)
+    assert rows["dginstyle"]["halves"] is None
+    assert summary(scores).startswith("3 settings of training were run with 3 seeds each")
+    assert "2 rows came from elsewhere" in summary(scores)
+    assert "not recorded" not in " ".join(value for _, value in facts(scores))
+    assert "not recorded" not in " ".join(methods_text(scores))
 
 
 def test_every_product_shows_it_and_says_what_it_is(mixed: tuple[Benchmark, Path], tmp_path: Path) -> None:

@@ -294,7 +294,9 @@ def test_fingerprint_changes_with_seed_row_method_file_and_generated_domain(
     content = (ROOT / "methods" / "flexseg.py").read_bytes()
     (copy / "flexseg.py").write_bytes(content)
     assert name_of(benchmark, methods=copy) == plain, "the folder's name must not matter"
-    (copy / "flexseg.py").write_bytes(content + b"\n")
+    (copy / "flexseg.py").write_bytes(content + b"\n# A comment.\n")
+    assert name_of(benchmark, methods=copy) == plain, "it trains as before"
+    (copy / "flexseg.py").write_bytes(content + b"\nODD = 1\n")
     assert name_of(benchmark, methods=copy) != plain
 
     def aligned(content: Content) -> None:

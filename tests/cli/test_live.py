@@ -77,6 +77,16 @@ def test_without_a_terminal_there_is_a_line_per_job(tmp_path: Path) -> None:
     assert "Building DAG" not in stream.getvalue(), "that is in Snakemake's own log"
 
 
+def test_a_workflow_with_nothing_to_do_says_so() -> None:
+    stream = io.StringIO()
+    view = View(SETTINGS, stream=stream)
+    view.take(record(message="Building DAG of jobs..."))
+    view.take(record(message="Nothing to be done (all requested files are present and up to date)."))
+    view.close()
+    view.close()
+    assert stream.getvalue().count("Nothing to be done (all requested files") == 1
+
+
 def test_errors_of_the_workflow_are_shown_whole() -> None:
     stream = io.StringIO()
     view = View(SETTINGS, stream)

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from builders import resnet, unet
+from builders import lite, resnet, unet
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from flexseg.components.norms import (
+    InstanceNorm,
     append_after_sum,
     covariances,
     group_size,
@@ -56,6 +57,24 @@ def test_stages_of_a_unet_are_those_of_its_encoder_then_its_decoder() -> None:
     assert stages["encoder.1"] == ["encoder.1.1.convs.0.bn", "encoder.1.1.convs.1.bn"]
 
 
+def test_stages_of_an_efficientnet_begin_with_its_stem_and_two_end_without_a_sum() -> None:
+    backbone = backbone_of(lite(weights=False))
+    stages = stages_with_batch_norm(backbone)
+    assert list(stages) == [f"encoder.{stage}" for stage in range(5)]
+    assert stages["encoder.0"][0] == "encoder.0.0.norm"
+    assert stages["encoder.1"][-3:] == [f"encoder.1.1.{part}.norm" for part in ("expand", "depthwise", "project")]
+    assert [is_residual(backbone.get_submodule(stage)) for stage in stages] == [False, True, True, True, False]
+
+
+def test_behind_the_sum_of_an_inverted_residual_nothing_rectifies() -> None:
+    stage = backbone_of(lite(weights=False)).encoder[1].eval()
+    x = torch.randn(2, 16, 8, 8)
+    plain = stage(x)
+    append_after_sum(stage, Style())
+    torch.testing.assert_close(stage(x), 1 - 2 * plain)
+    assert (plain < 0).any()
+
+
 def test_a_backbone_without_batch_norm_has_no_such_stage() -> None:
     assert stages_with_batch_norm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))) == {}
 
@@ -67,6 +86,25 @@ def test_a_module_is_replaced_at_any_depth() -> None:
         replace_module(root, path, module)
         assert root.get_submodule(path) is module
     assert len(root) == 2
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("half", [False, True])
+def test_instance_norm_behind_a_frozen_stage(layout: torch.memory_format, half: bool) -> None:
+    """Whose maps want no gradient: the same values and gradients as of maps that do."""
+    found = []
+    x = 3 * torch.randn(2, 6, 5, 4, generator=torch.Generator().manual_seed(0)).to(memory_format=layout) + 1
+    for wanted in (True, False):
+        layer = InstanceNorm(6)
+        layer.weight.data += torch.arange(6)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y = layer(x.clone().requires_grad_(wanted))
+        assert y.requires_grad
+        (y * torch.arange(4)).sum().backward()
+        found.append((y.detach(), layer.weight.grad, layer.bias.grad))
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.dtype == theirs.dtype
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("depth", [18, 50])

@@ -106,6 +106,12 @@ def test_a_minimal_method_loads(tmp_path: Path) -> None:
         (GOOD + "\n    def aftr_step(self, batch):\n        pass\n", "did you mean 'after_step'"),
         (GOOD + "\n    def zzz(self):\n        pass\n", "'zzz' is not a hook.*ooks.* build_model, .*losses"),
         (GOOD + "\n    class Options:\n        a: int = 1\n", "Options must be a dataclass"),
+        (
+            "from __future__ import annotations\n"
+            + GOOD
+            + "\n    @dataclass\n    class Options:\n        a: Flot = 1\n",
+            "a field of Options has a type that the file does not define",
+        ),
         (GOOD + '\n    needs = ("bach_norm",)\n', "needs 'bach_norm' is unknown; known: batch_norm"),
         (GOOD + '\n    data = ("target",)\n', "data must name 'source', 'generated' or both"),
         (GOOD + "\n    shows = []\n", r"shows must be a tuple of Curves, Maps and Vectors, not \[\]"),
@@ -124,6 +130,13 @@ def test_a_minimal_method_loads(tmp_path: Path) -> None:
 def test_broken_file_is_one_clear_message(tmp_path: Path, source: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         load(tmp_path, source)
+
+
+def test_options_are_checked_after_another_folders_methods_were_loaded(tmp_path: Path) -> None:
+    """Their types are looked up in a module that the other folder's has replaced."""
+    method = load_method("noise_robust")
+    load(tmp_path, GOOD)
+    assert parse_options(method, {"kind": "symmetric"}).kind == "symmetric"
 
 
 def test_helpers_of_a_methods_own_begin_with_an_underscore(tmp_path: Path) -> None:

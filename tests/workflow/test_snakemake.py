@@ -63,6 +63,11 @@ WAITS = WAITS.replace(
 )
 
 
+CHOSEN = "dginstyle,raises,my_idea,waits"
+AS = "rows-dginstyle+raises+my_idea+waits"
+"""The folder of what is made of a selection of rows."""
+
+
 def snakemake(*config: str) -> list[str]:
     """The command for the smoke benchmark; ``config`` are further ``key=value`` pairs, and options."""
     options = [part for part in config if "=" not in part]
@@ -142,15 +147,22 @@ def test_second_run_does_nothing(finished: Path, run_in: Command) -> None:
     assert {path: path.stat().st_mtime_ns for path in finished.glob("re*/**/*") if path.is_file()} == before
 
 
-def test_comment_in_the_library_retrains_nothing(finished: Path, run_in: Command) -> None:
-    with edited(finished / "flexseg" / "engine" / "train.py", lambda text: text + "\n# A comment.\n"):
+@pytest.mark.parametrize("place", ["flexseg/engine/train.py", "methods/flexseg.py"])
+def test_a_comment_repeats_nothing(finished: Path, run_in: Command, place: str) -> None:
+    with edited(finished / place, lambda text: text + "\n# A comment.\n"):
+        listed = jobs(run_in(finished, *snakemake("-n")))
+    assert listed.keys() <= {"all"}
+
+
+def test_other_code_in_the_library_retrains_nothing(finished: Path, run_in: Command) -> None:
+    with edited(finished / "flexseg" / "engine" / "train.py", lambda text: text + "\nODD = 1\n"):
         listed = jobs(run_in(finished, *snakemake("-n")))
     assert listed.keys().isdisjoint({"train", "evaluate", "dataset"})
     assert {"tables", "product"} <= listed.keys(), "other code than the runs' must be marked in the reports"
 
 
 def test_editing_a_method_retrains_its_rows_alone(finished: Path, run_in: Command) -> None:
-    with edited(finished / "methods" / "flexseg.py", lambda text: text + "\n# A comment.\n"):
+    with edited(finished / "methods" / "flexseg.py", lambda text: text + "\nODD = 1\n"):
         listed = jobs(run_in(finished, *snakemake("-n")))
     assert listed["train"] == {"flexseg/seed-0/trained.json"}
     assert listed["evaluate"] == {"flexseg/evaluated.json"}
@@ -188,7 +200,7 @@ def extended(finished: Path, run_in: Command) -> tuple[Path, Result, dict[Path, 
     (finished / "methods" / "waits.py").write_text(WAITS)
     baseline = finished / "results" / "smoke" / "dginstyle"
     before = {path: path.stat().st_mtime_ns for path in baseline.rglob("*") if path.is_file()}
-    return finished, run_in(finished, *snakemake("rows=dginstyle,raises,my_idea,waits")), before
+    return finished, run_in(finished, *snakemake(f"rows={CHOSEN}")), before
 
 
 def test_new_method_is_trained_evaluated_and_tabulated(extended: tuple[Path, Result, dict[Path, int]]) -> None:
@@ -196,9 +208,8 @@ def test_new_method_is_trained_evaluated_and_tabulated(extended: tuple[Path, Res
     home = copy / "results" / "smoke"
     assert read_json(home / "my_idea" / "seed-0" / "run.json")["status"] == "finished", done.stdout
     assert len(list((home / "my_idea" / "seed-0" / "evaluation").glob("*.parquet"))) == 5
-    (line,) = [
-        line for line in (home / "tables" / "comparison.md").read_text().splitlines() if line.startswith("| my_idea")
-    ]
+    table = (home / "tables" / AS / "comparison.md").read_text()
+    (line,) = [line for line in table.splitlines() if line.startswith("| my_idea")]
     assert len(re.findall(r"\d+\.\d", line)) >= 8, line
 
 
@@ -209,9 +220,9 @@ def test_method_that_raises_fails_only_its_row(extended: tuple[Path, Result, dic
     failure = read_json(home / "raises" / "seed-0" / "failure.json")
     assert failure["reason"].startswith("RuntimeError: this idea does not work (methods/raises.py, line ")
     for name in ("comparison.md", "comparison.tex"):
-        table = (home / "tables" / name).read_text()
+        table = (home / "tables" / AS / name).read_text()
         assert "this idea does not work" in table, name
-    assert (copy / "reports" / "smoke" / "comparison.pdf").is_file()
+    assert (copy / "reports" / "smoke" / AS / "comparison.pdf").is_file()
     assert "this idea does not work" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before, "the baseline was touched"
 
@@ -221,7 +232,7 @@ def test_method_without_its_package_is_shown_as_not_run(extended: tuple[Path, Re
     assert read_json(home / "waits" / "seed-0" / "trained.json")["status"] == "not run"
     assert read_json(home / "waits" / "evaluated.json")["seeds"] == {"0": "not run"}
     for name in ("comparison.md", "cost.md"):
-        assert "not run: waits needs nothing: pip install nothing" in (home / "tables" / name).read_text()
+        assert "not run: waits needs nothing: pip install nothing" in (home / "tables" / AS / name).read_text()
 
 
 def test_status_reports_failures_and_retry_forgets_them(
@@ -231,7 +242,7 @@ def test_status_reports_failures_and_retry_forgets_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     copy = extended[0]
-    rows = "--rows=dginstyle,raises,my_idea,waits"
+    rows = f"--rows={CHOSEN}"
     monkeypatch.chdir(copy)
     with pytest.raises(SystemExit) as stop:
         main(["status", "smoke", rows])
@@ -241,11 +252,11 @@ def test_status_reports_failures_and_retry_forgets_them(
     assert "waits, seed 0: not run: waits needs nothing: pip install nothing" in shown
     assert "raises, seed 0: failed: RuntimeError: this idea does not work" in shown
     assert "--retry" in shown
-    assert "train" not in jobs(run_in(copy, *snakemake("-n", "rows=dginstyle,raises,my_idea,waits")))
+    assert "train" not in jobs(run_in(copy, *snakemake("-n", f"rows={CHOSEN}")))
     with pytest.raises(SystemExit) as stop:
         main(["status", "smoke", rows, "--retry"])
     assert stop.value.code == 0
-    listed = jobs(run_in(copy, *snakemake("-n", "rows=dginstyle,raises,my_idea,waits")))
+    listed = jobs(run_in(copy, *snakemake("-n", f"rows={CHOSEN}")))
     assert listed["train"] == {"raises/seed-0/trained.json", "waits/seed-0/trained.json"}
     assert listed["evaluate"] == {"raises/evaluated.json", "waits/evaluated.json"}
 

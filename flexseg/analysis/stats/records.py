@@ -139,6 +139,11 @@ class Records:
         """The runs whose records are used, of all rows or of one."""
         return [run for run in self.runs.values() if run.status == "finished" and row in ("", run.row)]
 
+    def trainings(self) -> list[RunRecords]:
+        """The finished runs of which a training is on record: all but networks from elsewhere."""
+        foreign = {row: self.benchmark.rows[row].foreign for row in self.benchmark.rows}
+        return [run for run in self.finished() if (kind := foreign[run.row]) is None or kind.has_seeds]
+
     def notes(self, row: str) -> list[str]:
         """Why ``row`` has fewer values than seeds × targets: one line per reason, naming its seeds.
 

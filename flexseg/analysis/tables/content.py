@@ -139,7 +139,7 @@ def protocol(scores: Scores) -> list[tuple[str, str]]:
 
 def provenance(scores: Scores) -> list[tuple[str, str]]:
     """Which code made the numbers, on which machine, in what time; and what is to be known of the data, if anything."""
-    runs = scores.records.finished()
+    runs = scores.records.trainings()
     seconds = sum(float(run.info.get("train_seconds") or 0) for run in runs)
     notes = data_notes(scores)
     return [

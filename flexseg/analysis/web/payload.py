@@ -113,9 +113,18 @@ def _row(scores: Scores, row: str) -> Json:
         "title": resolved.title,
         "method": resolved.method,
         "notes": records.notes(row),
+        "halves": _halves(scores, row),
         "otherCode": records.other_code(row),
         "runs": [_run(records, run) for run in _run_of_each_seed(scores, row)],
     }
+
+
+def _halves(scores: Scores, row: str) -> dict[str, list[float | None]] | None:
+    """Half widths over the test images of one network from elsewhere, columns of each quantity; else None."""
+    if not scores.is_fixed(row):
+        return None
+    names = [each["name"] for each in quantities(scores)]
+    return {name: numbers([scores.mean(row, column, name).half for column in scores.columns]) for name in names}
 
 
 def _generated(records: Records, run: RunRecords) -> str:

@@ -23,11 +23,13 @@ from flexseg.analysis.tables.recipes import initial_weights, optimiser_text, rec
 def summary(scores: Scores) -> str:
     """What was measured, in two sentences."""
     benchmark = scores.benchmark
-    rows, seeds, targets = len(benchmark.rows), len(benchmark.seeds), len(benchmark.targets)
+    foreign = sum(benchmark.row(row).foreign is not None for row in benchmark.rows)
+    rows, seeds, targets = len(benchmark.rows) - foreign, len(benchmark.seeds), len(benchmark.targets)
+    brought = f"{plural(foreign, 'row')} came from elsewhere. " if foreign else ""
     seen = any(map(benchmark.targets_trained_on, benchmark.rows))
     return (
         f"{plural(rows, 'setting')} of training {'was' if rows == 1 else 'were'} run with {plural(seeds, 'seed')} "
-        f"{'' if rows == 1 else 'each '}on one source, under one protocol. "
+        f"{'' if rows == 1 else 'each '}on one source, under one protocol. {brought}"
         f"Every model was tested on {plural(targets, 'target domain')}{'' if seen else ' that training never saw'} "
         f"({and_list([target_title(scores, target) for target in benchmark.targets])})"
         f"{f'; {unseen_text(scores)}' if seen else ''}."
@@ -147,8 +149,8 @@ def _classes(scores: Scores) -> str:
 
 def _provenance(scores: Scores) -> str:
     records = scores.records
-    runs, total = records.finished(), len(records.runs)
-    text = f"{len(runs)} of {plural(total, 'run')} finished"
+    runs, total = records.trainings(), len(records.runs)
+    text = f"{len(records.finished())} of {plural(total, 'run')} finished"
     missing = [f"{records.benchmark.row(row).title}: {note}" for row, note in records.all_notes()]
     text += f" (not in the numbers: {'; '.join(missing)})." if missing else "."
     if runs:

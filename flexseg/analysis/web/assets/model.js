@@ -31,6 +31,14 @@ function meanOf(values) {
   return { value, half: (DATA.quantiles[n - 1] * Math.sqrt(variance)) / Math.sqrt(n), n };
 }
 
+/** A cell of the table: over seeds; of one network from elsewhere over the test images, where that was computed. */
+function cellOf(view, row, column) {
+  const mean = meanOf(view.values[row][column]);
+  const halves = DATA.rows[row].halves;
+  if (halves === null) return mean;
+  return { ...mean, half: view.overview ? halves[view.quantity.name][column] : null };
+}
+
 /** The view that is shown: its columns, and what its numbers are. */
 function currentView() {
   const slice = DATA.slices.find((each) => each.key === state.view);

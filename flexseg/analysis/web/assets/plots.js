@@ -96,7 +96,7 @@ function drawDots() {
   const columns = view.columns.map((each, index) => [String(index), each.title]);
   fillSelect(byId("plot-column"), columns, column);
   const means = rows.map((row) => {
-    const mean = meanOf(view.values[row][column]);
+    const mean = cellOf(view, row, column);
     const seeds = DATA.seeds.map((seed, index) => ({ seed, value: view.values[row][column][index] })).filter((each) => finite(each.value));
     const tip = [
       rowTitle(row),

@@ -49,7 +49,7 @@ function bodyRow(view, row, digits, first) {
     notes.map((note) => el("span", { class: "note" }, note)),
   );
   const cells = view.columns.map((column, index) => {
-    const mean = meanOf(view.values[row][index]);
+    const mean = cellOf(view, row, index);
     const content =
       state.mode === "values" ? meanCell(mean, digits) : differenceCell(differenceOf(view, row, index), digits);
     const button = el(
