@@ -13,6 +13,7 @@ import typer
 
 from flexseg import __version__
 from flexseg.benchmark import benchmark_names, load_benchmark
+from flexseg.benchmark.claims import is_claims_file
 from flexseg.benchmark.reading import read_content
 from flexseg.cli.folders import DEFAULT
 from flexseg.console import printable
@@ -64,8 +65,9 @@ def init(
         for name in names:
             for path in sorted((source / "benchmarks").glob(f"{name}.*")):
                 _copy(path, folder / "benchmarks" / path.name)
-        for schema in (source / "benchmarks").glob("*.json"):
-            _copy(schema, folder / "benchmarks" / schema.name)
+        for path in sorted((source / "benchmarks").glob("*")):  # what benchmarks name: schemas, claims
+            if path.suffix == ".json" or is_claims_file(path):
+                _copy(path, folder / "benchmarks" / path.name)
         for path in sorted((source / "methods").glob("*")):
             if path.is_file():
                 _copy(path, folder / "methods" / path.name)

@@ -19,6 +19,7 @@ from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import Difference
 from flexseg.benchmark import Benchmark, Protocol, fingerprint, load_benchmark, select_rows
+from flexseg.benchmark.reading import read_content
 from flexseg.classes import NUM_CLASSES
 
 ROOT = Path(__file__).parents[2]
@@ -255,8 +256,8 @@ def build(
     **changes: Any,
 ) -> tuple[Benchmark, Path]:
     """A benchmark with finished runs: (benchmark of just ``names``, results)."""
-    content = yaml.safe_load((ROOT / "benchmarks" / "streetworld.yaml").read_text())
-    content |= {"seeds": seeds} | changes
+    content = read_content("streetworld_small", ROOT / "benchmarks")
+    content |= {"extends": "", "title": "Street world", "seeds": seeds} | changes
     (top / "benchmarks").mkdir(parents=True)
     if claims is not None:
         content["claims"] = "claims.yaml"

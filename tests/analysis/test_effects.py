@@ -34,7 +34,7 @@ def test_default_study_has_five_cells_around_the_tuned_row() -> None:
 
 
 def _default() -> Benchmark:
-    benchmark = load_benchmark("streetworld", ROOT / "benchmarks")
+    benchmark = load_benchmark("streetworld_small", ROOT / "benchmarks")
     rows = {name: benchmark.row(name) for name in benchmark.studies["default"]}
     return benchmark.model_copy(update={"rows": rows})
 

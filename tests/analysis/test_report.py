@@ -89,7 +89,7 @@ def test_same_bytes_in_two_processes_and_no_torch(small: Built, tmp_path: Path) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_default_benchmark_is_answered_on_page_one_of_few(builder, tmp_path: Path, kind: content.Kind) -> None:
-    default = select_rows(load_benchmark("streetworld", ROOT / "benchmarks"))
+    default = select_rows(load_benchmark("streetworld_small", ROOT / "benchmarks"))
     benchmark, results = builder(list(default.rows), list(default.seeds), 4)
     assert (len(benchmark.rows), len(benchmark.seeds)) == (17, 3)
     pdf.make_report(Scores(load_records(benchmark, results), replicates=50), kind, tmp_path / "a.pdf")

@@ -88,7 +88,7 @@ json.dump(found, open(out / "found.json", "w"))
 """
 TRAININGS = (
     ("smoke", "dginstyle,flexseg", 30),
-    ("streetworld", "dginstyle,flexseg,shade", 40),
+    ("streetworld_small", "dginstyle,flexseg,shade", 40),
     ("streetworld_mit", "dginstyle", 10),
 )
 

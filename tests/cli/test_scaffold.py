@@ -54,7 +54,7 @@ def call(*arguments: str) -> int:
 # The name
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, *WORDS, "a" * 61, "dginstyle", "flexseg_tuned", "source_only"])
+@pytest.mark.parametrize("name", [*HOSTILE, *WORDS, "a" * 61, "dginstyle", "gap_alone", "source_only"])
 def test_a_name_that_cannot_be_is_refused_and_nothing_is_written(
     here: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,7 +75,7 @@ def test_refusals_say_what_would_do(here: Path) -> None:
         ("class", "is a keyword of Python"),
         ("on", "YAML reads 'on' as True"),
         ("dginstyle", r"methods/dginstyle\.py exists"),
-        ("flexseg_tuned", "benchmark streetworld has a row 'flexseg_tuned' already"),
+        ("gap_alone", "benchmark streetworld has a row 'gap_alone' already"),
     ):
         with pytest.raises(UserError, match=message):
             write(name)

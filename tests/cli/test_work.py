@@ -31,7 +31,7 @@ def test_a_working_folder_holds_all_that_a_run_needs(tmp_path: Path, capsys: pyt
     folder = tmp_path / "mine"
     assert benchmark_names(folder / "benchmarks") == benchmark_names(ROOT / "benchmarks")
     assert method_names(folder / "methods") == method_names(ROOT / "methods")
-    assert (folder / "benchmarks" / "streetworld.reference.csv").is_file()
+    assert (folder / "benchmarks" / "streetworld_small.reference.csv").is_file()
     assert {path.name for path in (folder / "profiles").iterdir()} == {"default", "gpu", "slurm"}
     assert load_benchmark("smoke", folder / "benchmarks").methods == folder / "methods"
     assert "include: snakefile()" in (folder / "Snakefile").read_text()
