@@ -10,6 +10,7 @@ import typer
 from flexseg.benchmark import benchmark_names, load_benchmark, select_rows
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.console import terminal
+from flexseg.errors import UserError
 from flexseg.files import replacing
 
 show = typer.Typer(help="Show what the suite knows: benchmarks, methods, the street world.", no_args_is_help=True)
@@ -42,13 +43,19 @@ def show_world(
     samples: Annotated[int, typer.Option(min=1, help="Images per domain.")] = 5,
     height: Annotated[int, typer.Option(min=32, help="Height of an image in pixels.")] = 96,
     width: Annotated[int, typer.Option(min=32, help="Width of an image in pixels.")] = 192,
+    version: Annotated[int, typer.Option(help="The world's version.")] = 1,
 ) -> None:
     """Write a contact sheet of the street world: every domain, images beside labels."""
     from PIL import Image
 
+    from flexseg.world import version_of
     from flexseg.world.sheet import contact_sheet
 
-    sheet = Image.fromarray(contact_sheet(samples, height, width))
+    try:
+        version_of(version)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    sheet = Image.fromarray(contact_sheet(samples, height, width, version))
     with replacing(output) as temporary:
         sheet.save(temporary, format="png")
     print(output)
