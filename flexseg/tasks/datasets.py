@@ -54,7 +54,7 @@ def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int 
 
 
 def render_domain(settings: WorldDomain, root: Path, world: World, name: str) -> None:
-    """Render all images of a domain below ``root``, in the world's version and size; what was there before is removed."""
+    """Render all images of a domain below ``root``, as ``world`` says; what was there before is removed."""
     from flexseg.world.write import write_domain
 
     for folder in ("leftImg8bit", "gtFine"):
