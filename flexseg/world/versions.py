@@ -15,6 +15,9 @@ from flexseg.world import appearance, domains, misalign, painting, scene
 from flexseg.world.domains import DomainSpec
 from flexseg.world.geometry import Geometry
 from flexseg.world.scene import Scene
+from flexseg.world.v2 import domains as v2_domains
+from flexseg.world.v2 import paint as v2_paint
+from flexseg.world.v2 import style as v2_style
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,15 @@ VERSIONS: dict[int, Version] = {
             misalign.distort,
             appearance.draw_style,
             painting.paint,
+        ),
+        Version(
+            2,
+            v2_domains.DOMAINS,
+            scene.build_scene,
+            misalign.displace,
+            misalign.distort,
+            v2_style.draw_style,
+            v2_paint.paint,
         ),
     )
 }
