@@ -134,7 +134,7 @@ def build_scene(rng: np.random.Generator, layout: Layout) -> Scene:
     return scene
 
 
-def _edges(s: street.Section, side: int) -> tuple[float, float, float]:
+def edges(s: street.Section, side: int) -> tuple[float, float, float]:
     """Distances from the centre line to the kerb, the inner and the outer edge of the pavement."""
     i = (side + 1) // 2
     kerb = s.left if side < 0 else s.right
@@ -154,7 +154,7 @@ def _backdrop(scene: Scene, d: Dice, s: street.Section) -> None:
 
 def _roadside(scene: Scene, d: Dice, s: street.Section, layout: Layout, side: int) -> None:
     """Houses, parks, walls and fences along one side, block by block."""
-    edge = _edges(s, side)[2]
+    edge = edges(s, side)[2]
     z, last = d(-3, 4), (s.closed or 130.0)
     lo, hi = s.crossing - s.crossing_width / 2 - 2.5, s.crossing + s.crossing_width / 2 + 2.5
     high = d(*layout.storeys)
@@ -209,7 +209,7 @@ def _open_block(scene: Scene, d: Dice, side: int, edge: float, z: float, length:
 
 def _pavement(scene: Scene, d: Dice, s: street.Section, layout: Layout, side: int) -> None:
     """Trees, lamps, lights, signs, people and clutter between kerb and house."""
-    kerb, inner, outer = _edges(s, side)
+    kerb, inner, outer = edges(s, side)
     lo, hi = s.crossing - s.crossing_width / 2, s.crossing + s.crossing_width / 2
 
     def clear(z: float) -> bool:
@@ -275,7 +275,7 @@ def _parking(scene: Scene, d: Dice, s: street.Section, layout: Layout, side: int
     """A row of parked vehicles along the kerb."""
     if not lane:
         return
-    x = side * (_edges(s, side)[0] - 1.1)
+    x = side * (edges(s, side)[0] - 1.1)
     busy = layout.parked * d(0.5, 1.4)
     z = d(7, 12)
     last = s.closed or 40.0

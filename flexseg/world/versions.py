@@ -17,6 +17,7 @@ from flexseg.world.geometry import Geometry
 from flexseg.world.scene import Scene
 from flexseg.world.v2 import domains as v2_domains
 from flexseg.world.v2 import paint as v2_paint
+from flexseg.world.v2 import streets as v2_streets
 from flexseg.world.v2 import style as v2_style
 
 
@@ -54,7 +55,7 @@ VERSIONS: dict[int, Version] = {
         Version(
             2,
             v2_domains.DOMAINS,
-            scene.build_scene,
+            v2_streets.build_scene,
             misalign.displace,
             misalign.distort,
             v2_style.draw_style,

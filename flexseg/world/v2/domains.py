@@ -1,37 +1,252 @@
-"""The seven domains of version 2 as data."""
+"""The seven domains of version 2 as data: how their streets are laid out, and how they look.
+
+As in version 1, the targets differ from the source in conditions, camera, palette and places; the generated domain
+paints the source's layouts again.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from flexseg.world.domains import DOMAINS as FIRST
 from flexseg.world.domains import DomainSpec
+from flexseg.world.v2.layout import StreetLayout
+from flexseg.world.v2.palettes import CITY2, GENERATED, MIXED2, PLACES2, SOURCE
 from flexseg.world.v2.style import PhotoLook
 
+_SOURCE_LAYOUT = StreetLayout(
+    camera_height=(1.3, 1.7),
+    fov=(48.0, 58.0),
+    open_side=0.32,
+    storeys=(2.0, 5.0),
+    parked=0.45,
+    people=(4, 9),
+    traffic=0.55,
+    bonnet=0.15,
+    tree_kinds=(0, 1, 2, 3, 4, 7, 8, 9, 12, 14, 17, 18),
+)
+_CITY_LAYOUT = replace(
+    _SOURCE_LAYOUT,
+    camera_height=(1.15, 1.35),
+    fov=(44, 50),
+    pitch=(-1.5, 0.5),
+    horizon=(0.42, 0.47),
+    parked=0.5,
+    people=(5, 10),
+    open_side=0.3,
+    storeys=(3, 6),
+    bonnet=0.9,
+    lanes=(1, 2),
+    tree_kinds=(0, 2, 5, 6, 7, 10, 11, 12, 19),
+)
+_MIXED_LAYOUT = replace(
+    _SOURCE_LAYOUT,
+    camera_height=(1.25, 1.9),
+    fov=(48, 62),
+    pitch=(-3, 2),
+    horizon=(0.45, 0.55),
+    lanes=(1, 2, 2),
+    lane_width=(3.1, 3.8),
+    open_side=0.42,
+    storeys=(1, 5),
+    traffic=0.65,
+    people=(3, 8),
+    bonnet=0.5,
+    yellow_line=0.7,
+    tree_kinds=(1, 3, 5, 8, 11, 13, 15, 16, 18),
+)
+_PLACES_LAYOUT = replace(
+    _SOURCE_LAYOUT,
+    camera_height=(0.9, 2.4),
+    fov=(42, 72),
+    pitch=(-6, 4),
+    yaw=(-12, 12),
+    roll=(-2.5, 2.5),
+    horizon=(0.42, 0.56),
+    lanes=(1, 1, 2, 2),
+    lane_width=(2.6, 3.8),
+    pavement=(1.2, 6.0),
+    people=(3, 11),
+    open_side=0.4,
+    storeys=(1, 8),
+    bonnet=0.12,
+    yellow_line=0.35,
+    tree_kinds=tuple(range(20)),
+)
+_ADVERSE_LAYOUT = replace(
+    _CITY_LAYOUT,
+    camera_height=(1.25, 1.5),
+    fov=(45, 54),
+    open_side=0.36,
+    storeys=(2, 5),
+    people=(4, 9),
+    bonnet=0.4,
+    trees=0.7,
+)
+
 DOMAINS: dict[str, DomainSpec] = {
-    "source": replace(
-        FIRST["source"],
-        look=PhotoLook(
-            {"clear": 4, "overcast": 2, "backlight": 1, "dusk": 0.8, "dawn": 0.6},
+    # A modern game: photographic surfaces, fair weather at several hours, a clean camera, one city.
+    "source": DomainSpec(
+        "source",
+        1,
+        _SOURCE_LAYOUT,
+        PhotoLook(
+            {"clear": 4, "overcast": 2, "backlight": 1, "dusk": 1.2, "dawn": 0.6},
+            palette=SOURCE,
             saturation=(0.85, 1.15),
-            contrast=(1.0, 1.25),
-            exposure=(0.9, 1.15),
-            sun=(25, 58),
-            noise=(0.0, 0.008),
+            contrast=(1.05, 1.3),
+            exposure=(0.9, 1.2),
+            warmth=(-0.04, 0.05),
+            sun=(22, 58),
+            noise=(0.0, 0.01),
             blur=(0.0, 0.35),
+            jpeg=(85, 98),
+            vignette=(0.0, 0.12),
             texture=(0.8, 1.1),
-            leafless=0.15,
+            meter=(0.05, 0.8),
+            leafless=0.2,
+        ),
+    ),
+    # The source's layouts painted again in random weathers and styles, its geometry displaced against the label.
+    "generated": DomainSpec(
+        "generated",
+        1,
+        _SOURCE_LAYOUT,
+        PhotoLook(
+            {"clear": 3, "overcast": 3, "backlight": 0.7, "dusk": 1.5, "dawn": 0.5, "fog": 1, "rain": 1.5, "snow": 1, "night": 2},
+            palette=GENERATED,
+            saturation=(0.5, 1.3),
+            contrast=(0.9, 1.35),
+            exposure=(0.8, 1.25),
+            warmth=(-0.14, 0.16),
+            tint=0.12,
+            noise=(0.0, 0.015),
+            blur=(0.2, 0.7),
+            vignette=(0, 0.2),
+            jpeg=(75, 95),
+            sun=(15, 65),
+            texture=(0.6, 1.3),
+            styled=0.2,
+            meter=(0.0, 1.0),
+            leafless=0.25,
+            sharpen=(0.0, 0.6),
+            fade=(0.0, 0.06),
+            haze=(0.0, 2.0),
+        ),
+    ),
+    # A European city in sun or under clouds: muted palette, own camera, bonnet in view (the analogue of Cityscapes).
+    "clear_city": DomainSpec(
+        "target",
+        2,
+        _CITY_LAYOUT,
+        PhotoLook(
+            {"clear": 1, "overcast": 1.2},
+            palette=CITY2,
+            saturation=(0.6, 0.85),
+            contrast=(0.95, 1.15),
+            exposure=(0.8, 1.0),
+            warmth=(-0.05, 0.02),
+            noise=(0.008, 0.016),
+            blur=(0.3, 0.55),
+            vignette=(0.05, 0.15),
+            sun=(18, 50),
+            texture=(0.9, 1.2),
+            meter=(0.4, 0.9),
+            fade=(0.01, 0.04),
+        ),
+    ),
+    # Mixed weather and time of day behind a windscreen: other heights, lenses and colours (the analogue of BDD100K).
+    "mixed": DomainSpec(
+        "target",
+        3,
+        _MIXED_LAYOUT,
+        PhotoLook(
+            {"clear": 3, "overcast": 2, "backlight": 0.8, "rain": 1, "dusk": 1.2, "night": 1.6, "fog": 0.5, "snow": 0.5},
+            palette=MIXED2,
+            saturation=(0.7, 1.1),
+            contrast=(0.95, 1.3),
+            exposure=(0.75, 1.2),
+            warmth=(-0.08, 0.08),
+            tint=0.03,
+            noise=(0.006, 0.02),
+            blur=(0.3, 0.8),
+            vignette=(0.05, 0.25),
+            jpeg=(60, 85),
+            sun=(10, 60),
+            texture=(0.9, 1.2),
+            meter=(0.0, 1.0),
+            flare=(0.0, 0.08),
+            fade=(0.0, 0.06),
+            haze=(0.0, 2.0),
+            leafless=0.2,
+        ),
+    ),
+    # Many cameras in many places: varied colours, lenses, heights and sensors (the analogue of Mapillary Vistas).
+    "places": DomainSpec(
+        "target",
+        4,
+        _PLACES_LAYOUT,
+        PhotoLook(
+            {"clear": 4, "overcast": 3, "backlight": 0.6, "dusk": 1.0, "dawn": 0.4, "rain": 0.5, "fog": 0.3},
+            palette=PLACES2,
+            saturation=(0.5, 1.25),
+            contrast=(0.85, 1.35),
+            exposure=(0.75, 1.25),
+            warmth=(-0.12, 0.14),
+            tint=0.08,
+            noise=(0.0, 0.02),
+            blur=(0.0, 0.7),
+            vignette=(0, 0.3),
+            jpeg=(55, 95),
+            sun=(12, 70),
+            texture=(0.8, 1.3),
+            meter=(0.0, 1.0),
+            sharpen=(0.0, 0.8),
+            flare=(0.0, 0.05),
+            fade=(0.0, 0.05),
+            haze=(0.0, 2.0),
+            leafless=0.2,
+        ),
+    ),
+    # Fog, night, rain and snow in equal parts, labelled by condition (the analogue of ACDC).
+    "adverse": DomainSpec(
+        "target",
+        5,
+        _ADVERSE_LAYOUT,
+        PhotoLook(
+            {"fog": 1, "night": 1, "rain": 1, "snow": 1},
+            palette=CITY2,
+            cycle=True,
+            saturation=(0.6, 0.95),
+            contrast=(0.9, 1.15),
+            exposure=(0.8, 1.0),
+            warmth=(-0.05, 0.04),
+            noise=(0.008, 0.018),
+            blur=(0.3, 0.7),
+            vignette=(0.05, 0.15),
+            jpeg=(80, 95),
+            texture=(0.9, 1.2),
+            meter=(0.2, 0.9),
+            leafless=0.4,
+        ),
+    ),
+    # Night under street lamps and headlights (the analogue of Dark Zurich).
+    "night": DomainSpec(
+        "target",
+        6,
+        replace(_ADVERSE_LAYOUT, storeys=(3, 6), bonnet=0.6, fov=(44, 52)),
+        PhotoLook(
+            {"night": 1},
+            palette=CITY2,
+            saturation=(0.7, 1.0),
+            contrast=(0.95, 1.15),
+            exposure=(0.85, 1.2),
+            warmth=(0.0, 0.1),
+            noise=(0.012, 0.025),
+            blur=(0.3, 0.8),
+            vignette=(0.05, 0.2),
+            jpeg=(75, 92),
+            texture=(0.9, 1.2),
+            leafless=0.2,
         ),
     ),
 }
-for _n, _s in FIRST.items():
-    if _n != "source":
-        _l = _s.look
-        DOMAINS[_n] = replace(
-            _s,
-            look=PhotoLook(
-                _l.conditions, _l.palette, _l.cycle, _l.saturation, _l.contrast, _l.exposure, _l.warmth, _l.tint,
-                _l.noise, _l.blur, _l.vignette, _l.jpeg, _l.sun, _l.texture, _l.styled,
-                leafless=0.3, meter=(0.2, 0.7),
-            ),
-        )
