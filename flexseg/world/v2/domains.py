@@ -93,7 +93,7 @@ DOMAINS: dict[str, DomainSpec] = {
             {"clear": 4, "overcast": 2, "backlight": 1, "dusk": 1.2, "dawn": 0.6},
             palette=SOURCE,
             saturation=(0.85, 1.15),
-            contrast=(1.05, 1.3),
+            contrast=(1.1, 1.45),
             exposure=(0.9, 1.2),
             warmth=(-0.04, 0.05),
             sun=(22, 58),

@@ -76,10 +76,10 @@ def occlusion(pixels: Pixels, geometry: Geometry) -> np.ndarray:
     log = np.log(np.minimum(pixels.depth, 150)).reshape(h, w)
     small = cv2.resize(log, (w // 2, h // 2), interpolation=cv2.INTER_AREA)
     near = cv2.resize(cv2.GaussianBlur(small, (0, 0), h / 48), (w, h), interpolation=cv2.INTER_LINEAR)
-    dark = np.clip((log - near) * 0.55, 0, 0.38)
+    dark = np.clip((log - near) * 0.7, 0, 0.45)
     foot = pixels.world[:, 1].reshape(h, w)
     ground = np.isin(geometry.faces.material, GROUND)[pixels.coarse]
-    wall = 0.28 * np.exp(-np.maximum(foot, 0) / 0.5) * ~ground
+    wall = 0.35 * np.exp(-np.maximum(foot, 0) / 0.5) * ~ground
     out = (1 - dark) * (1 - wall)
     out[pixels.coarse == 0] = 1
     return out.astype(np.float32)

@@ -46,7 +46,7 @@ def pavement(scene: Scene, d: Dice, s: street.Section, layout: StreetLayout, sid
             scene.facing(people.person(d.whole(8)), "person", side * x, z, turn=d(-0.6, 0.6), scale=size)
             x += d(0.45, 0.7)
     if d.chance(0.55):
-        x, z = side * d(kerb + 0.8, max(inner + 1.0, kerb + 0.9)), d(6, 20)
+        x, z = side * d(kerb + 0.8, max(inner + 1.0, kerb + 0.9)), d(8, 22)
         roll = d()
         if roll < 0.6:
             scene.put(clutter.void_thing(d.whole(clutter.VOID_KINDS)), "clutter", x, z, yaw=d(-0.2, 0.2))

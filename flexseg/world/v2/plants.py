@@ -70,14 +70,14 @@ def tree(variant: int) -> Mesh:
     lean = 0.3 * float(rng.normal()) * (v < 12)
     cy = bare + tall * 0.92
     _trunk(b, bare + 0.4, thick, lean, cy + tall * 0.6)
-    b.flat(_ragged(rng, lean, cy, wide, tall, 48), "vegetation", 0, 0.62, material=_LEAF)
+    b.flat(_ragged(rng, lean, cy, wide, tall, 48), "vegetation", 0, 0.50, material=_LEAF)
     lumps = 11 if v < 12 else 6
     for angle, away, size in rng.random((lumps, 3)):
         a, r = angle * 6.28, 0.25 + 0.55 * away
         x, y = lean + wide * r * float(np.cos(a)), cy + tall * r * float(np.sin(a))
         s = 0.28 + 0.18 * float(size)
-        tone = 0.86 + 0.30 * (y - cy) / tall + 0.10 * float(rng.normal())
-        b.flat(_ragged(rng, x, y, wide * s, tall * s * 0.8, 20), "vegetation", 0, max(tone, 0.5), material=_LEAF)
+        tone = 0.86 + 0.42 * (y - cy) / tall + 0.16 * float(rng.normal())
+        b.flat(_ragged(rng, x, y, wide * s, tall * s * 0.8, 20), "vegetation", 0, max(tone, 0.4), material=_LEAF)
     return b.build()
 
 
@@ -108,10 +108,15 @@ def hedge(variant: int, length: float, height: float) -> Mesh:
     return b.build()
 
 
+@cache
+def _profiles(variant: int) -> np.ndarray:
+    return spectral_noise(300 + variant, 64, 0.9)
+
+
 def woods(rng: np.random.Generator, x0: float, x1: float, z: float, height: float) -> Mesh:
     """A distant line of trees as one ragged band facing the camera: slot 0 leaves."""
     b = MeshBuilder()
-    profile = spectral_noise(int(rng.integers(8)), 64, 0.9)[int(rng.integers(64))]
+    profile = _profiles(int(rng.integers(8)))[int(rng.integers(64))]
     xs = np.linspace(x0, x1, 64)
     tops = height * np.clip(0.75 + 0.22 * profile, 0.3, 1.6)
     outline = [(x0, 0.0), (x1, 0.0), *((float(x), float(t)) for x, t in zip(xs[::-1], tops[::-1], strict=True))]

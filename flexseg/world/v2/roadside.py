@@ -11,7 +11,7 @@ from flexseg.world.v2 import clutter, plants, vehicles
 from flexseg.world.v2.houses import Plan, house
 from flexseg.world.v2.layout import StreetLayout
 
-LAST = 125.0
+LAST = 110.0
 """Metres to which the roadside is built; the backdrop closes what is behind."""
 
 
@@ -106,7 +106,7 @@ def _garden(scene: Scene, d: Dice, side: int, edge: float, depth: float, z: floa
     for _ in range(d.whole(4)):
         bx, bz = side * (edge + d(0.8, depth)), z + d() * length
         mesh = plants.bush(d.whole(8)) if d.chance(0.7) else plants.tree(17 + d.whole(3))
-        if bz > 3:
+        if bz > 5:
             scene.facing(mesh, "tree", bx, bz, scale=d(0.7, 1.3), layer=FRONTAGE)
 
 
@@ -124,7 +124,7 @@ def _open(scene: Scene, d: Dice, side: int, edge: float, z: float, length: float
         if roll < 0.15:
             x += side * 4
         mesh = plants.tree(d.whole(plants.TREES)) if d.chance(0.75) else plants.bush(d.whole(8))
-        if tz > 2:
+        if tz > 5:
             scene.facing(mesh, "tree", x, tz, scale=d(0.8, 1.4), layer=FRONTAGE)
     kind = ("wall", "wall", "fence", "fence", "hedge", "hoarding", "low", "")[d.whole(8)]
     span = 3.0 * float(np.ceil(length / 3))

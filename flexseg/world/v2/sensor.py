@@ -12,6 +12,8 @@ from flexseg.world.v2.style import PhotoStyle
 
 _LEVELS = 4096
 _HEADROOM = 4.0
+BIAS = {"overcast": 1.1, "fog": 1.9, "snow": 1.9, "rain": 1.25, "dusk": 0.9}
+"""Compensation of the exposure by condition: what is white should not become grey."""
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
 
@@ -51,7 +53,7 @@ def exposure_of(linear: np.ndarray, style: PhotoStyle) -> float:
     target = style.key**2.2
     factor = target / float(np.exp(0.5 * mean + 0.5 * bright))
     # a camera opens only so far: night stays dark
-    return float(np.clip(factor, 0.25, 2.6)) * style.exposure
+    return float(np.clip(factor, 0.25, 2.6)) * style.exposure * BIAS.get(style.condition, 1.0)
 
 
 def develop(linear: np.ndarray, style: PhotoStyle, rng: np.random.Generator) -> np.ndarray:
@@ -70,10 +72,12 @@ def develop(linear: np.ndarray, style: PhotoStyle, rng: np.random.Generator) -> 
         rgb = rgb + np.float32(style.sharpen) * (rgb - soft)
     if style.noise > 0.001:
         gain = np.float32(style.noise * min(2.0, max(0.7, factor) ** 0.5))
-        noise = rng.standard_normal((h, w, 4), dtype=np.float32)
-        colour = cv2.GaussianBlur(noise[:, :, 1:], (0, 0), 0.9) * 1.6
+        noise = rng.standard_normal((h, w, 1), dtype=np.float32)
+        # colour is sampled coarsely in a sensor, and so is its noise
+        colour = rng.standard_normal(((h + 1) // 2, (w + 1) // 2, 3), dtype=np.float32)
+        noise = noise + cv2.resize(colour, (w, h), interpolation=cv2.INTER_LINEAR)
         # photon noise: stronger in the dark once the tone curve has lifted it
-        rgb = rgb + gain * (noise[:, :, :1] + colour) * (1.4 - grey)
+        rgb = rgb + gain * noise * (1.4 - grey)
     image = painted(np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8), style.paint)
     if style.jpeg < 99:
         _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, style.jpeg])

@@ -108,10 +108,10 @@ def _marks(d: Dice, s: street.Section) -> Mesh:
             a = z + 1.1 * k
             hatch = [(-0.8, 0.0, a), (0.8, 0.0, a + 0.9), (0.8, 0.0, a + 1.25), (-0.8, 0.0, a + 0.35)]
             b.face(hatch, "road", Material.MARKING, Slot.WHITE, 0.85, cull=False)
-    if d.chance(0.12):  # a coloured lane for buses or bicycles
-        x = s.right - d(1.4, 2.6)
+    if d.chance(0.06):  # a coloured lane for buses or bicycles
+        x, slot = s.right - d(1.4, 2.6), Slot.RED if d.chance(0.5) else Slot.GREEN
         for z0, z1 in pairwise([z for z in street.STRIPS if z < end]):
-            strip(x, s.right - 0.35, z0, z1, Slot.RED if d.chance(0.5) else Slot.GREEN, 0.42, Material.ASPHALT)
+            strip(x, s.right - 0.35, z0, z1, slot, 0.36, Material.ASPHALT)
     strip(0.0, 0.01, -3.0, -2.9, 0, 1.0, Material.ASPHALT)  # a mesh has at least one face
     return b.build()
 

@@ -101,7 +101,7 @@ def skin(scene: Scene, geometry: Geometry, pixels: Pixels, style: PhotoStyle, re
     )[:, :3].astype(np.float32)
     strength = np.float32(style.texture)
     factor = 1 + strength * (fine[:, :3] * np.float32(1 / ONE) - 1)
-    factor[tile == Tile.TWIGS] *= np.array([0.70, 0.40, 0.75], np.float32)  # from leaf green to bark
+    factor[tile == Tile.TWIGS] *= np.array([0.50, 0.27, 0.50], np.float32)  # from leaf green to bark
     mixed = (pixels.material != Material.PAINT) & (pixels.material != Material.GLASS) & (pixels.material != Material.PLAIN)
     factor *= 1 + np.float32(0.6) * strength * mixed[:, None] * (coarse * np.float32(1 / ONE) - 1)
     opaque = fine[:, 3] * np.float32(1 / 255)

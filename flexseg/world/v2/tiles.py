@@ -112,7 +112,7 @@ def _leaves(seed: int, count: int, size: tuple[int, int], holes: float, chroma: 
                 centre = (layer[0] + dx, layer[1] + dy)
                 if -12 < centre[0] < SIDE + 12 and -12 < centre[1] < SIDE + 12:
                     cv2.ellipse(luma, centre, axes, turn * 180, 0, 360, bright, -1)
-    luma = luma * (1 + 0.20 * clumps)
+    luma = luma * np.clip(1 + 0.34 * clumps, 0.3, 2)
     gaps = spectral_noise(seed + 3, SIDE, 0.9, 4.0)
     opaque = np.clip(1 - (gaps - np.quantile(gaps, 1 - holes)) * 5, 0, 1) if holes else 1.0
     return _tile(luma, seed, chroma, opaque)
@@ -133,7 +133,7 @@ def _twigs(seed: int) -> np.ndarray:
                     ends = (int(x + dx), int(y + dy)), (int(nx + dx), int(ny + dy))
                     cv2.line(cover, *ends, 1.0, wide, cv2.LINE_AA)
             x, y, angle = nx, ny, angle + rng.normal() * 0.45
-    cover = np.clip(cover + 0.55 + 0.15 * spectral_noise(seed, SIDE, 1.0), 0, 1)
+    cover = np.clip(0.5 * cover + 0.72 + 0.10 * spectral_noise(seed, SIDE, 1.0), 0, 1)
     return _tile(1 + 0.2 * spectral_noise(seed + 1, SIDE, 0.8), seed, 0.03, cover)
 
 
@@ -170,9 +170,9 @@ def surface_atlas() -> Atlas:
             _tile(_grid(50, 2, 2, 2, 0.25, 0.04, bond=False), 50, 0.01),
             _tile(grass, 60, 0.10),
             _tile(1 + 0.12 * spectral_noise(70, SIDE, 0.4) + 0.14 * spectral_noise(71, SIDE, 1.1), 70, 0.05),
-            _leaves(80, 1500, (4, 9), 0.10, 0.07),
-            _leaves(85, 2600, (3, 6), 0.02, 0.06),
-            _leaves(90, 1300, (4, 9), 0.16, 0.16),
+            _leaves(80, 1500, (4, 9), 0.04, 0.07),
+            _leaves(85, 2600, (3, 6), 0.0, 0.06),
+            _leaves(90, 1300, (4, 9), 0.07, 0.16),
             _twigs(95),
             _tile(_grid(100, 32, 8, 1, 0.16, 0.10, bond=True), 100, 0.03),
             _tile(_grid(105, 32, 8, 1, -0.25, 0.14, bond=True), 105, 0.04),
@@ -184,6 +184,6 @@ def surface_atlas() -> Atlas:
             _strips(135, 8, 0.30),
             _tile(1 + 0.03 * spectral_noise(140, SIDE, 1.2), 140, 0.006),
             _tile(1 + 0.10 * spectral_noise(145, SIDE, 1.0), 145, 0.02),
-            _leaves(150, 3200, (2, 5), 0.05, 0.05),
+            _leaves(150, 3200, (2, 5), 0.0, 0.05),
         ]
     )
