@@ -16,6 +16,7 @@ from flexseg.world.domains import DomainSpec
 from flexseg.world.geometry import Geometry
 from flexseg.world.scene import Scene
 from flexseg.world.v2 import domains as v2_domains
+from flexseg.world.v2 import misalign as v2_misalign
 from flexseg.world.v2 import paint as v2_paint
 from flexseg.world.v2 import streets as v2_streets
 from flexseg.world.v2 import style as v2_style
@@ -56,8 +57,8 @@ VERSIONS: dict[int, Version] = {
             2,
             v2_domains.DOMAINS,
             v2_streets.build_scene,
-            misalign.displace,
-            misalign.distort,
+            v2_misalign.displace,
+            v2_misalign.distort,
             v2_style.draw_style,
             v2_paint.paint,
         ),

@@ -59,7 +59,9 @@ UPPER = np.array(
     np.int32,
 )
 """What a style of house has above the ground floor; a cell takes one of four."""
-GROUND = np.array([[Cell.SHOP, Cell.SHOP, Cell.AWNING, Cell.DOOR], [Cell.SASH, Cell.DOOR, Cell.SASH, Cell.WIDE]], np.int32)
+GROUND = np.array(
+    [[Cell.SHOP, Cell.SHOP, Cell.AWNING, Cell.DOOR], [Cell.SASH, Cell.DOOR, Cell.SASH, Cell.WIDE]], np.int32
+)
 """The ground floor with and without shops."""
 
 
@@ -95,7 +97,9 @@ class _Drawing:
                 c, d = y0 + (y1 - y0) * j / bars[1], y0 + (y1 - y0) * (j + 1) / bars[1]
                 self.box(a + t, b - t, c + t, d - t, 1)
         # the reveal's shadow on the glass
-        self.planes[round((1 - y1) * _FINE) : round((1 - y1 + 0.05) * _FINE), round(x0 * _FINE) : round(x1 * _FINE), 1] *= 0.5
+        self.planes[
+            round((1 - y1) * _FINE) : round((1 - y1 + 0.05) * _FINE), round(x0 * _FINE) : round(x1 * _FINE), 1
+        ] *= 0.5
 
     def railing(self, x0: float, x1: float, y0: float, y1: float) -> None:
         self.box(x0, x1, y1 - 0.025, y1, 3, 0.9)

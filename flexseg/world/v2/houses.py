@@ -35,7 +35,9 @@ class Plan(NamedTuple):
     """A number from which chimneys, awnings, porches and aerials follow."""
 
 
-def _front(b: MeshBuilder, quad: Quad, plan: Plan, seed: int, *, shop: bool, wide: float = 1.0, tone: float = 1.0) -> None:
+def _front(
+    b: MeshBuilder, quad: Quad, plan: Plan, seed: int, *, shop: bool, wide: float = 1.0, tone: float = 1.0
+) -> None:
     top = plan.height if shop else -plan.height
     params = (plan.window[0] * wide, plan.window[1], float(seed), top)
     b.face(quad, "building", Material.FACADE, 0, tone, params=params)
@@ -119,7 +121,9 @@ def _attached(b: MeshBuilder, plan: Plan, front: Quad) -> None:
         x0, x1 = plan.front, plan.front + out * 1.3
         za = plan.near + 0.15 * (plan.far - plan.near)
         zb = plan.near + 0.75 * (plan.far - plan.near)
-        b.face([(x1, 2.35, za), (x1, 2.35, zb), (x0, 3.1, zb), (x0, 3.1, za)], "building", Material.PAINT, 3, cull=False)
+        b.face(
+            [(x1, 2.35, za), (x1, 2.35, zb), (x0, 3.1, zb), (x0, 3.1, za)], "building", Material.PAINT, 3, cull=False
+        )
         b.face([(x1, 2.1, za), (x1, 2.1, zb), (x1, 2.35, zb), (x1, 2.35, za)], "building", slot=3, tone=0.8, cull=False)
     if plan.extras >> 3 & 1 and h > 5:
         z = plan.near + 0.3 * (plan.far - plan.near)

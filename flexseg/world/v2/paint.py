@@ -22,7 +22,9 @@ def _halve(samples: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(samples, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def paint(scene: Scene, geometry: Geometry, spec: DomainSpec, style: PhotoStyle, rng: np.random.Generator) -> np.ndarray:
+def paint(
+    scene: Scene, geometry: Geometry, spec: DomainSpec, style: PhotoStyle, rng: np.random.Generator
+) -> np.ndarray:
     """Shade a geometry in a style: (H, W, 3) uint8 RGB."""
     faces, pixels = geometry.faces, Pixels(geometry)
     h, w = pixels.height, pixels.width

@@ -90,7 +90,9 @@ def bush(variant: int) -> Mesh:
     b.flat(_ragged(rng, 0, tall * 0.8, wide, tall, 30), "vegetation", 0, 0.7, material=_LEAF)
     for x, y, s in rng.random((4, 3)):
         cx, cy = (x - 0.5) * wide * 1.3, tall * (0.5 + 0.8 * y)
-        b.flat(_ragged(rng, cx, cy, wide * 0.3 + 0.2 * s, tall * 0.35, 14), "vegetation", 0, 0.8 + 0.4 * y, material=_LEAF)
+        b.flat(
+            _ragged(rng, cx, cy, wide * 0.3 + 0.2 * s, tall * 0.35, 14), "vegetation", 0, 0.8 + 0.4 * y, material=_LEAF
+        )
     return b.build()
 
 

@@ -66,7 +66,12 @@ def _built(
 ) -> None:
     garden = d(2.0, 6.0) if kind == "garden" else (d(0, 1.5) if d.chance(0.2) else 0.0)
     gap = d(1.5, 4.5) if kind == "garden" and d.chance(0.6) else (d(0.3, 3) if d.chance(0.08) else 0.02)
-    floors = {"terrace": storeys + d(-0.6, 0.6), "garden": d(1.6, 2.6), "block": storeys + d(0.5, 2.5), "hall": d(1, 2)}[kind]
+    floors = {
+        "terrace": storeys + d(-0.6, 0.6),
+        "garden": d(1.6, 2.6),
+        "block": storeys + d(0.5, 2.5),
+        "hall": d(1, 2),
+    }[kind]
     storey = d(2.7, 3.5) if kind != "hall" else d(3.6, 5.0)
     roofs = {
         "terrace": ("ridge", "ridge", "mansard", "flat", "gable"),

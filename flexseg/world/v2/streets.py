@@ -92,7 +92,11 @@ def _marks(d: Dice, s: street.Section) -> Mesh:
             for offset in (0.0, 0.22)[: 1 + double]:
                 at = x + offset * (1 if x < 0 else -1)
                 for z0, z1 in pairwise(cuts):
-                    if not s.crossing or z1 < s.crossing - s.crossing_width / 2 or z0 > s.crossing + s.crossing_width / 2:
+                    if (
+                        not s.crossing
+                        or z1 < s.crossing - s.crossing_width / 2
+                        or z0 > s.crossing + s.crossing_width / 2
+                    ):
                         strip(at - 0.05, at + 0.05, z0, z1, slot, 0.85, Material.MARKING)
     stop = (s.crossing - s.crossing_width / 2 - 1.2) if s.crossing else s.closed - 1.0
     if stop > 6 and d.chance(0.7):

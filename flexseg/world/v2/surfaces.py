@@ -102,7 +102,9 @@ def skin(scene: Scene, geometry: Geometry, pixels: Pixels, style: PhotoStyle, re
     strength = np.float32(style.texture)
     factor = 1 + strength * (fine[:, :3] * np.float32(1 / ONE) - 1)
     factor[tile == Tile.TWIGS] *= np.array([0.50, 0.27, 0.50], np.float32)  # from leaf green to bark
-    mixed = (pixels.material != Material.PAINT) & (pixels.material != Material.GLASS) & (pixels.material != Material.PLAIN)
+    mixed = (
+        (pixels.material != Material.PAINT) & (pixels.material != Material.GLASS) & (pixels.material != Material.PLAIN)
+    )
     factor *= 1 + np.float32(0.6) * strength * mixed[:, None] * (coarse * np.float32(1 / ONE) - 1)
     opaque = fine[:, 3] * np.float32(1 / 255)
     added = np.zeros_like(factor)
@@ -116,9 +118,7 @@ def skin(scene: Scene, geometry: Geometry, pixels: Pixels, style: PhotoStyle, re
     return Skin(factor, opaque, added, _snow(pixels, coarse, fine, style), glow)
 
 
-def _shine(
-    factor: np.ndarray, added: np.ndarray, pixels: Pixels, reflect: np.ndarray, style: PhotoStyle
-) -> None:
+def _shine(factor: np.ndarray, added: np.ndarray, pixels: Pixels, reflect: np.ndarray, style: PhotoStyle) -> None:
     """Paint and the glass of vehicles mirror the sky above and the dark street below."""
     for material, base, gain in ((Material.PAINT, 0.02, 0.16), (Material.GLASS, 0.05, 0.55)):
         i = pixels.pick(material)

@@ -52,7 +52,9 @@ class Span(NamedTuple):
     metres: float
 
 
-SPANS = np.array([4.0, 3.2, 5.0, 6.4, 4.8, 1.6, 4.8, 3.2, 3.2, 2.2, 1.7, 2.4, 3.0, 2.4, 2.4, 6.4, 8.0, 6.4, 3.2, 3.2, 1.6])
+SPANS = np.array(
+    [4.0, 3.2, 5.0, 6.4, 4.8, 1.6, 4.8, 3.2, 3.2, 2.2, 1.7, 2.4, 3.0, 2.4, 2.4, 6.4, 8.0, 6.4, 3.2, 3.2, 1.6]
+)
 SPANS = np.concatenate([SPANS, [3.0, 0.6, 2.0]]).astype(np.float32)
 """Metres that a tile spans, by :class:`Tile`."""
 

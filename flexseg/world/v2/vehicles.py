@@ -149,12 +149,16 @@ def car(variant: int) -> Mesh:
     _cabin(b, f, w)
     for side in (-1.0, 1.0):
         z = f.length * f.front[0] - 0.35
-        mirror = cuboid(min(side * w, side * (w + 0.17)), max(side * w, side * (w + 0.17)), z, z + 0.1, f.waist, f.waist + 0.14)
+        mirror = cuboid(
+            min(side * w, side * (w + 0.17)), max(side * w, side * (w + 0.17)), z, z + 0.1, f.waist, f.waist + 0.14
+        )
         for quad in mirror[:4]:
             b.face(quad, "car", Material.PAINT, Slot.HOUSING if look % 2 else 0)
     if look % 5 == 2 and not f.bed:
         for x in (-w * 0.6, w * 0.6):
-            for quad in cuboid(x - 0.03, x + 0.03, f.length * f.rear[1], f.length * f.front[1], f.height, f.height + 0.07):
+            for quad in cuboid(
+                x - 0.03, x + 0.03, f.length * f.rear[1], f.length * f.front[1], f.height, f.height + 0.07
+            ):
                 b.face(quad, "car", slot=Slot.HOUSING)
     if look == 12:  # a taxi's sign
         for quad in cuboid(-0.22, 0.22, -0.2, 0.0, f.height, f.height + 0.14)[:4]:
