@@ -24,7 +24,7 @@ class Atlas:
         pieces, self._start = [], np.zeros((len(tiles), self.levels), np.int32)
         at = 0
         for number, tile in enumerate(tiles):
-            level = tile.astype(np.float32)
+            level: np.ndarray = tile.astype(np.float32)
             for k in range(self.levels):
                 self._start[number, k] = at
                 pieces.append(np.clip(level + 0.5, 0, 255).astype(np.uint8).reshape(-1, channels))

@@ -13,7 +13,7 @@ VOID_KINDS = 9
 
 @cache
 def void_thing(variant: int) -> Mesh:
-    """Things without a class: cabinet, planter, skip, cones, post box, kiosk, wheelie bins, crates, advertising pillar."""
+    """Things without a class: cabinet, planter, skip, cones, post box, kiosk, wheelie bins, crates, pillar."""
     b = MeshBuilder()
     kind = variant % VOID_KINDS
 

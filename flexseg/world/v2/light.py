@@ -1,6 +1,8 @@
-"""Light of version 2: sun with soft shadows that things stand in too, sky dimmed by the street's walls, corners darker."""
+"""Light of version 2: sun with soft shadows that things stand in too, and a sky that walls and corners dim."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -94,19 +96,12 @@ def canyon(pixels: Pixels) -> np.ndarray:
 def shadows(scene: Scene, geometry: Geometry, style: PhotoStyle) -> tuple[np.ndarray, np.ndarray]:
     """Two (H, W) masks in 0–1 on the ground: what the sun does not reach, softer for what is far, and what lies below
     things."""
-    overcast = style_without_sun(style)
-    contact = shadow_mask(scene, geometry, overcast)
+    contact = shadow_mask(scene, geometry, replace(style, sun=np.zeros(3)))
     if float(style.sun.max()) <= 0.2:
         return np.zeros_like(contact), contact
     cast = shadow_mask(scene, geometry, style)
     soft = cv2.GaussianBlur(cast, (0, 0), cast.shape[0] / 70)
     return 0.6 * cast + 0.4 * soft, contact
-
-
-def style_without_sun(style: PhotoStyle) -> PhotoStyle:
-    from dataclasses import replace
-
-    return replace(style, sun=np.zeros(3))
 
 
 def light_ground(

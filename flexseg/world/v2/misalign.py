@@ -2,14 +2,15 @@
 
 A diffusion generator sees the mask at a fraction of the picture's resolution. Large planes come out where the mask has
 them; what is small or thin beside them is lost, swollen, bent or put a little aside, things appear that the mask does
-not have, and the paint of a surface runs over its outline into a neighbour that might look like it. All of it grows with
-one number, the strength (0 none, 1 the default, 2 strong). All draws are made first and in the same number whatever the
-strength, so that strengths are nested.
+not have, and the paint of a surface runs over its outline into a neighbour that might look like it. All of it grows
+with one number, the strength (0 none, 1 the default, 2 strong). All draws are made first and in the same number
+whatever the strength, so that strengths are nested.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import NormalDist
 
 import cv2
 import numpy as np
@@ -164,6 +165,4 @@ def distort(geometry: Geometry, rng: np.random.Generator, strength: float) -> Ge
 
 def _quantile(p: float) -> float:
     """The quantile of the standard normal distribution."""
-    from statistics import NormalDist
-
     return NormalDist().inv_cdf(min(max(p, 1e-6), 1 - 1e-6))

@@ -117,6 +117,6 @@ def parking(scene: Scene, d: Dice, s: street.Section, layout: StreetLayout, side
                 scene.facing(people.motorcycle(d.whole(6)), "clutter", x, z, turn=d(-0.7, 0.7), scale=d(1.1, 1.3))
                 z -= 2
             else:
-                mesh = cars.car(d.whole(cars.VARIANTS))
+                mesh = cars.car(d.whole(cars.VARIANTS), z > cars.FAR)
                 scene.put(mesh, "car", x + d(-0.15, 0.15), z, yaw, d(0.95, 1.05))
         z += d(5.3, 6.4)

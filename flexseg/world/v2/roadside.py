@@ -11,8 +11,11 @@ from flexseg.world.v2 import clutter, plants, vehicles
 from flexseg.world.v2.houses import Plan, house
 from flexseg.world.v2.layout import StreetLayout
 
-LAST = 110.0
+LAST = 100.0
 """Metres to which the roadside is built; the backdrop closes what is behind."""
+
+LENGTHS = {"terrace": (5.5, 9), "garden": (6, 13), "block": (12, 26), "hall": (18, 34), "open": (9, 20)}
+"""Metres along the street of a stretch of each kind."""
 
 
 def roadside(scene: Scene, d: Dice, s: street.Section, layout: StreetLayout, side: int) -> None:
@@ -23,7 +26,7 @@ def roadside(scene: Scene, d: Dice, s: street.Section, layout: StreetLayout, sid
     kind = _kind(d, layout)
     storeys = d(*layout.storeys)
     while z < last:
-        length = {"terrace": d(5.5, 9), "garden": d(6, 13), "block": d(12, 26), "hall": d(18, 34)}.get(kind, d(9, 20))
+        length = d(*LENGTHS[kind]) * (1 + max(z, 0) / 90)  # far away, one house stands for two
         if s.crossing and z < hi and z + length > lo:
             if lo - z > 5:
                 length = lo - z
@@ -122,7 +125,7 @@ def _open(scene: Scene, d: Dice, side: int, edge: float, z: float, length: float
         for k in range(int(length / 2.7)):
             if d.chance(0.7):
                 cz = z + 1.4 + 2.7 * k
-                mesh = vehicles.car(d.whole(vehicles.VARIANTS))
+                mesh = vehicles.car(d.whole(vehicles.VARIANTS), cz > vehicles.FAR)
                 scene.put(mesh, "car", side * (edge + 3.2), cz, side * np.pi / 2 + d(-0.05, 0.05), layer=FRONTAGE)
     for _ in range(3 + d.whole(4)):
         x, tz = side * (edge + d(2.5, 16)), z + d() * length

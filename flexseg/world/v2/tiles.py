@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 from functools import cache
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -46,17 +45,12 @@ class Tile(IntEnum):
     NEEDLES = 23
 
 
-class Span(NamedTuple):
-    """How large a tile is on the surface."""
-
-    metres: float
-
-
 SPANS = np.array(
-    [4.0, 3.2, 5.0, 6.4, 4.8, 1.6, 4.8, 3.2, 3.2, 2.2, 1.7, 2.4, 3.0, 2.4, 2.4, 6.4, 8.0, 6.4, 3.2, 3.2, 1.6]
+    [4.0, 3.2, 5.0, 6.4, 4.8, 1.6, 4.8, 3.2, 3.2, 2.2, 1.7, 2.4, 3.0, 2.4, 2.4, 6.4, 8.0, 6.4]
+    + [3.2, 3.2, 1.6, 3.0, 0.6, 2.0],
+    np.float32,
 )
-SPANS = np.concatenate([SPANS, [3.0, 0.6, 2.0]]).astype(np.float32)
-"""Metres that a tile spans, by :class:`Tile`."""
+"""Metres that a tile spans on its surface, by :class:`Tile`."""
 
 
 def _tile(luma: np.ndarray, seed: int, chroma: float, opaque: np.ndarray | float = 1.0) -> np.ndarray:

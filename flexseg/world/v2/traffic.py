@@ -52,7 +52,7 @@ def _vehicle(scene: Scene, d: Dice, layout: StreetLayout, x: float, z: float, ya
         rider = people.rider_along(4 + (0 if yaw == 0 else 1) + 2 * d.whole(2))
         scene.facing(rider, "person", x, z, scale=d(1.05, 1.25))
         return 3.0
-    scene.put(cars.car(d.whole(cars.VARIANTS)), "car", x, z + 1.5, yaw, d(0.95, 1.05))
+    scene.put(cars.car(d.whole(cars.VARIANTS), z > cars.FAR), "car", x, z + 1.5, yaw, d(0.95, 1.05))
     return 6.5
 
 

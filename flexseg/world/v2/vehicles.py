@@ -55,6 +55,10 @@ def _glass(b: MeshBuilder, quad: Quad) -> None:
     b.face(quad, "car", Material.GLASS, Slot.GLASS)
 
 
+FAR = 28.0
+"""Metres from which a car's details are under a pixel."""
+
+
 def _wheels(b: MeshBuilder, half: float, radius: float, stations: tuple[float, ...]) -> None:
     for z in stations:
         for side in (-1.0, 1.0):
@@ -106,15 +110,15 @@ def _ends(b: MeshBuilder, f: Form, body: Prism, look: int) -> None:
 
 
 @cache
-def car(variant: int) -> Mesh:
-    """One of :data:`VARIANTS` bodies; ``variant`` wraps around."""
+def car(variant: int, far: bool = False) -> Mesh:
+    """One of :data:`VARIANTS` bodies; ``variant`` wraps around. ``far`` leaves out what would be under a pixel."""
     f, look = FORMS[variant % len(FORMS)], variant % VARIANTS
     b = MeshBuilder()
     w, h = f.width / 2, f.length / 2
     radius = 0.31 if f.height < 1.65 else 0.36
     for quad in cuboid(-w * 0.92, w * 0.92, -h * 0.95, h * 0.95, 0.14, 0.36)[:4]:
         b.face(quad, "car", slot=Slot.UNDER)
-    for x in (-w + 0.02, w - 0.25):
+    for x in () if far else (-w + 0.02, w - 0.25):
         for z, order in ((-h * 0.72, 1), (h * 0.72, -1)):
             tread = [(x, 0.0, z), (x + 0.23, 0.0, z), (x + 0.23, radius, z), (x, radius, z)]
             b.face(tread if order > 0 else tread[1::-1] + tread[:1:-1], "car", slot=Slot.TYRE)
@@ -137,31 +141,35 @@ def car(variant: int) -> Mesh:
     for x, order in ((-w * 0.96, 1), (w * 0.96, -1)):
         wing = [(x, f.bonnet, h * 0.965), (x, f.bonnet * 0.9, split), (x, f.waist, split)][::order]
         b.face(wing, "car", Material.PAINT, 0)
-    for quad in (back.left, back.right):
+    if f.bed:
+        b.face(back.top, "car", slot=Slot.UNDER, tone=1.5)
+    _ends(b, f, Prism(back.rear, nose.front, back.left, back.right, back.top), look)
+    _cabin(b, f, w)
+    if not far:
+        _details(b, f, back, look)
+    _wheels(b, w, radius, (-f.length * 0.30, f.length * 0.31))
+    return b.build()
+
+
+def _details(b: MeshBuilder, f: Form, body: Prism, look: int) -> None:
+    """Sills, doors, mouldings, mirrors, roof rails and a taxi's sign."""
+    w = f.width / 2
+    trim = Slot.HOUSING if look % 2 else 0
+    for quad in (body.left, body.right):
         b.face(inset(quad, 0, 0, 1, 0.16), "car", Material.PAINT, 0, 0.35)
         for u in (0.36, 0.68):
             b.face(inset(quad, u, 0.14, u + 0.008, 0.98), "car", slot=Slot.UNDER)
-        b.face(inset(quad, 0.0, 0.50, 1.0, 0.54), "car", Material.PAINT, Slot.HOUSING if look % 2 else 0, 0.75)
-    ends = Prism(back.rear, nose.front, back.left, back.right, back.top)
-    _ends(b, f, ends, look)
-    if f.bed:
-        b.face(back.top, "car", slot=Slot.UNDER, tone=1.5)
-    _cabin(b, f, w)
+        b.face(inset(quad, 0.0, 0.50, 1.0, 0.54), "car", Material.PAINT, trim, 0.75)
+    z = f.length * f.front[0] - 0.35
     for side in (-1.0, 1.0):
-        z = f.length * f.front[0] - 0.35
-        mirror = cuboid(
-            min(side * w, side * (w + 0.17)), max(side * w, side * (w + 0.17)), z, z + 0.1, f.waist, f.waist + 0.14
-        )
-        for quad in mirror[:4]:
-            b.face(quad, "car", Material.PAINT, Slot.HOUSING if look % 2 else 0)
+        inner, outer = sorted((side * w, side * (w + 0.17)))
+        for quad in cuboid(inner, outer, z, z + 0.1, f.waist, f.waist + 0.14)[:4]:
+            b.face(quad, "car", Material.PAINT, trim)
     if look % 5 == 2 and not f.bed:
+        rear, front = f.length * f.rear[1], f.length * f.front[1]
         for x in (-w * 0.6, w * 0.6):
-            for quad in cuboid(
-                x - 0.03, x + 0.03, f.length * f.rear[1], f.length * f.front[1], f.height, f.height + 0.07
-            ):
+            for quad in cuboid(x - 0.03, x + 0.03, rear, front, f.height, f.height + 0.07):
                 b.face(quad, "car", slot=Slot.HOUSING)
-    if look == 12:  # a taxi's sign
+    if look == 12:
         for quad in cuboid(-0.22, 0.22, -0.2, 0.0, f.height, f.height + 0.14)[:4]:
             b.face(quad, "car", slot=Slot.YELLOW, glow=Glow.SHOP)
-    _wheels(b, w, radius, (-f.length * 0.30, f.length * 0.31))
-    return b.build()
