@@ -61,6 +61,34 @@ def show_world(
     print(output)
 
 
+_VERSION = Annotated[int, typer.Option(help="The world's version.")]
+_HEIGHT = Annotated[int, typer.Option(min=32, help="Height of an image in pixels.")]
+_WIDTH = Annotated[int, typer.Option(min=32, help="Width of an image in pixels.")]
+_IMAGES = Annotated[int, typer.Option(min=1, help="How many images to look at.")]
+
+
+@show.command("boundaries")
+def show_boundaries(version: _VERSION = 2, height: _HEIGHT = 128, width: _WIDTH = 256, images: _IMAGES = 50) -> None:
+    """How much of the street world's labels is boundary, as UBE and GAP draw it."""
+    from flexseg.tasks import world_facts
+
+    world_facts.show_boundaries(version, (height, width), images, terminal())
+
+
+@show.command("misalignment")
+def show_misalignment(
+    version: _VERSION = 2,
+    height: _HEIGHT = 128,
+    width: _WIDTH = 256,
+    images: _IMAGES = 50,
+    output: Annotated[Path | None, typer.Option(help="A CSV to write besides.")] = None,
+) -> None:
+    """Which labels of the generated images are wrong, at each strength: by distance to the boundary, and by class."""
+    from flexseg.tasks import world_facts
+
+    world_facts.show_misalignment(version, (height, width), images, terminal(), output)
+
+
 @bench.command("step")
 def bench_step(
     name: Annotated[str, typer.Argument(metavar="BENCHMARK")] = DEFAULT,

@@ -122,10 +122,11 @@ def looseness(label: np.ndarray) -> np.ndarray:
     reach = max(3, h // 12) | 1
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (reach, reach))
     core = (cv2.dilate(label, kernel) == cv2.erode(label, kernel)).astype(np.uint8)
-    large = cv2.dilate(core, kernel)
-    away = cv2.distanceTransform(1 - large, cv2.DIST_L2, 3) / (h / 24)
-    free = PLANES + (1 - PLANES) * np.minimum(away, 1)
-    return cv2.GaussianBlur(free.astype(np.float32), (0, 0), h / 48)
+    small = 1 - cv2.dilate(core, kernel)
+    away = np.minimum(cv2.distanceTransform(small, cv2.DIST_L2, 3) / (h / 16), 1)
+    # a thin thing moves with what is just beside it, else only its middle would
+    around = cv2.dilate((small * (0.5 + 0.5 * away)).astype(np.float32), np.ones((h // 32 * 2 + 1,) * 2, np.uint8))
+    return PLANES + (1 - PLANES) * cv2.GaussianBlur(around, (0, 0), h / 64)
 
 
 def _fields(rng: np.random.Generator, waves: tuple[tuple[int, float], ...], h: int, w: int) -> np.ndarray:

@@ -45,11 +45,33 @@ class Tile(IntEnum):
     NEEDLES = 23
 
 
-SPANS = np.array(
-    [4.0, 3.2, 5.0, 6.4, 4.8, 1.6, 4.8, 3.2, 3.2, 2.2, 1.7, 2.4, 3.0, 2.4, 2.4, 6.4, 8.0, 6.4]
-    + [3.2, 3.2, 1.6, 3.0, 0.6, 2.0],
-    np.float32,
-)
+_SPANS: dict[Tile, float] = {
+    Tile.PLAIN: 4.0,
+    Tile.ASPHALT: 3.2,
+    Tile.WORN_ASPHALT: 5.0,
+    Tile.CRACKED_ASPHALT: 6.4,
+    Tile.SLABS: 4.8,
+    Tile.COBBLES: 1.6,
+    Tile.CONCRETE: 4.8,
+    Tile.GRASS: 3.2,
+    Tile.EARTH: 3.2,
+    Tile.LEAVES: 2.2,
+    Tile.DENSE_LEAVES: 1.7,
+    Tile.AUTUMN_LEAVES: 2.4,
+    Tile.TWIGS: 3.0,
+    Tile.BRICK: 2.4,
+    Tile.DARK_BRICK: 2.4,
+    Tile.PLASTER: 6.4,
+    Tile.STAINED_PLASTER: 8.0,
+    Tile.PANELS: 6.4,
+    Tile.ASHLAR: 3.2,
+    Tile.TILES: 3.2,
+    Tile.PLANKS: 1.6,
+    Tile.PAINTWORK: 3.0,
+    Tile.CLOTH: 0.6,
+    Tile.NEEDLES: 2.0,
+}
+SPANS = np.array([_SPANS[tile] for tile in Tile], np.float32)
 """Metres that a tile spans on its surface, by :class:`Tile`."""
 
 
