@@ -61,7 +61,7 @@ def paint(
         picture *= 1 + lamps / style.ambient.astype(np.float32) * (pixels.coarse > 0)[:, :, None]
         picture += glow
     airlight = style.horizon if style.condition != "night" else style.horizon * 1.2
-    if style.extinction > 0.0005:
+    if style.extinction > 0.0003:
         veiled = weather.fog(picture, depth, style.extinction, airlight)
         thin = style.condition not in ("fog", "rain", "snow")  # a thin haze leaves the sky its clouds
         picture = np.where(above.reshape(h, w, 1), picture, veiled) if thin else veiled
@@ -77,6 +77,7 @@ def paint(
 def _through_leaves(picture: np.ndarray, heaven: np.ndarray, opaque: np.ndarray, pixels: Pixels) -> np.ndarray:
     """Let the sky shine through the gaps of crowns above the horizon, and the dark below it."""
     gaps = (1 - opaque) * (pixels.material == Material.FOLIAGE).reshape(opaque.shape)
+    gaps = np.minimum(gaps, 0.55)  # no gap is as wide as a pixel
     height = pixels.world[:, 1].reshape(opaque.shape)
     behind = np.where((height > 2.2)[:, :, None], heaven, picture * np.float32(0.55))
     return picture + gaps[:, :, None].astype(np.float32) * (behind - picture)

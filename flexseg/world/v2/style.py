@@ -64,7 +64,7 @@ class PhotoLook(Look):
     """Share of the pictures taken in winter, when broad-leaved trees are bare."""
     sharpen: Range = (0.0, 0.3)
     """Overshoot at edges."""
-    flare: Range = (0.0, 0.02)
+    flare: Range = (0.0, 0.012)
     """Light that lens and windscreen scatter over the picture, as a share of its mean."""
     fade: Range = (0.0, 0.02)
     """How far the blacks are lifted."""
@@ -116,7 +116,7 @@ def draw_style(rng: np.random.Generator, look: PhotoLook, index: int) -> PhotoSt
     direct = {Clouds.BROKEN: 0.45 + 0.5 * u[24], Clouds.VEIL: 0.6 + 0.3 * u[24], Clouds.LAYER: 1.0}.get(clouds, 1.0)
     # meteorological visibility V = 3 / β at the 5 % contrast threshold
     visibility = {"fog": between(3, (35, 110)), "rain": between(3, (120, 300)), "snow": between(3, (90, 250))}.get(
-        condition, 3.0 / (0.0004 + 0.0022 * between(3, look.haze))
+        condition, 3.0 / (0.0002 + 0.0012 * between(3, look.haze))
     )
     return PhotoStyle(
         condition=condition,
