@@ -10,7 +10,6 @@ import typer
 from flexseg.benchmark import benchmark_names, load_benchmark, select_rows
 from flexseg.cli.folders import BENCHMARKS, DEFAULT, METHODS, RESULTS
 from flexseg.console import terminal
-from flexseg.errors import UserError
 from flexseg.files import replacing
 
 show = typer.Typer(help="Show what the suite knows: benchmarks, methods, the street world.", no_args_is_help=True)
@@ -48,13 +47,8 @@ def show_world(
     """Write a contact sheet of the street world: every domain, images beside labels."""
     from PIL import Image
 
-    from flexseg.world import version_of
     from flexseg.world.sheet import contact_sheet
 
-    try:
-        version_of(version)
-    except ValueError as error:
-        raise UserError(str(error)) from None
     sheet = Image.fromarray(contact_sheet(samples, height, width, version))
     with replacing(output) as temporary:
         sheet.save(temporary, format="png")

@@ -40,7 +40,7 @@ def _check_world(benchmark: Benchmark) -> None:
         return
     try:
         known = world.version_of(benchmark.world.version).domains
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"benchmark {benchmark.name}: world.version: {error}") from None
     for name, domain in benchmark.domains.items():
         if domain.rendered and domain.world not in known:

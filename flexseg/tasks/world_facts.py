@@ -12,7 +12,6 @@ from rich.table import Table
 
 from flexseg.classes import CLASS_NAMES, IGNORE
 from flexseg.console import progress_bar
-from flexseg.errors import UserError
 
 STRENGTHS = (0.0, 0.5, 1.0, 2.0)
 RINGS = {"1 px": 3, "2 px": 5, "3–4 px": 9, "5–8 px": 17}
@@ -20,15 +19,6 @@ RINGS = {"1 px": 3, "2 px": 5, "3–4 px": 9, "5–8 px": 17}
 BEYOND = "> 8 px"
 STRIDE = 4
 """Of the features on which GAP's rings are drawn in the paper."""
-
-
-def _require(version: int) -> None:
-    from flexseg.world import version_of
-
-    try:
-        version_of(version)
-    except ValueError as error:
-        raise UserError(str(error)) from None
 
 
 def boundary_shares(version: int, size: tuple[int, int], images: int, domain: str = "source") -> pd.DataFrame:
@@ -45,7 +35,6 @@ def boundary_shares(version: int, size: tuple[int, int], images: int, domain: st
     from flexseg.components.boundary import downsample_label, label_boundary
     from flexseg.world import render
 
-    _require(version)
     height, width = size
     marked: dict[tuple[str, int], int] = {}
     valid = {"label": 0, "features": 0}
@@ -84,7 +73,6 @@ def wrong_labels(
     from flexseg.components.boundary import granularity
     from flexseg.world import render
 
-    _require(version)
     rings, classes = [*RINGS, BEYOND], list(CLASS_NAMES)
     records = []
     with progress_bar("rendering", len(strengths) * images) as advance:

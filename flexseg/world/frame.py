@@ -61,7 +61,8 @@ def render(
     """Render one image with its label; a pure function of its arguments.
 
     ``version`` is the world's (:data:`flexseg.world.versions.VERSIONS`) and part of every random draw. ``misalignment``
-    acts on the domain ``generated`` only. Raises ValueError for unknown or impossible arguments.
+    acts on the domain ``generated`` only. Raises UserError for an unknown version, ValueError for other unknown or
+    impossible arguments.
     """
     world = version_of(version)
     spec = _check(world, domain, split, index, height, width, misalignment)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flexseg.errors import UserError
 from flexseg.world import appearance, domains, misalign, painting, scene
 from flexseg.world.domains import DomainSpec
 from flexseg.world.geometry import Geometry
@@ -70,9 +71,9 @@ def version_of(number: int) -> Version:
     """The version of this number.
 
     Raises:
-        ValueError: there is none; lists those that there are.
+        UserError: there is none; lists those that there are.
     """
     if number not in VERSIONS:
         known = ", ".join(map(str, VERSIONS))
-        raise ValueError(f"the street world has no version {number}; this library renders versions {known}")
+        raise UserError(f"there is no version {number} of the street world; this library renders versions {known}")
     return VERSIONS[number]

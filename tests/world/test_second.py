@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flexseg.classes import CLASS_NAMES, IGNORE, NUM_CLASSES
+from flexseg.errors import UserError
 from flexseg.world import VERSIONS, Frame, render, version_of
 from flexseg.world.v2.atlas import ONE, Atlas, spectral_noise
 from flexseg.world.v2.facades import Cell, facade_atlas
@@ -62,7 +63,7 @@ for case in {CASES!r}:
 
 
 def test_unknown_versions_are_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ValueError, match="no version 3; this library renders versions 1, 2"):
+    with pytest.raises(UserError, match="no version 3 of the street world; this library renders versions 1, 2"):
         render("source", "train", 0, version=3)
 
 

@@ -51,10 +51,10 @@ def tree(variant: int) -> Mesh:
     rng = np.random.default_rng([191, v])
     b = MeshBuilder()
     if 14 <= v <= 16:
-        b.flat([(-0.18, 0), (0.18, 0), (0.12, 1.5), (-0.12, 1.5)], "vegetation", 1)
+        b.flat([(-0.18, 0), (0.18, 0), (0.12, 2.2), (-0.12, 2.2)], "vegetation", 1)
         tall, half = 8.0 + 3 * rng.random(), 2.0 + rng.random()
         for i in range(8):
-            y = 0.7 + tall * i / 8
+            y = 1.3 + tall * i / 8
             wide = half * (1 - i / 8.5)
             edge = [(wide * f, y - 0.3 + 0.5 * float(rng.random())) for f in np.linspace(-1, 1, 9)]
             b.flat([*edge, (0.2, y + tall / 5), (-0.2, y + tall / 5)], "vegetation", 0, 0.55 + 0.05 * i, material=_LEAF)
