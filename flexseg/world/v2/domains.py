@@ -16,7 +16,7 @@ from flexseg.world.v2.style import PhotoLook
 _SOURCE_LAYOUT = StreetLayout(
     camera_height=(1.3, 1.7),
     fov=(48.0, 58.0),
-    open_side=0.26,
+    open_side=0.32,
     storeys=(2.0, 5.0),
     trees=0.4,
     pavement=(2.4, 6.5),

@@ -42,7 +42,7 @@ def pavement(scene: Scene, d: Dice, s: street.Section, layout: StreetLayout, sid
         z = d(6, 14) if d.chance(0.5) else d(10, 32)
         x = d(kerb + 0.5, max(outer - 0.4, kerb + 0.6))
         for _ in range(1 + d.chance(0.35)):
-            size = d(0.6, 0.75) if d.chance(0.06) else d(0.95, 1.1)
+            size = d(0.65, 0.8) if d.chance(0.06) else d(1.0, 1.15)
             scene.facing(people.person(d.whole(8)), "person", side * x, z, turn=d(-0.6, 0.6), scale=size)
             x += d(0.45, 0.7)
     if d.chance(0.55):
@@ -53,10 +53,10 @@ def pavement(scene: Scene, d: Dice, s: street.Section, layout: StreetLayout, sid
         else:
             scene.put(vehicles.bin_or_bench(d.whole(4)), "clutter", x, z, yaw=d(-0.2, 0.2))
     if d.chance(0.24 * layout.rare):
-        z, make = d(6.5, 13), (people.bicycle if d.chance(0.65) else people.motorcycle)
+        z, make = d(6, 11), (people.bicycle if d.chance(0.65) else people.motorcycle)
         x, count = side * (kerb + 0.9 if d.chance(0.6) else max(outer - 0.6, kerb + 0.9)), 1 + d.whole(4)
         for i in range(count):
-            scene.facing(make(d.whole(6)), "clutter", x, z + 0.7 * i, turn=d(-0.6, 0.6), scale=d(1.1, 1.3))
+            scene.facing(make(d.whole(6)), "clutter", x, z + 0.7 * i, turn=d(-0.6, 0.6), scale=d(1.25, 1.45))
     if d.chance(0.08):
         scene.put(furniture.shelter(0 if side > 0 else 1), "building", side * (outer - 0.9), d(9, 20))
     if d.chance(0.07):
@@ -93,11 +93,11 @@ def _posts(
     if signal and d.chance(0.75):
         arm = 1 if side > 0 else 2
         variant = d.whole(3) + 3 * (arm if d.chance(0.3) else 0)
-        scene.facing(furniture.traffic_light(variant), "post", at, signal, scale=d(1.0, 1.3))
+        scene.facing(furniture.traffic_light(variant), "post", at, signal, scale=d(1.2, 1.5))
         if s.crossing and d.chance(0.5):
-            scene.facing(furniture.traffic_light(d.whole(3)), "post", at, hi + 1.2, scale=1.2)
+            scene.facing(furniture.traffic_light(d.whole(3)), "post", at, hi + 1.2, scale=1.4)
     elif d.chance(0.10):
-        scene.facing(furniture.traffic_light(d.whole(3)), "post", at, d(8, 16), scale=1.2)
+        scene.facing(furniture.traffic_light(d.whole(3)), "post", at, d(8, 14), scale=1.4)
 
 
 def parking(scene: Scene, d: Dice, s: street.Section, layout: StreetLayout, side: int) -> None:

@@ -70,13 +70,13 @@ def tree(variant: int) -> Mesh:
     lean = 0.3 * float(rng.normal()) * (v < 12)
     cy = bare + tall * 0.92
     _trunk(b, bare + 0.4, thick, lean, cy + tall * 0.6)
-    b.flat(_ragged(rng, lean, cy, wide, tall, 48), "vegetation", 0, 0.50, material=_LEAF)
+    b.flat(_ragged(rng, lean, cy, wide, tall, 48), "vegetation", 0, 0.62, material=_LEAF)
     lumps = 11 if v < 12 else 6
     for angle, away, size in rng.random((lumps, 3)):
         a, r = angle * 6.28, 0.25 + 0.55 * away
         x, y = lean + wide * r * float(np.cos(a)), cy + tall * r * float(np.sin(a))
         s = 0.28 + 0.18 * float(size)
-        tone = 0.86 + 0.42 * (y - cy) / tall + 0.16 * float(rng.normal())
+        tone = 1.0 + 0.45 * (y - cy) / tall + 0.16 * float(rng.normal())
         b.flat(_ragged(rng, x, y, wide * s, tall * s * 0.8, 20), "vegetation", 0, max(tone, 0.4), material=_LEAF)
     return b.build()
 

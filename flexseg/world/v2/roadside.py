@@ -134,7 +134,7 @@ def _open(scene: Scene, d: Dice, side: int, edge: float, z: float, length: float
         mesh = plants.tree(d.whole(plants.TREES)) if d.chance(0.75) else plants.bush(d.whole(8))
         if tz > 5:
             scene.facing(mesh, "tree", x, tz, scale=d(0.8, 1.4), layer=FRONTAGE)
-    kind = ("wall", "wall", "fence", "fence", "hedge", "hoarding", "low", "")[d.whole(8)]
+    kind = ("wall", "wall", "wall", "fence", "fence", "fence", "hedge", "hoarding", "low", "")[d.whole(10)]
     span = 3.0 * float(np.ceil(length / 3))
     x = side * (edge + 0.2)
     if kind in ("wall", "fence"):

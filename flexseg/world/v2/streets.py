@@ -36,8 +36,8 @@ def build_scene(rng: np.random.Generator, layout: StreetLayout) -> Scene:
         right=right,
         lane=lane,
         pavement=(d(*layout.pavement), d(*layout.pavement)),
-        verge=tuple(d(0.8, 3.0) if d.chance(0.22) else 0.0 for _ in range(2)),  # type: ignore[arg-type]
-        base=tuple("terrain" if d.chance(0.45) else "sidewalk" for _ in range(2)),  # type: ignore[arg-type]
+        verge=tuple(d(1.2, 4.0) if d.chance(0.35) else 0.0 for _ in range(2)),  # type: ignore[arg-type]
+        base=tuple("terrain" if d.chance(0.6) else "sidewalk" for _ in range(2)),  # type: ignore[arg-type]
         crossing=cross,
         crossing_width=d(6, 10),
         zebra=zebra,

@@ -42,13 +42,13 @@ def _vehicle(scene: Scene, d: Dice, layout: StreetLayout, x: float, z: float, ya
     """Put one vehicle with its rear at ``z``; returns the metres it takes."""
     roll = d()
     rare = layout.rare * (1.0 if first else 0.4)
-    if roll < 0.09 * rare:
+    if roll < 0.11 * rare:
         scene.put(vehicles.bus(d.whole(2)), "bus", x, z + 5, yaw, d(0.95, 1.05))
         return 13.0
-    if roll < 0.19 * rare:
+    if roll < 0.22 * rare:
         scene.put(vehicles.truck(d.whole(3)), "truck", x, z + 3.5, yaw, d(0.9, 1.1))
         return 9.0
-    if roll < 0.25 * rare:
+    if roll < 0.29 * rare:
         rider = people.rider_along(4 + (0 if yaw == 0 else 1) + 2 * d.whole(2))
         scene.facing(rider, "person", x, z, scale=d(1.05, 1.25))
         return 3.0
@@ -65,11 +65,11 @@ def _riders(scene: Scene, d: Dice, s: street.Section, layout: StreetLayout, lane
             if abs(x - own) > 1.1:
                 motor = 4 * d.chance(0.3)
                 mesh = people.rider_along(motor + (0 if side > 0 else 1) + 2 * d.whole(2))
-                scene.facing(mesh, "person", x, d(6.5, 16), turn=d(-0.3, 0.3), scale=d(1.05, 1.25))
+                scene.facing(mesh, "person", x, d(5.5, 13), turn=d(-0.3, 0.3), scale=d(1.15, 1.35))
     if d.chance(0.2 * layout.rare):
-        z = (s.zebra or d(9, 18)) + d(-0.5, 0.5)
+        z = (s.zebra or d(7, 14)) + d(-0.5, 0.5)
         turn = 0.0 if d.chance(0.5) else np.pi
         motor = d.chance(0.4)
         mesh = (people.motorcyclist_side if motor else people.cyclist_side)(d.whole(6))
         x = d(-s.left + 1, s.right - 1)
-        scene.facing(mesh, "person", x, max(z, 8.0), turn=turn + d(-0.6, 0.6), scale=d(1.05, 1.2))
+        scene.facing(mesh, "person", x, max(z, 6.5), turn=turn + d(-0.6, 0.6), scale=d(1.15, 1.3))
