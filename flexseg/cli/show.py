@@ -42,16 +42,45 @@ def show_world(
     samples: Annotated[int, typer.Option(min=1, help="Images per domain.")] = 5,
     height: Annotated[int, typer.Option(min=32, help="Height of an image in pixels.")] = 96,
     width: Annotated[int, typer.Option(min=32, help="Width of an image in pixels.")] = 192,
+    version: Annotated[int, typer.Option(help="The world's version.")] = 1,
 ) -> None:
     """Write a contact sheet of the street world: every domain, images beside labels."""
     from PIL import Image
 
     from flexseg.world.sheet import contact_sheet
 
-    sheet = Image.fromarray(contact_sheet(samples, height, width))
+    sheet = Image.fromarray(contact_sheet(samples, height, width, version))
     with replacing(output) as temporary:
         sheet.save(temporary, format="png")
     print(output)
+
+
+_VERSION = Annotated[int, typer.Option(help="The world's version.")]
+_HEIGHT = Annotated[int, typer.Option(min=32, help="Height of an image in pixels.")]
+_WIDTH = Annotated[int, typer.Option(min=32, help="Width of an image in pixels.")]
+_IMAGES = Annotated[int, typer.Option(min=1, help="How many images to look at.")]
+
+
+@show.command("boundaries")
+def show_boundaries(version: _VERSION = 2, height: _HEIGHT = 128, width: _WIDTH = 256, images: _IMAGES = 50) -> None:
+    """How much of the street world's labels is boundary, as UBE and GAP draw it."""
+    from flexseg.tasks import world_facts
+
+    world_facts.show_boundaries(version, (height, width), images, terminal())
+
+
+@show.command("misalignment")
+def show_misalignment(
+    version: _VERSION = 2,
+    height: _HEIGHT = 128,
+    width: _WIDTH = 256,
+    images: _IMAGES = 50,
+    output: Annotated[Path | None, typer.Option(help="A CSV to write besides.")] = None,
+) -> None:
+    """Which labels of the generated images are wrong, at each strength: by distance to the boundary, and by class."""
+    from flexseg.tasks import world_facts
+
+    world_facts.show_misalignment(version, (height, width), images, terminal(), output)
 
 
 @bench.command("step")

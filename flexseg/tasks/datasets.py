@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from flexseg.benchmark import Benchmark, Domain, Part, Size, WorldDomain, fingerprint
+from flexseg.benchmark import Benchmark, Domain, Part, Size, World, WorldDomain, fingerprint
 from flexseg.benchmark.schedule import Resize
 from flexseg.classes import CITYSCAPES, ClassSet
 from flexseg.console import progress_bar
@@ -43,7 +43,7 @@ def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int 
         if settings.rendered:
             assert benchmark.world is not None
             (folder / INDEX_NAME).unlink(missing_ok=True)  # else it would vouch for half a domain
-            render_domain(settings, folder, (benchmark.world.height, benchmark.world.width), domain)
+            render_domain(settings, folder, benchmark.world, domain)
         dataset, located = set_of(benchmark, domain), locate_domain(benchmark, domain, results)
         cache = None if settings.rendered else sets_folder(results)  # what was just rendered is in no journal
         index = build_index(settings, located, name, cache, workers, domain, dataset, benchmark.class_set)
@@ -53,14 +53,13 @@ def make_dataset(benchmark: Benchmark, domain: str, results: Path, workers: int 
         write_index(folder, index)  # last, as it shows that the domain is complete
 
 
-def render_domain(settings: WorldDomain, root: Path, size: tuple[int, int], name: str) -> None:
-    """Render all images of a domain below ``root``, of ``size`` (height, width); what was there before is removed."""
+def render_domain(settings: WorldDomain, root: Path, world: World, name: str) -> None:
+    """Render all images of a domain below ``root``, as ``world`` says; what was there before is removed."""
     from flexseg.world.write import write_domain
 
     for folder in ("leftImg8bit", "gtFine"):
         remove_folder(root / folder, root)
     counts = {split: part.expected or 0 for split, part in settings.parts.items()}
-    height, width = size
     with progress_bar(f"rendering {name}", sum(counts.values())) as advance:
         for split, count in counts.items():
             write_domain(
@@ -68,8 +67,9 @@ def render_domain(settings: WorldDomain, root: Path, size: tuple[int, int], name
                 settings.world,
                 split,
                 count,
-                height=height,
-                width=width,
+                height=world.height,
+                width=world.width,
+                version=world.version,
                 misalignment=settings.misalignment,
                 progress=lambda _: advance(1),
             )

@@ -109,10 +109,10 @@ def measure_world(benchmark: Benchmark, images: int, console: Console) -> dict[s
     if size is None:
         raise UserError(f"benchmark {benchmark.name} renders nothing (it has no `world`): measure `streetworld`")
     rates = {}
-    for domain in world.DOMAINS:
+    for domain in world.version_of(size.version).domains:
         started = time.perf_counter()
         for index in range(images):
-            world.render(domain, "train", index, height=size.height, width=size.width)
+            world.render(domain, "train", index, version=size.version, height=size.height, width=size.width)
         rates[domain] = images / (time.perf_counter() - started)
         console.print(f"{domain:12s} {rates[domain]:6.1f} images/s")
     return rates

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from flexseg.benchmark import Benchmark, WorldDomain
+from flexseg.benchmark import Benchmark, World, WorldDomain
 from flexseg.benchmark.schedule import Training
 from flexseg.data.draws import Purpose, generator
 from flexseg.data.frames import Frame, FrameCache, frames_of, write_frames
@@ -91,9 +91,10 @@ def _find_or_render(benchmark: Benchmark, results: Path, images: int, folder: Pa
     except UserError as error:
         reason = str(error).splitlines()[0]
     world = benchmark.world
-    size = GTA5_SIZE if world is None or not domain.rendered else (world.height, world.width)
+    if world is None or not domain.rendered:
+        world = World(version=1, height=GTA5_SIZE[0], width=GTA5_SIZE[1])
     root, stand_in = folder / "rendered", WorldDomain(world="source", train=images)
-    render_domain(stand_in, root, size, "source")
+    render_domain(stand_in, root, world, "source")
     index = build_index(stand_in, Located(root, load_set(stand_in.dataset).layouts[0]), "", name="source")
     return index, f"rendered here, as the benchmark's are missing ({reason})"
 

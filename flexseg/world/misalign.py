@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from flexseg.world import furniture, people, vehicles
+from flexseg.world.geometry import Geometry
 from flexseg.world.scene import STREET, Scene
 
 LOSS = 0.12
@@ -61,6 +62,11 @@ def displace(scene: Scene, rng: np.random.Generator, strength: float) -> Scene:
         painted.facing(mesh, name, x, z + (10 if name == "car" else 0))
         painted.colours = np.concatenate([painted.colours, np.roll(draws[i : i + 1, :5], 2) * 0.5 + hue * 0.5])
     return painted
+
+
+def distort(geometry: Geometry, rng: np.random.Generator, strength: float) -> Geometry:
+    """What happens to the painted geometry in the picture's plane."""
+    return geometry._replace(surface=warp(geometry.surface, rng, strength))
 
 
 def warp(surface: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:

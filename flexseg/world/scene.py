@@ -64,7 +64,7 @@ class Scene:
         self.put(mesh, kind, x, z, float(np.arctan2(x - self.camera.x, max(z, 1.0))) + turn, scale, layer)
 
 
-class _Dice:
+class Dice:
     """Uniform draws from one generator, taken in blocks because single draws cost microseconds."""
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -85,7 +85,7 @@ class _Dice:
 
 def build_scene(rng: np.random.Generator, layout: Layout) -> Scene:
     """Draw a street. All randomness comes from ``rng``."""
-    d = _Dice(rng)
+    d = Dice(rng)
     lanes = layout.lanes[d.whole(len(layout.lanes))]
     lane = d(3.1, 3.5)
     parking = (2.3 if d.chance(0.75) else 0.4, 2.3 if d.chance(0.75) else 0.4)
@@ -134,14 +134,14 @@ def build_scene(rng: np.random.Generator, layout: Layout) -> Scene:
     return scene
 
 
-def _edges(s: street.Section, side: int) -> tuple[float, float, float]:
+def edges(s: street.Section, side: int) -> tuple[float, float, float]:
     """Distances from the centre line to the kerb, the inner and the outer edge of the pavement."""
     i = (side + 1) // 2
     kerb = s.left if side < 0 else s.right
     return kerb, kerb + s.verge[i], kerb + s.verge[i] + s.pavement[i]
 
 
-def _backdrop(scene: Scene, d: _Dice, s: street.Section) -> None:
+def _backdrop(scene: Scene, d: Dice, s: street.Section) -> None:
     z = (s.closed + 14) if s.closed else d(170, 230)
     if d.chance(0.6) or s.closed:
         n = 14
@@ -152,9 +152,9 @@ def _backdrop(scene: Scene, d: _Dice, s: street.Section) -> None:
     scene.things.append(Thing(row, "tree", BACKDROP, depth=z - 4))
 
 
-def _roadside(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: int) -> None:
+def _roadside(scene: Scene, d: Dice, s: street.Section, layout: Layout, side: int) -> None:
     """Houses, parks, walls and fences along one side, block by block."""
-    edge = _edges(s, side)[2]
+    edge = edges(s, side)[2]
     z, last = d(-3, 4), (s.closed or 130.0)
     lo, hi = s.crossing - s.crossing_width / 2 - 2.5, s.crossing + s.crossing_width / 2 + 2.5
     high = d(*layout.storeys)
@@ -190,7 +190,7 @@ def _roadside(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: i
         z += length
 
 
-def _open_block(scene: Scene, d: _Dice, side: int, edge: float, z: float, length: float) -> None:
+def _open_block(scene: Scene, d: Dice, side: int, edge: float, z: float, length: float) -> None:
     """A stretch without houses: trees and bushes behind a wall, a fence or nothing."""
     middle = z + length / 2
     kind = ("wall", "fence", "fence", "", "wall")[d.whole(5)]
@@ -207,9 +207,9 @@ def _open_block(scene: Scene, d: _Dice, side: int, edge: float, z: float, length
         scene.things.append(thing)
 
 
-def _pavement(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: int) -> None:
+def _pavement(scene: Scene, d: Dice, s: street.Section, layout: Layout, side: int) -> None:
     """Trees, lamps, lights, signs, people and clutter between kerb and house."""
-    kerb, inner, outer = _edges(s, side)
+    kerb, inner, outer = edges(s, side)
     lo, hi = s.crossing - s.crossing_width / 2, s.crossing + s.crossing_width / 2
 
     def clear(z: float) -> bool:
@@ -271,11 +271,11 @@ def _pavement(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: i
         scene.put(furniture.shelter(0 if side > 0 else 1), "building", side * (outer - 0.9), d(9, 20))
 
 
-def _parking(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: int, lane: bool) -> None:
+def _parking(scene: Scene, d: Dice, s: street.Section, layout: Layout, side: int, lane: bool) -> None:
     """A row of parked vehicles along the kerb."""
     if not lane:
         return
-    x = side * (_edges(s, side)[0] - 1.1)
+    x = side * (edges(s, side)[0] - 1.1)
     busy = layout.parked * d(0.5, 1.4)
     z = d(7, 12)
     last = s.closed or 40.0
@@ -297,7 +297,7 @@ def _parking(scene: Scene, d: _Dice, s: street.Section, layout: Layout, side: in
         z += d(5.4, 6.6)
 
 
-def _traffic(scene: Scene, d: _Dice, s: street.Section, layout: Layout, lanes: int, tram: bool) -> None:
+def _traffic(scene: Scene, d: Dice, s: street.Section, layout: Layout, lanes: int, tram: bool) -> None:
     """Moving vehicles lane by lane, riders along the edge, people on the zebra."""
     own = scene.camera.x
     last = s.closed or 50.0

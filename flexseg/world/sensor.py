@@ -49,7 +49,7 @@ def develop(linear: np.ndarray, style: Style, rng: np.random.Generator) -> np.nd
         # photon noise: stronger in the dark once the tone curve has lifted it
         rgb = rgb + np.float32(style.noise) * noise * (1.5 - grey)
     image = np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8)
-    image = _painted(image, style.paint)
+    image = painted(image, style.paint)
     if style.jpeg < 99:
         _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, style.jpeg])
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -59,7 +59,7 @@ def develop(linear: np.ndarray, style: Style, rng: np.random.Generator) -> np.nd
     return np.ascontiguousarray(image)
 
 
-def _painted(image: np.ndarray, paint: int) -> np.ndarray:
+def painted(image: np.ndarray, paint: int) -> np.ndarray:
     """Hand-made looks of generated pictures."""
     if paint == 1:
         size = 3 if image.shape[0] < 200 else 5

@@ -33,6 +33,7 @@ def write_domain(
     *,
     height: int,
     width: int,
+    version: int = 1,
     misalignment: float = 1.0,
     progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
@@ -46,7 +47,7 @@ def write_domain(
         raise ValueError(f"count must be 0 or more, not {count}")
     paths = []
     for index in range(count):
-        frame = render(domain, split, index, height=height, width=width, misalignment=misalignment)
+        frame = render(domain, split, index, version=version, height=height, width=width, misalignment=misalignment)
         stem = f"{frame.condition}_{index:06d}_000000"
         image = Path(root) / "leftImg8bit" / split / frame.condition / f"{stem}_leftImg8bit.png"
         label = Path(root) / "gtFine" / split / frame.condition / f"{stem}_gtFine_labelTrainIds.png"

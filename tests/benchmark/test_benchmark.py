@@ -270,6 +270,7 @@ def name_of(benchmark: Benchmark, row: str = "flexseg", seed: int = 0, methods: 
         put("model", "backbone", "base_channels", value=8),
         put("model", "decode_head", "channels", value=16),
         put("world", "height", value=64),
+        put("world", "version", value=2),
         put("domains", "source", "train", value=13),
         put("domains", "source", "val", value=5),
         put("domains", "generated", "misalignment", value=0.5),

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from flexseg.benchmark import Benchmark, Part, SetDomain, WorldDomain, fingerprint, load_benchmark
+from flexseg.benchmark import Benchmark, Part, SetDomain, World, WorldDomain, fingerprint, load_benchmark
 from flexseg.data.layouts import take_inventory
 from flexseg.data.pool import open_pool
 from flexseg.data.sets import load_set
@@ -236,12 +236,12 @@ def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
     domain.symlink_to(theirs)
     world = WorldDomain(world="source", train=1)
     with pytest.raises(UserError, match=r"data/source is a link: nothing is removed"):
-        render_domain(world, domain, (32, 64), "source")
+        render_domain(world, domain, World(version=1, height=32, width=64), "source")
     domain.unlink()
     domain.mkdir()
     (domain / "leftImg8bit").symlink_to(theirs / "leftImg8bit")
     with pytest.raises(UserError, match=r"source/leftImg8bit is a link"):
-        render_domain(world, domain, (32, 64), "source")
+        render_domain(world, domain, World(version=1, height=32, width=64), "source")
     for outside in (theirs / "leftImg8bit", domain / "../../../../cityscapes/leftImg8bit", domain):
         with pytest.raises(UserError, match="nothing is removed there"):
             remove_folder(outside, domain)
@@ -249,7 +249,7 @@ def test_nothing_is_removed_behind_a_link(tmp_path: Path) -> None:
     (domain / "leftImg8bit").unlink()
     (domain / "leftImg8bit").mkdir()
     (domain / "leftImg8bit/old.png").touch()
-    render_domain(world, domain, (32, 64), "source")
+    render_domain(world, domain, World(version=1, height=32, width=64), "source")
     assert not (domain / "leftImg8bit/old.png").exists()
 
 

@@ -1,4 +1,4 @@
-"""Version 1 of the world is frozen: these frames may not change without a new version."""
+"""Versions of the world are frozen: these frames may not change without a new version."""
 
 import hashlib
 import json
@@ -9,18 +9,30 @@ import pytest
 
 from flexseg import world
 
-GOLDEN = json.loads(Path(__file__).with_name("golden_v1.json").read_text())
+FOLDER = Path(__file__).parent
+GOLDEN = {number: json.loads((FOLDER / f"golden_v{number}.json").read_text()) for number in world.VERSIONS}
+FRAMES = [(number, frame) for number, golden in GOLDEN.items() for frame in golden["frames"]]
 
 
-def test_version():
-    assert GOLDEN["version"] == world.VERSION
-    assert {frame["domain"] for frame in GOLDEN["frames"]} == set(world.DOMAINS)
+@pytest.mark.parametrize("number", world.VERSIONS)
+def test_version(number):
+    golden = GOLDEN[number]
+    assert golden["version"] == number
+    assert {frame["domain"] for frame in golden["frames"]} == set(world.version_of(number).domains)
 
 
-@pytest.mark.parametrize("golden", GOLDEN["frames"], ids=lambda frame: f"{frame['domain']}-{frame['index']}")
-def test_frame(golden):
+@pytest.mark.parametrize(
+    ("number", "golden"), FRAMES, ids=[f"v{number}-{frame['domain']}-{frame['index']}" for number, frame in FRAMES]
+)
+def test_frame(number, golden):
     frame = world.render(
-        golden["domain"], golden["split"], golden["index"], height=64, width=128, misalignment=golden["misalignment"]
+        golden["domain"],
+        golden["split"],
+        golden["index"],
+        version=number,
+        height=64,
+        width=128,
+        misalignment=golden["misalignment"],
     )
     # Labels are whole numbers and must agree to the bit; colours pass through floating point, which another processor
     # may round otherwise.

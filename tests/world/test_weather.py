@@ -10,8 +10,8 @@ import pytest
 from flexseg.world import DOMAINS, render, weather
 from flexseg.world.appearance import LIGHTS, draw_style
 from flexseg.world.domains import Look
-from flexseg.world.frame import paint
 from flexseg.world.geometry import rasterise
+from flexseg.world.painting import paint
 from flexseg.world.palettes import BASE_PALETTE, KIND_SLOTS
 from flexseg.world.scene import build_scene
 
