@@ -62,6 +62,22 @@ for case in {CASES!r}:
     assert len(set(runs[0].split())) == len(CASES)
 
 
+@pytest.mark.parametrize("size", [(101, 203), (128, 128), (32, 32)])
+def test_any_size(size: tuple[int, int]) -> None:
+    for domain in DOMAINS:
+        frame = paint(domain, "test", 2, height=size[0], width=size[1])
+        assert frame.image.shape == (*size, 3)
+        assert frame.label.shape == frame.painted.shape == size
+        assert frame.image.flags.c_contiguous
+
+
+def test_geometry_scales_with_the_size() -> None:
+    for index in range(3):
+        small = paint("source", "val", index, height=96, width=192).label
+        large = paint("source", "val", index, height=192, width=384).label
+        assert (large[::2, ::2] == small).mean() > 0.93
+
+
 def test_unknown_versions_are_refused_with_those_that_are_known() -> None:
     with pytest.raises(UserError, match="no version 3 of the street world; this library renders versions 1, 2"):
         render("source", "train", 0, version=3)
