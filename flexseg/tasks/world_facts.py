@@ -129,7 +129,8 @@ def show_misalignment(version: int, size: tuple[int, int], images: int, console:
     from flexseg.files import replacing
 
     facts = wrong_labels(version, size, images)
-    table = Table(title=f"Wrong labels in percent, by strength; version {version}, {size[0]}×{size[1]}, {images} images")
+    where = f"version {version}, {size[0]}×{size[1]}, {images} images"
+    table = Table(title=f"Wrong labels in percent, by strength; {where}")
     table.add_column("ring, class")
     table.add_column("% of pixels", justify="right")
     strengths = sorted(set(facts["strength"]))
