@@ -11,7 +11,6 @@ import numpy as np
 
 from flexseg.world.mesh import Glow, Material, Mesh, MeshBuilder, Point, Quad, Slot, cuboid, inset
 
-
 FAR = 50.0
 """Metres from which what stands out from a front is under a pixel."""
 
