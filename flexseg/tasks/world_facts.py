@@ -129,12 +129,13 @@ def show_misalignment(version: int, size: tuple[int, int], images: int, console:
     from flexseg.files import replacing
 
     facts = wrong_labels(version, size, images)
-    table = Table(title=f"Wrong labels in percent, version {version}, {size[0]}×{size[1]}, {images} images")
+    where = f"version {version}, {size[0]}×{size[1]}, {images} images"
+    table = Table(title=f"Wrong labels in percent, by strength; {where}")
     table.add_column("ring, class")
     table.add_column("% of pixels", justify="right")
     strengths = sorted(set(facts["strength"]))
     for strength in strengths:
-        table.add_column(f"strength {strength:g}", justify="right")
+        table.add_column(f"at {strength:g}", justify="right")
     for _, group in facts.groupby(["by", "name"], sort=False):
         values = [f"{value:.1f}" for value in group.sort_values("strength")["wrong"]]
         table.add_row(group["name"].iloc[0], f"{group['pixels'].iloc[0]:.1f}", *values)

@@ -80,6 +80,8 @@ class DomainSpec:
     """Enters every random draw of the domain; generated shares its layouts with the source."""
     layout: Layout
     look: Look
+    hand: int = 1
+    """Which generator paints (generated images only): it enters every draw but those of the layouts."""
 
 
 _CITY_LAYOUT = Layout(

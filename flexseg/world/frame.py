@@ -17,7 +17,7 @@ from flexseg.world.versions import Version, version_of
 MINIMUM_SIDE = 32
 _LAYOUT, _LOOK, _PARTICLES, _MISALIGN, _COLOURS, _WARP = range(6)
 _REPAINTED = 100
-"""Added to the key of a domain whose look is drawn apart from the layouts that it shares."""
+"""Added to the key of a domain whose look is drawn apart from the layouts that it shares, times its hand."""
 
 
 class Frame(NamedTuple):
@@ -61,7 +61,7 @@ def render(
     """Render one image with its label; a pure function of its arguments.
 
     ``version`` is the world's (:data:`flexseg.world.versions.VERSIONS`) and part of every random draw. ``misalignment``
-    acts on the domain ``generated`` only. Raises UserError for an unknown version, ValueError for other unknown or
+    acts on generated images only. Raises UserError for an unknown version, ValueError for other unknown or
     impossible arguments.
     """
     world = version_of(version)
@@ -70,7 +70,7 @@ def render(
     def dice(purpose: int, key: int = spec.key) -> np.random.Generator:
         return np.random.default_rng([world.number, key, SPLITS.index(split), index, purpose])
 
-    look_key = spec.key + (_REPAINTED if spec.role == "generated" else 0)
+    look_key = spec.key + (_REPAINTED * spec.hand if spec.role == "generated" else 0)
     scene = world.build_scene(dice(_LAYOUT), spec.layout)
     geometry = rasterise(scene, height, width)
     label = painted = label_of(geometry)

@@ -41,7 +41,7 @@ def contact_sheet(samples: int, height: int, width: int, version: int = 1) -> np
     """RGB sheet (rows, columns, 3) uint8: one row per domain, and per misalignment of the generated one."""
     rows = []
     for domain, spec in version_of(version).domains.items():
-        captions = _STRENGTHS if spec.role == "generated" else {domain.replace("_", " "): 0.0}
+        captions = _STRENGTHS if domain == "generated" else {domain.replace("_", "\n"): float(spec.role == "generated")}
         rows += [
             _row(caption, domain, samples, height, width, strength, version) for caption, strength in captions.items()
         ]

@@ -121,6 +121,22 @@ def test_methods_are_shown_by_a_part_of_their_names(capsys: pytest.CaptureFixtur
     assert run("show", "methods", "whitten") == 2
 
 
+def test_facts_of_the_world_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = ("--height", "32", "--width", "64", "--images", "1")
+    assert run("show", "boundaries", *size) == 0
+    assert "the label at stride 4" in capsys.readouterr().out
+    table = tmp_path / "wrong.csv"
+    assert run("show", "misalignment", *size, "--version", "1", "--output", str(table)) == 0
+    assert "at 0.5" in capsys.readouterr().out
+    lines = table.read_text().splitlines()
+    assert lines[0] == "strength,by,name,pixels,wrong"
+    assert len(lines) == 1 + 4 * (1 + 5 + 19)
+    assert run("show", "world", str(tmp_path / "sheet.png"), *size[:4], "--samples", "1", "--version", "2") == 0
+    assert (tmp_path / "sheet.png").is_file()
+    assert run("show", "boundaries", "--version", "9") == 2
+    assert "there is no version 9 of the street world" in capsys.readouterr().err
+
+
 def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     from flexseg import __version__
 

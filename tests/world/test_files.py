@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from flexseg.world import DOMAINS, render
+from flexseg.world import DOMAINS, VERSIONS, render
 from flexseg.world.sheet import colour_label, contact_sheet
 from flexseg.world.write import write_domain
 
@@ -28,6 +28,14 @@ def test_layout_is_that_of_cityscapes(tmp_path: Path) -> None:
         assert np.array_equal(cv2.imread(str(path))[:, :, ::-1], frame.image)
         assert np.array_equal(cv2.imread(str(label), cv2.IMREAD_UNCHANGED), frame.label)
     assert len([p for p in tmp_path.rglob("*") if p.is_file()]) == 8, "nothing temporary is left"
+
+
+def test_a_version_is_written_as_it_is_rendered(tmp_path: Path) -> None:
+    for version in VERSIONS:
+        (path,) = write_domain(tmp_path / str(version), "source", "val", 1, version=version, **SIZE)
+        assert np.array_equal(
+            cv2.imread(str(path))[:, :, ::-1], render("source", "val", 0, version=version, **SIZE).image
+        )
 
 
 def test_a_second_run_writes_the_same_bytes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from flexseg.classes import CLASS_NAMES, IGNORE, NUM_CLASSES
 from flexseg.errors import UserError
 from flexseg.world import VERSIONS, Frame, render, version_of
+from flexseg.world.geometry import rasterise
 from flexseg.world.v2.atlas import ONE, Atlas, spectral_noise
 from flexseg.world.v2.facades import Cell, facade_atlas
 from flexseg.world.v2.misalign import KIN, PLANES, displace, looseness, smallness
@@ -60,6 +62,22 @@ for case in {CASES!r}:
     ]
     assert runs[0] == runs[1]
     assert len(set(runs[0].split())) == len(CASES)
+
+
+@pytest.mark.parametrize("size", [(101, 203), (128, 128), (32, 32)])
+def test_any_size(size: tuple[int, int]) -> None:
+    for domain in DOMAINS:
+        frame = paint(domain, "test", 2, height=size[0], width=size[1])
+        assert frame.image.shape == (*size, 3)
+        assert frame.label.shape == frame.painted.shape == size
+        assert frame.image.flags.c_contiguous
+
+
+def test_geometry_scales_with_the_size() -> None:
+    for index in range(3):
+        small = paint("source", "val", index, height=96, width=192).label
+        large = paint("source", "val", index, height=192, width=384).label
+        assert (large[::2, ::2] == small).mean() > 0.93
 
 
 def test_unknown_versions_are_refused_with_those_that_are_known() -> None:
@@ -239,3 +257,31 @@ def test_the_tone_curve_rises_and_ends_at_white() -> None:
         assert (np.diff(table) > -1e-6).all()
         assert table[0] == pytest.approx(0.02, abs=1e-6)
         assert table[-1] == pytest.approx(1, abs=0.01)
+
+
+def shoot(condition: str, seed: int = 5) -> np.ndarray:
+    """The mean of six streets in one condition."""
+    source = DOMAINS["source"]
+    spec = replace(source, look=type(source.look)({condition: 1.0}, noise=(0, 0), exposure=(1, 1)))
+    images = []
+    for k in range(6):
+        scene = build_scene(np.random.default_rng(seed + k), replace(source.layout, bonnet=0.0))
+        style = draw_style(np.random.default_rng(k), spec.look, 0)
+        image = VERSIONS[2].paint(scene, rasterise(scene, 64, 128), spec, style, np.random.default_rng(2))
+        images.append(image.astype(float))
+    return np.stack(images)
+
+
+def test_conditions_look_as_they_should() -> None:
+    day, dusk, night = (shoot(condition).mean() for condition in ("clear", "dusk", "night"))
+    assert day > dusk + 15 > night + 15 > 25
+    fog, snow, overcast = (shoot(condition) for condition in ("fog", "snow", "overcast"))
+    middle = slice(24, 36)
+    assert fog[:, middle].std(axis=(1, 2)).mean() < 0.6 * overcast[:, middle].std(axis=(1, 2)).mean()
+    assert snow[:, 44:].mean() > overcast[:, 44:].mean() + 15
+
+
+def test_the_sky_of_an_overcast_day_is_nearly_white() -> None:
+    overcast = shoot("overcast")
+    assert np.quantile(overcast[:, :12], 0.9) > 220
+    assert overcast[:, 44:].mean() < 140

@@ -1,4 +1,4 @@
-"""The seven domains of version 2 as data: how their streets are laid out, and how they look.
+"""The eight domains of version 2 as data: how their streets are laid out, and how they look.
 
 As in version 1, the targets differ from the source in conditions, camera, palette and places; the generated domain
 paints the source's layouts again.
@@ -97,12 +97,12 @@ DOMAINS: dict[str, DomainSpec] = {
             {"clear": 4, "overcast": 2, "backlight": 1, "dusk": 1.2, "dawn": 0.6},
             palette=SOURCE,
             saturation=(0.85, 1.15),
-            contrast=(1.1, 1.5),
-            exposure=(0.75, 1.25),
+            contrast=(1.1, 1.45),
+            exposure=(0.85, 1.2),
             warmth=(-0.04, 0.05),
             sun=(22, 58),
             noise=(0.0, 0.01),
-            blur=(0.1, 0.5),
+            blur=(0.0, 0.35),
             jpeg=(85, 98),
             vignette=(0.0, 0.12),
             texture=(0.8, 1.1),
@@ -146,6 +146,32 @@ DOMAINS: dict[str, DomainSpec] = {
             fade=(0.0, 0.06),
             haze=(0.0, 2.0),
         ),
+    ),
+    # The same layouts by another generator: fewer weathers, hardly a style of its own, softer pictures.
+    "generated_second": DomainSpec(
+        "generated",
+        1,
+        _SOURCE_LAYOUT,
+        PhotoLook(
+            {"clear": 2, "overcast": 3, "dusk": 1, "rain": 1, "night": 1, "fog": 0.5, "snow": 0.5},
+            palette=MIXED2,
+            saturation=(0.7, 1.1),
+            contrast=(0.9, 1.15),
+            exposure=(0.85, 1.15),
+            warmth=(-0.08, 0.08),
+            tint=0.05,
+            noise=(0.0, 0.006),
+            blur=(0.4, 0.9),
+            vignette=(0, 0.1),
+            jpeg=(85, 98),
+            sun=(15, 60),
+            texture=(0.6, 1.0),
+            styled=0.05,
+            meter=(0.2, 0.8),
+            leafless=0.1,
+            fade=(0.0, 0.05),
+        ),
+        hand=2,
     ),
     # A European city in sun or under clouds: muted palette, own camera, bonnet in view (the analogue of Cityscapes).
     "clear_city": DomainSpec(

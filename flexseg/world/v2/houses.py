@@ -11,6 +11,9 @@ import numpy as np
 
 from flexseg.world.mesh import Glow, Material, Mesh, MeshBuilder, Point, Quad, Slot, cuboid, inset
 
+FAR = 50.0
+"""Metres from which what stands out from a front is under a pixel."""
+
 
 class Plan(NamedTuple):
     """One house along a street: metres."""
@@ -53,6 +56,8 @@ def house(plan: Plan) -> Mesh:
     _roof(b, plan, xa, xb)
     _front(b, box.rear, plan, plan.seed + 7, shop=False, wide=1.7, tone=0.94)
     _front(b, front, plan, plan.seed, shop=plan.shop)
+    if plan.near > FAR:
+        return b.build()
     # a plinth, string courses and eaves
     b.face(inset(front, 0, 0, 1, min(0.5 / h, 0.2)), "building", Material.FACADE, 1 if plan.seed % 3 else 0, 0.8)
     if plan.seed % 4 == 1:

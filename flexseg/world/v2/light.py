@@ -70,27 +70,21 @@ def round_light(scene: Scene, geometry: Geometry, pixels: Pixels, style: PhotoSt
 
 
 def occlusion(pixels: Pixels, geometry: Geometry) -> np.ndarray:
-    """(H, W) factor below 1 in corners: under things, behind outlines, along the foot of walls.
+    """(H, W) factor below 1 in corners: behind outlines, along the foot of walls, and low between the houses.
 
-    By unsharp masking of the (logarithmic) depth after Luft, Colditz & Deussen, SIGGRAPH 2006.
+    Behind outlines by unsharp masking of the (logarithmic) depth after Luft, Colditz & Deussen, SIGGRAPH 2006.
     """
     h, w = pixels.height, pixels.width
     log = np.log(np.minimum(pixels.depth, 150)).reshape(h, w)
     small = cv2.resize(log, (w // 2, h // 2), interpolation=cv2.INTER_AREA)
     near = cv2.resize(cv2.GaussianBlur(small, (0, 0), h / 48), (w, h), interpolation=cv2.INTER_LINEAR)
     dark = np.clip((log - near) * 0.7, 0, 0.45)
-    foot = pixels.world[:, 1].reshape(h, w)
-    ground = np.isin(geometry.faces.material, GROUND)[pixels.coarse]
-    wall = 0.35 * np.exp(-np.maximum(foot, 0) / 0.5) * ~ground
-    out = (1 - dark) * (1 - wall)
+    height = np.maximum(pixels.world[:, 1], 0).reshape(h, w)
+    wall = 0.35 * np.exp(-height / 0.5) * ~np.isin(geometry.faces.material, GROUND)[pixels.coarse]
+    canyon = 1 - 0.25 * np.exp(-height / 4.0)
+    out = (1 - dark) * (1 - wall) * canyon
     out[pixels.coarse == 0] = 1
     return out.astype(np.float32)
-
-
-def canyon(pixels: Pixels) -> np.ndarray:
-    """(H, W, 1) factor on the light of the sky: less of it, the deeper a point lies between the houses."""
-    height = np.maximum(pixels.world[:, 1], 0).reshape(pixels.height, pixels.width, 1)
-    return (1 - 0.25 * np.exp(-height / 4.0)).astype(np.float32)
 
 
 def shadows(scene: Scene, geometry: Geometry, style: PhotoStyle) -> tuple[np.ndarray, np.ndarray]:

@@ -49,8 +49,7 @@ def paint(
         picture += look.snow.reshape(h, w, 1) * (style.ambient.astype(np.float32) - picture)
     light.light_ground(picture, pixels, geometry, style, cast, contact)
     picture *= light.occlusion(pixels, geometry)[:, :, None]
-    picture = np.where(above.reshape(h, w, 1), picture, picture * light.canyon(pixels))
-    picture = _through_leaves(picture, heaven, look.opaque.reshape(h, w), pixels)
+    _through_leaves(picture, heaven, look.opaque, pixels)
 
     depth = pixels.depth.reshape(h, w)
     glow = None
@@ -62,9 +61,9 @@ def paint(
         picture += glow
     airlight = style.horizon if style.condition != "night" else style.horizon * 1.2
     if style.extinction > 0.0003:
-        veiled = weather.fog(picture, depth, style.extinction, airlight)
         thin = style.condition not in ("fog", "rain", "snow")  # a thin haze leaves the sky its clouds
-        picture = np.where(above.reshape(h, w, 1), picture, veiled) if thin else veiled
+        through = np.where(above.reshape(h, w), np.float32(0), depth) if thin else depth
+        picture = weather.fog(picture, through, style.extinction, airlight)
     if style.wetness > 0.05:
         wet = np.isin(faces.material, (Material.ASPHALT, Material.MARKING))[pixels.coarse]
         picture = weather.wet_ground(picture, wet.astype(np.float32), geometry.view, style.wetness)
@@ -74,10 +73,11 @@ def paint(
     return sensor.develop(picture.astype(np.float32), style, rng)
 
 
-def _through_leaves(picture: np.ndarray, heaven: np.ndarray, opaque: np.ndarray, pixels: Pixels) -> np.ndarray:
-    """Let the sky shine through the gaps of crowns above the horizon, and the dark below it."""
-    gaps = (1 - opaque) * (pixels.material == Material.FOLIAGE).reshape(opaque.shape)
-    gaps = np.minimum(gaps, 0.55)  # no gap is as wide as a pixel
-    height = pixels.world[:, 1].reshape(opaque.shape)
-    behind = np.where((height > 2.2)[:, :, None], heaven, picture * np.float32(0.55))
-    return picture + gaps[:, :, None].astype(np.float32) * (behind - picture)
+def _through_leaves(picture: np.ndarray, heaven: np.ndarray, opaque: np.ndarray, pixels: Pixels) -> None:
+    """Let the sky shine through the gaps of crowns above the horizon, and the dark below it, in place."""
+    i = pixels.pick(Material.FOLIAGE)
+    gaps = np.minimum(1 - opaque[i], np.float32(0.55))[:, None]  # no gap is as wide as a pixel
+    flat = picture.reshape(-1, 3)
+    own = flat[i]
+    behind = np.where(pixels.world[i, 1:2] > 2.2, heaven.reshape(-1, 3)[i], own * np.float32(0.55))
+    flat[i] = own + gaps * (behind - own)

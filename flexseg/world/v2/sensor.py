@@ -12,7 +12,7 @@ from flexseg.world.v2.style import PhotoStyle
 
 _LEVELS = 4096
 _HEADROOM = 4.0
-BIAS = {"overcast": 1.1, "fog": 1.9, "snow": 1.9, "rain": 1.25, "dusk": 0.6, "backlight": 0.85}
+BIAS = {"overcast": 1.1, "fog": 1.9, "snow": 1.9, "rain": 1.25, "dusk": 0.8, "night": 0.65}
 """Compensation of the exposure by condition: what is white should not become grey."""
 _LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)
 
