@@ -83,6 +83,19 @@ class Dice:
         return int(self() * n)
 
 
+def draw_camera(d: Dice, layout: Layout, x: float) -> Camera:
+    """The camera of a street's picture, ``x`` metres beside its middle."""
+    return Camera(
+        x=x,
+        height=d(*layout.camera_height),
+        fov=np.radians(d(*layout.fov)),
+        pitch=np.radians(d(*layout.pitch)),
+        yaw=np.radians(d(*layout.yaw)),
+        roll=np.radians(d(*layout.roll)),
+        horizon=d(*layout.horizon),
+    )
+
+
 def build_scene(rng: np.random.Generator, layout: Layout) -> Scene:
     """Draw a street. All randomness comes from ``rng``."""
     d = Dice(rng)
@@ -112,15 +125,7 @@ def build_scene(rng: np.random.Generator, layout: Layout) -> Scene:
         yellow=d.chance(layout.yellow_line),
         closed=closed,
     )
-    camera = Camera(
-        x=own + d(-0.4, 0.4),
-        height=d(*layout.camera_height),
-        fov=np.radians(d(*layout.fov)),
-        pitch=np.radians(d(*layout.pitch)),
-        yaw=np.radians(d(*layout.yaw)),
-        roll=np.radians(d(*layout.roll)),
-        horizon=d(*layout.horizon),
-    )
+    camera = draw_camera(d, layout, own + d(-0.4, 0.4))
     bend = d(-0.0045, 0.0045) if d.chance(0.5) and not closed else 0.0
     scene = Scene(camera, bend, bonnet=d(0.05, 0.09) if d.chance(layout.bonnet) else 0.0)
     scene.things.append(Thing(street.ground(section), "ground", GROUND))

@@ -50,8 +50,13 @@ def develop(linear: np.ndarray, style: Style, rng: np.random.Generator) -> np.nd
         rgb = rgb + np.float32(style.noise) * noise * (1.5 - grey)
     image = np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8)
     image = painted(image, style.paint)
-    if style.jpeg < 99:
-        _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, style.jpeg])
+    return compressed(image, style.jpeg)
+
+
+def compressed(image: np.ndarray, quality: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB after JPEG at this quality; from 99 on as it is."""
+    if quality < 99:
+        _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
         decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
         if decoded is None:
             raise OSError("OpenCV could not read back its own JPEG")

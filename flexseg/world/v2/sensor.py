@@ -7,7 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from flexseg.world.sensor import painted
+from flexseg.world.sensor import compressed, painted
 from flexseg.world.v2.style import PhotoStyle
 
 _LEVELS = 4096
@@ -79,13 +79,7 @@ def develop(linear: np.ndarray, style: PhotoStyle, rng: np.random.Generator) -> 
         # photon noise: stronger in the dark once the tone curve has lifted it
         rgb = rgb + gain * noise * (1.4 - grey)
     image = painted(np.clip(rgb * 255 + 0.5, 0, 255).astype(np.uint8), style.paint)
-    if style.jpeg < 99:
-        _, data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, style.jpeg])
-        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        if decoded is None:
-            raise OSError("OpenCV could not read back its own JPEG")
-        image = decoded[:, :, ::-1]
-    return np.ascontiguousarray(image)
+    return compressed(image, style.jpeg)
 
 
 def _lens(linear: np.ndarray, style: PhotoStyle) -> np.ndarray:

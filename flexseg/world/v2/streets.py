@@ -7,9 +7,8 @@ from itertools import pairwise
 import numpy as np
 
 from flexseg.world import street
-from flexseg.world.camera import Camera
 from flexseg.world.mesh import Material, Mesh, MeshBuilder, Slot, ring
-from flexseg.world.scene import BACKDROP, GROUND, Dice, Scene, Thing
+from flexseg.world.scene import BACKDROP, GROUND, Dice, Scene, Thing, draw_camera
 from flexseg.world.v2 import houses, plants
 from flexseg.world.v2.layout import StreetLayout
 from flexseg.world.v2.pavements import parking, pavement
@@ -45,15 +44,7 @@ def build_scene(rng: np.random.Generator, layout: StreetLayout) -> Scene:
         yellow=d.chance(layout.yellow_line),
         closed=closed,
     )
-    camera = Camera(
-        x=own + d(-0.5, 0.5),
-        height=d(*layout.camera_height),
-        fov=np.radians(d(*layout.fov)),
-        pitch=np.radians(d(*layout.pitch)),
-        yaw=np.radians(d(*layout.yaw)),
-        roll=np.radians(d(*layout.roll)),
-        horizon=d(*layout.horizon),
-    )
+    camera = draw_camera(d, layout, own + d(-0.5, 0.5))
     bend = d(-0.005, 0.005) if d.chance(0.5) and not closed else 0.0
     scene = Scene(camera, bend, bonnet=d(0.04, 0.09) if d.chance(layout.bonnet) else 0.0)
     scene.things.append(Thing(street.ground(section), "ground", GROUND))
