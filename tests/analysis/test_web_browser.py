@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from flexseg.benchmark import Benchmark
 from flexseg.classes import CLASS_NAMES
 
 Built = tuple[Benchmark, Path]
+Builder = Callable[..., Built]
 Page = Any
 Opener = Callable[..., Page]
 
@@ -319,6 +322,37 @@ def test_on_a_phone_only_the_table_scrolls_sideways(opened: Opener, made: Path, 
     page.locator(".scroll").first.evaluate("node => node.scrollLeft = 200")
     assert page.locator(".scroll").first.evaluate("node => node.scrollLeft") == 200
     assert first.bounding_box()["x"] == pytest.approx(before, abs=1)
+
+
+def test_a_long_reason_stays_in_its_plot(builder: Builder, opened: Opener, tmp_path: Path) -> None:
+    """What keeps a row from being run can be a whole command; all of it is shown to who points at it."""
+    benchmark, results = builder(["dginstyle", "flexseg"], [0], 8, incidents=False)
+    folder = results / benchmark.name / "flexseg" / "seed-0"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    failure = {"status": "failed", "reason": " ".join(["no wheel"] * 90), "traceback": "…"}
+    (folder / "failure.json").write_text(json.dumps(failure))
+    write_page(Scores(load_records(benchmark, results)), tmp_path / "long.html")
+    page = opened(tmp_path / "long.html")
+    assert page.evaluate("document.documentElement.scrollWidth") == 1280
+    shown = page.locator("#plot-means text[role=img]")
+    assert shown.text_content().startswith("failed: no wheel")
+    assert shown.bounding_box()["x"] + shown.bounding_box()["width"] <= 1280
+    shown.focus()
+    assert page.locator("#tooltip").inner_text().count("no wheel") == 90
+
+
+def test_on_a_phone_the_picture_of_the_claims_scrolls_by_itself(
+    builder: Builder, opened: Opener, tmp_path: Path
+) -> None:
+    claim = {"text": "It gains.", "place": "table", "family": "all", "row": "flexseg", "reference": "dginstyle"}
+    claim |= {"target": "Avg5", "smallest": 1, "seeds": 6}
+    claims = {"families": {"all": "Does it?"}, "claims": {"gain": claim}}
+    built = builder(["dginstyle", "flexseg"], [0, 1], 8, incidents=False, claims=claims)
+    write_page(Scores(load_records(*built)), tmp_path / "claims.html")
+    page = opened(tmp_path / "claims.html", viewport={"width": 390, "height": 844})
+    assert page.locator("#claims img").bounding_box()["width"] > 390
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_hostile_names_do_nothing(hostile: tuple[Built, str], opened: Opener, tmp_path: Path) -> None:

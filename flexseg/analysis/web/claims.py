@@ -23,7 +23,8 @@ def claims_section(scores: Scores) -> str:
     if not plate.empty:
         data = base64.b64encode(render(plate, "svg")).decode()
         picture = (
-            f'<figure><img src="data:image/svg+xml;base64,{data}" alt="{escape(plate.heading)}"></figure>'
+            '<figure class="scroll" role="region" aria-label="Picture of the claims" tabindex="0">'
+            f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(plate.heading)}"></figure>'
             f'<p class="note">{escape(plate.caption)}</p>'
         )
     facts = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in provenance(found))

@@ -68,7 +68,8 @@ function dotPlot(holder, lines, title, marks) {
     const label = { class: "label", x: narrow ? 0 : left - 4, y: narrow ? y - 13 : y + 4, "text-anchor": narrow ? "start" : "end" };
     plot.append(svg("text", label, shorten(line.title, narrow ? width : left - 8)));
     if (!finite(line.value)) {
-      plot.append(svg("text", { class: "tick", x: left + 12, y: y + 4 }, line.why));
+      const why = svg("text", { class: "tick", x: left + 12, y: y + 4 }, shorten(line.why, width - left - 16));
+      plot.append(addTip(why, () => [line.title, line.why]));
       return;
     }
     const group = svg("g", { class: "dot" });
