@@ -140,6 +140,7 @@ def test_it_begins_as_the_frozen_trunk_and_acts_behind_every_block() -> None:
 @FOUNDATION
 def test_its_size_is_that_of_tokens_and_four_shared_layers() -> None:
     """m = 100 and 300 tokens of rank 16 behind 3 blocks of width 32; one of the layers has no bias."""
+    assert build(normalised="scores").backbone.adapter.high.normalised == "scores"
     model = build()
     ours = sum(p.numel() for p in model.backbone.parameters() if p.requires_grad)
     assert ours == 3 * 16 * (100 + 32) + 3 * 16 * (300 + 32) + 4 * 32 * 33 - 32 + 1

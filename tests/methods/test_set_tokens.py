@@ -78,6 +78,23 @@ def test_amplitude_and_phase_are_those_of_the_transform(rows: int, columns: int,
     torch.testing.assert_close(module.signal(amplitude, phase, columns), x, rtol=1e-4, atol=2e-5)
 
 
+def test_what_is_nearly_nothing_has_no_phase_and_no_gradient_of_one() -> None:
+    x = (1e-7 * torch.randn(1, 3, 4, 3)).requires_grad_()
+    amplitude, phase = module.spectrum(x)
+    phase.sum().backward()
+    assert amplitude.gt(0).all()
+    assert not phase.any()
+    assert not x.grad.any()
+
+
+def test_phases_on_both_sides_of_a_negative_number_are_near_each_other() -> None:
+    for angle in (math.pi - 5e-5, -math.pi + 5e-5):
+        amplitude, phase = torch.ones(1, 3, 3, 1), torch.zeros(1, 3, 3, 1)
+        phase[0, 1, 1] = angle
+        found = module.spectrum(module.signal(amplitude, phase, 4))[1]
+        assert float(found[0, 1, 1]) == pytest.approx(math.pi, abs=module.CUT)
+
+
 @pytest.mark.parametrize("within", [True, False])
 @pytest.mark.parametrize("grid", [(2, 3), (3, 4)])
 def test_the_change_is_that_of_the_formula(grid: tuple[int, int], within: bool) -> None:
@@ -129,6 +146,7 @@ def test_values_and_gradients_stay_finite_in_half_precision(kind: str, within: b
     with torch.autocast("cpu", torch.bfloat16):
         changed = made.adapt(x, 1)
     assert changed.dtype == x.dtype
+    assert made.adapt(x.bfloat16(), 1).dtype == torch.bfloat16
     changed.square().mean().backward()
     assert torch.isfinite(changed).all()
     assert torch.isfinite(x.grad).all()
@@ -140,6 +158,7 @@ def test_values_and_gradients_stay_finite_in_half_precision(kind: str, within: b
 def test_it_begins_near_the_frozen_trunk_and_acts_behind_every_block(add: str) -> None:
     model, images = build(add=add, scale=0.0).eval(), torch.randn(2, 3, 28, 49)
     trunk: Any = model.backbone
+    assert trunk.adapter.within == (add == "spectrum")
     seen: list[tuple[int, tuple[int, ...]]] = []
     trunk.adapter.register_forward_hook(lambda _, inputs, __: seen.append((inputs[1], trunk.adapter.grid)))
     with torch.inference_mode():
