@@ -2,8 +2,8 @@
 
 A trunk can be exported if mmseg's registry can build it, with our registered heads if need be: that of every method
 that changes the training alone. Methods that change the network itself cannot be written as a configuration and are
-refused: blindnet, ibn_net, iternorm, lora, mrfp, rein, robustnet, san_saw, soma, spc, switchable_whitening; likewise
-detectron2's trunks.
+refused: blindnet, fada, ibn_net, iternorm, lora, mrfp, rein, robustnet, san_saw, set_tokens, soma, spc,
+switchable_whitening; likewise detectron2's trunks.
 """
 
 from __future__ import annotations

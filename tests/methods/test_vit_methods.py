@@ -16,7 +16,7 @@ from flexseg.benchmark import Benchmark, load_benchmark
 from flexseg.errors import RunError
 
 BENCHMARKS = METHODS.parent / "benchmarks"
-pytestmark = [pytest.mark.parametrize("name", ["dginstyle", "lora", "rein", "soma"]), FOUNDATION]
+pytestmark = [pytest.mark.parametrize("name", ["dginstyle", "fada", "lora", "rein", "set_tokens", "soma"]), FOUNDATION]
 
 # The same tests, which find this module's `smoke` in the place of the one they know.
 _spec = importlib.util.spec_from_file_location("every_method", Path(__file__).with_name("test_every_method.py"))

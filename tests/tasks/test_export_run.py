@@ -148,7 +148,7 @@ def test_a_fresh_process_knows_our_classes(finished: Callable[..., Benchmark], m
     assert done.stdout.splitlines()[-1:] == ["(1, 32, 48)"], done.stderr[-2000:]
 
 
-# What an mmseg configuration cannot express; three more, lora, rein and soma, need a frozen vision transformer.
+# What an mmseg configuration cannot express; five more, fada, lora, rein, set_tokens and soma, need a frozen ViT.
 CHANGING = ["blindnet", "ibn_net", "iternorm", "mrfp", "robustnet", "san_saw", "spc", "switchable_whitening"]
 
 
