@@ -20,6 +20,7 @@ and of the baselines, each with its paper in its docstring:
 ``recent``                a queue of the latest vectors, the same on all ranks
 ``rcs``, ``fd``           rare class sampling; distance to a frozen encoder's features
 ``low_rank``              a linear layer with a trained addition of low rank
+``tokens``                trained tokens that change a frozen transformer's features
 ``losses``                the plain cross entropy in its parts
 ``ranks``                 the one sum over processes that batch statistics need
 ========================  ==============================================================
