@@ -243,7 +243,8 @@ def test_methods_text_says_what_was_run(scores: Scores) -> None:
     benchmark, training = scores.benchmark, scores.benchmark.training
     data_text, train, evaluation, provenance = text.methods_text(scores)
     assert f"{benchmark.domains['source'].train} images of the source" in data_text
-    assert "We test on 5 unseen target domains: Adverse (200 images), Night (200 images)" in data_text
+    images = benchmark.domains["night"].test
+    assert f"We test on 5 unseen target domains: Adverse ({images} images), Night ({images} images)" in data_text
     assert "“Generated (aligned)” instead (strength 0)" in data_text
     assert f"for {training.iterations} iterations with AdamW (learning rate {training.learning_rate:g}" in train
     assert f"warm-up over {training.warmup} iterations" in train
