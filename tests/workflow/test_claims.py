@@ -67,11 +67,13 @@ def test_studies_of_claims_run_their_rows_with_their_seeds(copy: Path, run_in: C
 
 
 def test_a_claim_runs_from_end_to_end_and_becomes_evidence(copy: Path, run_in: Command) -> None:
-    config = ["--config", "benchmark=claiming", "study=claim_ube", "seeds=0"]
-    done = run_in(copy, "snakemake", *config)
+    report = "reports/claiming/claim_ube_seeds-0/claims.pdf"
+    table = "results/claiming/tables/claim_ube_seeds-0/claims.md"
+    wanted = [report, table, "--config", "benchmark=claiming", "study=claim_ube", "seeds=0"]
+    done = run_in(copy, "snakemake", *wanted)
     assert done.returncode == 0, done.stdout
-    assert (copy / "reports/claiming/claim_ube_seeds-0/claims.pdf").read_bytes().startswith(b"%PDF-")
-    assert "UBE helps." in (copy / "results/claiming/tables/claim_ube_seeds-0/claims.md").read_text()
+    assert (copy / report).read_bytes().startswith(b"%PDF-")
+    assert "UBE helps." in (copy / table).read_text()
     add = ["flexseg", "reference", "add", "claiming", "--study", "evidence"]
     added = run_in(copy, *add)
     assert added.returncode == 0, added.stdout
@@ -82,6 +84,6 @@ def test_a_claim_runs_from_end_to_end_and_becomes_evidence(copy: Path, run_in: C
     assert verified.returncode == 0, verified.stdout
     assert "Claims by the reference:" in verified.stdout
     assert "would change no verdict" in verified.stdout
-    due = run_in(copy, "snakemake", "-n", *config).stdout
+    due = run_in(copy, "snakemake", "-n", *wanted).stdout
     assert "rule train" not in due, "what was trained is not trained again"
     assert "rule product" in due, "the reports show the new evidence"
