@@ -15,9 +15,13 @@ import numpy as np
 import pytest
 import yaml
 
-from flexseg.analysis.stats.formats import mean_text
+from flexseg.analysis.stats.claims import standing
+from flexseg.analysis.stats.formats import mean_text, to_markdown
+from flexseg.analysis.stats.records import load_records
 from flexseg.analysis.stats.reference import read_reference
+from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.stats.statistics import t_interval
+from flexseg.analysis.tables.claims import claims_table_of
 from flexseg.benchmark import benchmark_names, load_benchmark
 from flexseg.benchmark.claims import Claims
 from flexseg.method import Setup, parse_options
@@ -248,32 +252,49 @@ def table(text: str, first: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("| :")]
 
 
-def test_the_small_benchmarks_table_is_the_reference() -> None:
-    benchmark = load_benchmark("streetworld_small", ROOT / "benchmarks")
-    reference = read_reference(ROOT / "benchmarks" / "streetworld_small.reference.csv", benchmark)
+def reference_cells(name: str, seeds: list[int]) -> dict[tuple[str, str], str]:
+    """(row, target or average) → the cell of a results table, from the reference runs with ``seeds``."""
+    benchmark = load_benchmark(name, ROOT / "benchmarks")
+    reference = read_reference(ROOT / "benchmarks" / f"{name}.reference.csv", benchmark)
     members = {target: [target] for target in benchmark.targets} | benchmark.averages
-    cells = {
-        (row, column): mean_text(t_interval(np.array([entry.value(members[column], "mIoU") for entry in entries])))
-        for row in {entry.row: None for entry in reference.entries}
-        for entries in [reference.chosen(benchmark, row)[0]]
-        for column in members
-    }
-    header, *rows = table(TEXTS["docs/results_small.md"], "| Row | Adverse | Night |")
+    cells = {}
+    for row in {entry.row: None for entry in reference.entries}:
+        entries = [entry for entry in reference.chosen(benchmark, row)[0] if entry.seed in seeds]
+        for column, targets in members.items():
+            values = np.array([entry.value(targets, "mIoU") for entry in entries])
+            cells[row, column] = mean_text(t_interval(values))
+    return cells
+
+
+@pytest.mark.parametrize(("name", "page"), [("streetworld", "results"), ("streetworld_small", "results_small")])
+def test_a_benchmarks_table_is_its_reference(name: str, page: str) -> None:
+    benchmark = load_benchmark(name, ROOT / "benchmarks")
+    cells = reference_cells(name, benchmark.seeds)
+    header, *rows = table(TEXTS[f"docs/{page}.md"], "| Row | Adverse | Night |")
     columns = [name if name.startswith("Avg") else name.lower().replace(" ", "_") for name in header[1:-1]]
     titles = {benchmark.row(row).title: row for row in benchmark.studies["default"]}
     shown = {
         (titles[title], column): cell for title, *line in rows for column, cell in zip(columns, line, strict=False)
     }
-    assert shown == cells
+    run = {row for row in benchmark.studies["default"] if (row, columns[0]) in cells}
+    assert {row for row, _ in shown} == run
+    assert shown == {key: cells[key] for key in shown}
 
 
-def test_the_readmes_table_is_part_of_the_results() -> None:
-    header, *rows = table(TEXTS["docs/results_small.md"], "| Row | Adverse | Night |")
-    places = [header.index(column) for column in ("Avg2", "Avg5", "Δ Avg5")]
-    known = {tuple(row[place] for place in places) for row in rows}
-    _, *shown = table(TEXTS["README.md"], "| Row | Avg2 | Avg5 | Δ Avg5 |")
-    assert len(shown) > 4
-    assert [row for row in shown if tuple(row[1:]) not in known] == []
+def test_the_tables_of_claims_are_those_of_the_reference(tmp_path: Path) -> None:
+    """`flexseg tables streetworld --study evidence` writes them, also where nothing was run."""
+    benchmark = load_benchmark("streetworld", ROOT / "benchmarks")
+    scores = Scores(load_records(benchmark, tmp_path))
+    text = to_markdown(claims_table_of(scores, standing(scores.records)))
+    _, *judged = table(text, "| Claim | Where |")
+    _, *shown = table(TEXTS["docs/results.md"], "| Claim | Where |")
+    assert shown == judged
+    short = [
+        [claim.split(" (Of ")[0], published, measured, verdict.split(" (")[0].replace("*", "")]
+        for claim, _, published, measured, _, verdict in judged
+    ]
+    _, *shown = table(TEXTS["README.md"], "| Claim | Published |")
+    assert [[cell.replace("*", "") for cell in row] for row in shown if row[1]] == [row for row in short if row[1]]
 
 
 def test_the_guide_says_of_every_method_what_it_is() -> None:
