@@ -19,7 +19,6 @@ Licence: the authors' code is under GPL-3. Facts were read in it and no code was
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,11 +26,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flexseg.components.tokens import TokenBranch
 from flexseg.method import Method, option, require_at_least
 from flexseg.models import Segmentor
 
 
-class Refinement(nn.Module):
+class Refinement(TokenBranch):
     """F + ΔF behind each of ``blocks`` blocks: called with (features (B, N, C), number of the block).
 
     Args:
@@ -39,21 +39,12 @@ class Refinement(nn.Module):
     """
 
     def __init__(self, blocks: int, channels: int, tokens: int, rank: int, scale: float, patch: int) -> None:
-        super().__init__()
-        bound = math.sqrt(6 / (3 * patch**2 + math.sqrt(channels * rank)))
-        self.down = nn.Parameter(torch.empty(blocks, tokens, rank).uniform_(-bound, bound))
-        self.up = nn.Parameter(torch.empty(blocks, rank, channels).uniform_(-bound, bound))
-        self.of_tokens = nn.Linear(channels, channels)
-        self.of_features = nn.Linear(channels, channels)
+        super().__init__(blocks, channels, tokens, rank, patch, idle=True)
         self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     def change(self, features: Tensor, block: int) -> Tensor:
         """ΔF, (B, N, C), in the surrounding precision except for the softmax."""
-        tokens = self.down[block] @ self.up[block]
-        with torch.autocast(features.device.type, enabled=False):
-            scores = features.float() @ tokens.float().T / math.sqrt(features.shape[-1])
-            share = scores.softmax(dim=-1)[..., 1:]
-        return self.scale * self.of_features(share @ self.of_tokens(tokens[1:]) + features)
+        return self.scale * super().forward(features, block)
 
     def forward(self, features: Tensor, block: int) -> Tensor:
         return features + self.change(features, block)

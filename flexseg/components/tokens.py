@@ -1,12 +1,13 @@
 """Trained tokens that change components of a frozen transformer's features, and the grid on which these stand.
 
-Methods that decompose the features between two blocks (:mod:`methods.set_tokens`, :mod:`methods.fada`) do with every
-component what Rein (Wei et al., CVPR 2024) does with the features themselves.
+Rein (Wei et al., CVPR 2024) does this with the features themselves (:mod:`methods.rein`); methods that decompose them
+between two blocks do it with every component (:mod:`methods.set_tokens`, :mod:`methods.fada`).
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -71,7 +72,7 @@ class TokenBranch(nn.Module):
         return self.of_features(share @ self.of_tokens(tokens) + x)
 
 
-class GridAdapter(nn.Module):
+class GridAdapter(nn.Module, ABC):
     """An adapter between the blocks of a frozen ViT that sees the patches where they lie in the image.
 
     A trunk hands its adapter the patches as a sequence; how many rows and columns they make follows from the size of
@@ -94,6 +95,6 @@ class GridAdapter(nn.Module):
         """The patches behind a block, (B, N, C), as they go on to the next one."""
         return self.adapt(features.unflatten(1, self.grid), block).flatten(1, 2)
 
+    @abstractmethod
     def adapt(self, features: Tensor, block: int) -> Tensor:
         """The same for patches on their grid, (B, rows, columns, C)."""
-        raise NotImplementedError

@@ -151,5 +151,5 @@ def test_patches_are_put_on_the_grid_of_the_images_that_entered() -> None:
         assert torch.equal(trunk(images), images[:, :, ::2, ::2].flatten(2).mT)
         assert torch.equal(seen[-1].maps, images[:, :, ::2, ::2].permute(0, 2, 3, 1))
         assert seen[-1].block == 3
-    with pytest.raises(NotImplementedError):
-        GridAdapter().adapt(images, 0)
+    with pytest.raises(TypeError, match="adapt"):
+        GridAdapter()

@@ -30,7 +30,7 @@ def refinement(blocks: int = 2, channels: int = 6, tokens: int = 5, rank: int = 
 
 def slow_change(module: Any, features: np.ndarray, block: int) -> np.ndarray:
     """ΔF of one image's features (N, C), element by element."""
-    a, b = module.down[block].tolist(), module.up[block].tolist()
+    a, b = module.tokens[block].tolist(), module.up[block].tolist()
     count, channels = features.shape
     tokens = [[sum(x * row[c] for x, row in zip(line, b, strict=True)) for c in range(channels)] for line in a]
 
@@ -111,6 +111,6 @@ def test_its_size_is_that_of_tokens_and_two_shared_layers() -> None:
 def test_tokens_begin_as_in_the_authors_code() -> None:
     """reins.py, LoRAReins: uniform within √(6 / (3 p² + √(C r))), here √(6 / (588 + 4)) for p = 14, C = 8, r = 2."""
     module = rein.Refinement(3, 8, 500, 2, 0.001, 14)
-    for values in (module.down, module.up):
+    for values in (module.tokens, module.up):
         assert float(values.detach().abs().max()) <= 0.10068
-    assert float(module.down.detach().std()) == pytest.approx(0.10067 / math.sqrt(3), rel=0.05)
+    assert float(module.tokens.detach().std()) == pytest.approx(0.10067 / math.sqrt(3), rel=0.05)
