@@ -108,7 +108,7 @@ class RunRecords:
         return str(self.info.get("foreign") or "")
 
     @property
-    def library(self) -> str:
+    def code(self) -> str:
         """The digest of the library's files that made the run."""
         return str(self.info.get("library") or "not recorded")
 
@@ -174,7 +174,7 @@ class Records:
 
     def other_code(self, row: str) -> list[str]:
         """Digests of the library code that made runs of ``row``, where they are not today's."""
-        return sorted({run.library for run in self.of_row(row) if run.other_code})
+        return sorted({run.code for run in self.of_row(row) if run.other_code})
 
 
 def seeds_text(seeds: Iterable[int]) -> str:

@@ -112,7 +112,7 @@ def other_code(scores: Scores) -> dict[str, list[str]]:
     made: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     for run in scores.records.finished():
         if run.other_code:
-            made[run.library][run.row].append(run.seed)
+            made[run.code][run.row].append(run.seed)
     return {digest: [f"{row} ({seeds_text(seeds)})" for row, seeds in rows.items()] for digest, rows in made.items()}
 
 

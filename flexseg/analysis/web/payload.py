@@ -29,7 +29,7 @@ from flexseg.analysis.web.pictures import pictures
 Json = dict[str, Any]
 MOST_POINTS = 60
 """Points that a training curve keeps: more than a plot on a screen can show apart."""
-RECORDED = (*COSTS, "fingerprint", "library", "device", "started", "finished")
+RECORDED = (*COSTS, "fingerprint", "device", "started", "finished")
 """What the page takes from ``run.json`` as it is."""
 
 
@@ -207,6 +207,7 @@ def _run(records: Records, run: RunRecords) -> Json:
         "folder": str(PurePosixPath(records.results.name, records.benchmark.trained_as, run.row, f"seed-{run.seed}")),
         "commit": git.get("commit"),
         "dirty": bool(git.get("dirty")),
+        "code": run.info.get("library"),
         "otherCode": run.other_code,
         "processor": machine.get("processor"),
         "generated": _generated(records, run),

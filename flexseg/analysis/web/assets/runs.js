@@ -106,7 +106,7 @@ function drawRun(row, seed) {
   const last = lastTerms(row, seed);
   const log = DATA.curves.rows[row][seed];
   const commit = run.commit && `${run.commit}${run.dirty ? " with uncommitted changes" : ""}`;
-  const code = run.library && `${run.library}${run.otherCode ? " † (not today’s)" : ""}`;
+  const code = run.code && `${run.code}${run.otherCode ? " † (not today’s)" : ""}`;
   const parts = [
     el("p", { class: "lead" }, `${quantityTitle(view)} on ${title}, one value per seed`),
     el("ul", { class: "seeds" }, seedTabs(row, seed, view, runColumn)),
