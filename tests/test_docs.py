@@ -297,6 +297,20 @@ def test_the_tables_of_claims_are_those_of_the_reference(tmp_path: Path) -> None
     assert [[cell.replace("*", "") for cell in row] for row in shown if row[1]] == [row for row in short if row[1]]
 
 
+def test_the_power_of_the_claims_is_that_of_the_reference(tmp_path: Path) -> None:
+    benchmark = load_benchmark("streetworld", ROOT / "benchmarks")
+    wanted = []
+    for judged in standing(load_records(benchmark, tmp_path)).reference:
+        for part in judged.parts:
+            name = f"`{judged.name}`" + (f", against `{part.against}`" if len(judged.parts) > 1 else "")
+            paired, seeds = part.paired, judged.claim.seeds
+            power = [f"{100 * paired.power(effect, seeds):.0f}" for effect in (1.0, part.smallest)]
+            size = f"{paired.sd:.2f}", f"{paired.detectable():.2f}"
+            wanted.append([name, str(paired.n), *size, power[0], f"{part.smallest:g}", power[1]])
+    _, *shown = table(TEXTS["docs/results.md"], "| claim | seeds |")
+    assert shown == wanted
+
+
 def test_the_guide_says_of_every_method_what_it_is() -> None:
     """Where it comes from, and what is published, scaled, assumed and left out."""
     text = (ROOT / "docs" / "methods.md").read_text()
