@@ -78,5 +78,8 @@ def test_rows_may_have_fewer_seeds_than_others(built: Built, tmp_path: Path) -> 
     for kind in ("page", "summary", "comparison"):
         write_report(benchmark, kind, built[1], tmp_path / kind)  # type: ignore[arg-type]
     assert "14 finished of 14 (3 rows × 2 to 6 seeds)" in (tmp_path / "summary").read_text()
-    assert "not planned: the claims ask for fewer seeds" in (tmp_path / "page").read_text()
+    page = (tmp_path / "page").read_text()
+    assert "not planned: the claims ask for fewer seeds" in page
+    assert "3 settings of training were run with 2 to 6 seeds each" in page
+    assert "Results are means over 2 to 6 seeds" in page
     assert write_tables(benchmark, built[1])

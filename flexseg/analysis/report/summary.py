@@ -12,6 +12,7 @@ from flexseg.analysis.stats.verdict import power_statement, verdict
 from flexseg.analysis.tables.claims import claims_table
 from flexseg.analysis.tables.content import citations, describe, provenance
 from flexseg.analysis.tables.metrics import metrics_table
+from flexseg.analysis.tables.origins import seeds_a_row
 from flexseg.analysis.tables.write import ablation_table, comparison_table
 from flexseg.benchmark.identity import tables_folder
 
@@ -58,9 +59,8 @@ def write_summary(scores: Scores, output: Path) -> None:
 def _provenance(scores: Scores) -> list[str]:
     benchmark, finished = scores.benchmark, len(scores.records.finished())
     seeds = [len(benchmark.planned_seeds(row)) for row in benchmark.rows]
-    each = f"{min(seeds)} to {max(seeds)}" if len(set(seeds)) > 1 else f"{seeds[0]}"
     facts = {
-        "Runs": f"{finished} finished of {sum(seeds)} ({len(seeds)} rows × {each} seeds)",
+        "Runs": f"{finished} finished of {sum(seeds)} ({len(seeds)} rows × {seeds_a_row(benchmark)})",
         **dict(provenance(scores)),
     }
     lines = ["## Where it comes from", ""]

@@ -121,6 +121,13 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
+def seeds_a_row(benchmark: Benchmark) -> str:
+    """How many seeds the trained rows have: ``3 seeds``, or ``6 to 12 seeds`` where a study of claims asks for that."""
+    counts = [len(benchmark.planned_seeds(row)) for row in benchmark.trained_rows] or [len(benchmark.seeds)]
+    least, most = min(counts), max(counts)
+    return plural(most, "seed") if least == most else f"{least} to {most} seeds"
+
+
 def and_list(items: list[str]) -> str:
     """``a, b and c``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -16,7 +16,7 @@ from flexseg.analysis.stats.domains import (
 )
 from flexseg.analysis.stats.scores import Scores
 from flexseg.analysis.tables.content import provenance
-from flexseg.analysis.tables.origins import and_list, commit, machine, plural, summarise_runs
+from flexseg.analysis.tables.origins import and_list, commit, machine, plural, seeds_a_row, summarise_runs
 from flexseg.analysis.tables.recipes import initial_weights, optimiser_text, recipe_parts, trunk_parts
 
 
@@ -24,11 +24,11 @@ def summary(scores: Scores) -> str:
     """What was measured, in two sentences."""
     benchmark = scores.benchmark
     foreign = sum(benchmark.row(row).foreign is not None for row in benchmark.rows)
-    rows, seeds, targets = len(benchmark.rows) - foreign, len(benchmark.seeds), len(benchmark.targets)
+    rows, targets = len(benchmark.rows) - foreign, len(benchmark.targets)
     brought = f"{plural(foreign, 'row')} came from elsewhere. " if foreign else ""
     seen = any(map(benchmark.targets_trained_on, benchmark.rows))
     return (
-        f"{plural(rows, 'setting')} of training {'was' if rows == 1 else 'were'} run with {plural(seeds, 'seed')} "
+        f"{plural(rows, 'setting')} of training {'was' if rows == 1 else 'were'} run with {seeds_a_row(benchmark)} "
         f"{'' if rows == 1 else 'each '}on one source, under one protocol. {brought}"
         f"Every model was tested on {plural(targets, 'target domain')}{'' if seen else ' that training never saw'} "
         f"({and_list([target_title(scores, target) for target in benchmark.targets])})"
@@ -110,7 +110,7 @@ def _training(scores: Scores) -> str:
 
 def _evaluation(scores: Scores) -> str:
     benchmark = scores.benchmark
-    seeds, targets = len(benchmark.seeds), len(benchmark.targets)
+    seeds, targets = seeds_a_row(benchmark), len(benchmark.targets)
     averages = [
         f"{name} is the mean over {and_list([target_title(scores, member) for member in members])}"
         for name, members in benchmark.averages.items()
@@ -120,18 +120,18 @@ def _evaluation(scores: Scores) -> str:
         "images of a target; a class without a truth pixel is left out for every row alike."
     )
     text += f" {'; '.join(averages)}." if averages else ""
-    if seeds == 1:
+    if len(benchmark.seeds) == 1:
         return f"{text} Results come from a single seed, so no interval can be given."
     if scores.own_variance:
         text += (
-            f" Results are means over {seeds} seeds with 95 % t-intervals. Differences are paired by seed and test "
+            f" Results are means over {seeds} with 95 % t-intervals. Differences are paired by seed and test "
             "image; their 95 % intervals join their own variance over seeds with the image variance that the seeds "
             f"share, from {scores.replicates} bootstrap replicates of the test images, with Satterthwaite's degrees of "
             "freedom"
         )
         return text + (f", Holm-adjusted over the {targets} targets." if targets > 1 else ".")
     text += (
-        f" Results are means over {seeds} seeds with 95 % t-intervals. Differences are paired by seed and test image; "
+        f" Results are means over {seeds} with 95 % t-intervals. Differences are paired by seed and test image; "
         "their 95 % intervals join the residual variance of all rows × seeds with the image variance that the seeds "
         f"share, from {scores.replicates} bootstrap replicates of the test images, by a weighted quantile (after "
         "Cochran and Cox)"
